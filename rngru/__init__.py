@@ -1,0 +1,58 @@
+"""Recurrent language models from the Python prompt.
+
+Point :class:`ModelState` at a text, train a multi-layer GRU on its characters, watch it learn, stop,
+come back tomorrow exactly where it was, generate and score text. ``help(rngru.ModelState)`` is the
+manual; ``python -i -m rngru`` opens a prompt with everything ready.
+
+Importing this module is light: PyTensor, Numba and matplotlib are loaded when they are first needed.
+
+>>> import rngru
+>>> "ModelState" in dir(rngru)
+True
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "ModelState": "state",
+    "generatestring": "state",
+    "HyperParams": "hyper",
+    "CharSet": "text",
+    "WordSet": "text",
+    "ByteSet": "text",
+    "Texts": "text",
+    "DataSet": "dataset",
+    "Checkpoint": "checkpoint",
+    "GRUEncode": "models",
+    "GRUResize": "models",
+    "Sample": "sampling",
+    "History": "report",
+    "RngruError": "errors",
+}
+
+__all__ = list(_HOMES)  # noqa: PLE0605
+
+if TYPE_CHECKING:
+    from rngru.checkpoint import Checkpoint
+    from rngru.dataset import DataSet
+    from rngru.errors import RngruError
+    from rngru.hyper import HyperParams
+    from rngru.models import GRUEncode, GRUResize
+    from rngru.report import History
+    from rngru.sampling import Sample
+    from rngru.state import ModelState, generatestring
+    from rngru.text import ByteSet, CharSet, Texts, WordSet
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for when it is asked for."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'rngru' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"rngru.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

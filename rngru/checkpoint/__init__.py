@@ -1,0 +1,333 @@
+"""Checkpoints: named arrays and metadata in a folder, saved so that no crash can lose them.
+
+A folder holds one directory per checkpoint, named by its step::
+
+    checkpoints/
+        500/   arrays.npz      the arrays, uncompressed; numpy.load reads it, too
+               meta.json       what the caller wants to remember, and when it was saved
+               MANIFEST.json   size and SHA-256 of both, written last
+        1000/  ...
+
+The contract: once :func:`save` returns, the checkpoint survives a kill and a loss of power. If it
+is stopped before, what was there is still there. What :func:`load` returns is, bit for bit, what
+was saved; anything else raises :class:`~rngru.errors.CheckpointDamaged`. No file can make this
+package run code, read outside its directory, or take more memory than twice the file's size.
+
+One process at a time may write to a folder, any number may read. Names that begin with ``.tmp-``
+are unfinished or given up, and the next save removes them; ``.old-500`` is checkpoint 500 while
+another takes its place.
+
+Example
+-------
+>>> import tempfile
+>>> folder = tempfile.mkdtemp() + "/checkpoints"
+>>> weights = {"layers.0.W": np.eye(2, dtype="float32")}
+>>> for step, loss in (0, 4.6), (500, 2.1):
+...     saved = save(folder, step, weights, {"summary": {"epoch": step / 1000, "validloss": loss}})
+>>> saved  # doctest: +ELLIPSIS
+<checkpoint 500: epoch 0.50, valid loss 2.100, saved ...>
+>>> latest, arrays, meta = newest(folder)
+>>> latest.step, arrays["layers.0.W"].tolist(), meta["summary"]["validloss"]
+(500, [[1.0, 0.0], [0.0, 1.0]], 2.1)
+"""
+
+import os
+import re
+import warnings
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rngru.checkpoint.content import FORMAT, contents, readall, readrecord
+from rngru.checkpoint.disk import refusals, remove, sync, topath, write, writeatomic
+from rngru.checkpoint.record import Checkpoint, Checkpoints
+from rngru.errors import (
+    CheckpointDamaged,
+    CheckpointError,
+    CheckpointTooNew,
+    InputError,
+    NoModelError,
+)
+
+__all__ = [
+    "FORMAT",
+    "Checkpoint",
+    "Checkpoints",
+    "listing",
+    "load",
+    "newest",
+    "prune",
+    "save",
+    "writeatomic",
+]
+
+_STEP = re.compile(r"(\.old-)?(0|[1-9][0-9]{0,17})")
+
+
+def save(
+    folder: str | os.PathLike[str],
+    step: int,
+    arrays: Mapping[str, np.ndarray],
+    meta: Mapping[str, Any],
+    *,
+    keep: int | None = None,
+    protect: Collection[int] = (),
+) -> Checkpoint:
+    """Save a checkpoint; when this returns, it is on the disk.
+
+    A checkpoint of the same step is replaced. A missing ``folder`` is made, but not its parent.
+
+    Parameters
+    ----------
+    folder : path
+        Where the checkpoints are; not a symbolic link.
+    step : int
+        From 0; the largest step counts as the newest.
+    arrays : mapping of str to array
+        Of any shape and memory order; booleans, integers, floats and complex numbers. While it is
+        saved, a second copy is in memory.
+    meta : mapping
+        Plain JSON: text, finite numbers, True, False, None, lists, and dicts with text keys.
+        ``meta['summary']``, a flat dict, fills the attributes of :class:`Checkpoint`.
+    keep, protect : optional
+        Afterwards, remove old checkpoints as :func:`prune` does; a warning if that fails.
+
+    Returns
+    -------
+    Checkpoint
+
+    Raises
+    ------
+    InputError
+        If a name, dtype or value cannot be kept; then nothing is written.
+    CheckpointError
+        If the disk refuses; it names the folder, the size needed and the space that is free.
+        What was saved before is intact, and a later save may succeed.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> save(tempfile.mkdtemp(), 7, {"b": np.zeros(3)}, {"loss": float("nan")})
+    Traceback (most recent call last):
+    rngru.errors.InputError: meta['loss'] is nan, but only finite numbers can be kept.
+    """
+    folder = topath(folder)
+    if keep is not None:
+        _checkkeep(keep)
+    record, files = contents(folder / str(step), step, arrays, meta)
+    needed = sum(map(len, files.values()))
+    with refusals(f"Checkpoint {step} could not be saved", folder, needed):
+        _prepare(folder)
+        try:
+            _place(folder, record.step, files)
+        except BaseException:
+            with suppress(OSError):
+                _tidy(folder)
+            raise
+    if keep is not None:
+        try:
+            prune(folder, keep, {record.step, *protect})
+        except CheckpointError as problem:
+            warnings.warn(f"Checkpoint {step} is saved, but: {problem}", stacklevel=2)
+    return record
+
+
+def load(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return the arrays and the metadata of the checkpoint at ``path``, verified before use.
+
+    The arrays have the names, order, shapes, dtypes, memory order and bits that were saved.
+
+    Raises
+    ------
+    CheckpointDamaged
+        If anything is not as it was saved; it says which file, and what is wrong with it.
+    CheckpointTooNew
+        If a newer rngru saved it; it says which one reads it.
+    CheckpointError
+        If there is no such directory.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> load(save(tempfile.mkdtemp(), 1, {"b": np.arange(3)}, {"layers": 2}))
+    ({'b': array([0, 1, 2])}, {'layers': 2})
+    """
+    _, arrays, meta = readall(topath(path))
+    return arrays, meta
+
+
+def newest(
+    folder: str | os.PathLike[str],
+) -> tuple[Checkpoint, dict[str, np.ndarray], dict[str, Any]]:
+    """Load the newest checkpoint that verifies, with a warning for each newer one that does not.
+
+    Returns
+    -------
+    Checkpoint, dict of str to array, dict
+        The record, the arrays and the metadata.
+
+    Raises
+    ------
+    NoModelError
+        If there is no checkpoint.
+    CheckpointDamaged
+        If there are some, but all are damaged.
+    CheckpointTooNew
+        If a newer rngru saved the newest.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> newest(tempfile.gettempdir() + "/nothing")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    rngru.errors.NoModelError: .../nothing holds no checkpoint. Save one, or name another directory.
+    """
+    problems = []
+    for step, path in sorted(_steps(folder).items(), reverse=True):
+        before = _identity(path)
+        try:
+            found = readall(path, step)
+        except CheckpointTooNew:
+            raise
+        except CheckpointError as problem:
+            if (_steps(folder).get(step), _identity(path)) != (path, before):
+                return newest(folder)  # a writer has replaced or removed it meanwhile
+            problems.append(str(problem))
+            continue
+        for told in problems:
+            warnings.warn(f"{told} Checkpoint {step} is used instead.", stacklevel=2)
+        return found
+    if problems:
+        raise CheckpointDamaged("No checkpoint can be used.\n" + "\n".join(problems))
+    raise NoModelError(f"{folder} holds no checkpoint. Save one, or name another directory.")
+
+
+def listing(folder: str | os.PathLike[str]) -> Checkpoints:
+    """Return what is known of each checkpoint, by step; nothing if there is no such folder.
+
+    Only the metadata is read and verified; of the arrays, their size.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> for step in 900, 1000:
+    ...     saved = save(folder, step, {}, {})
+    >>> [checkpoint.step for checkpoint in listing(folder)]
+    [900, 1000]
+    """
+    found = []
+    for step, path in sorted(_steps(folder).items()):
+        try:
+            found.append(readrecord(path, step))
+        except CheckpointError as problem:
+            if _steps(folder).get(step) != path:
+                return listing(folder)  # a writer has replaced or removed it meanwhile
+            told = str(problem).removeprefix(f"The checkpoint {path} ")
+            found.append(Checkpoint(step, path, problem=told))
+    return Checkpoints(found)
+
+
+def prune(folder: str | os.PathLike[str], keep: int, protect: Collection[int] = ()) -> list[int]:
+    """Remove all but the newest ``keep`` checkpoints, and return the steps removed.
+
+    The one with the lowest validation loss and the steps in ``protect`` stay in any case. So do
+    damaged ones, for a person to look at; they do not count.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> for step in range(5):
+    ...     saved = save(folder, step, {}, {})
+    >>> prune(folder, 2, protect=[0])
+    [1, 2]
+    """
+    folder = topath(folder)
+    _checkkeep(keep)
+    known = listing(folder)
+    kept = {one.step for one in (*known.intact[-keep:], known.best) if one} | set(protect)
+    doomed = [one for one in known.intact if one.step not in kept]
+    with refusals("Old checkpoints could not be removed", folder):
+        for one in doomed:  # a directory must not look like a checkpoint while its files go
+            os.rename(one.path, folder / f".tmp-{one.step}")
+        if doomed:
+            _tidy(folder)
+    return [one.step for one in doomed]
+
+
+# ---- The folder: what is in it, and how something new gets there ----
+
+
+def _checkkeep(keep: int) -> None:
+    if keep < 1:
+        raise InputError(f"keep={keep!r}: the newest checkpoint is always kept. Give 1 or more.")
+
+
+def _steps(folder: str | os.PathLike[str]) -> dict[int, Path]:
+    """Where each step is, damaged or not: under its own name, else where it was put aside."""
+    folder = topath(folder)
+    _refuselink(folder)
+    try:
+        names = sorted(os.listdir(folder))  # '.old-5' comes before '5'
+    except FileNotFoundError:
+        return {}
+    except OSError as problem:
+        raise CheckpointError(f"{folder} cannot be read: {problem.strerror}.") from problem
+    matches = filter(None, map(_STEP.fullmatch, names))
+    return {int(match[2]): folder / match[0] for match in matches}
+
+
+def _identity(path: Path) -> int | None:
+    try:
+        return path.lstat().st_ino
+    except OSError:
+        return None
+
+
+def _refuselink(folder: Path) -> None:
+    if os.path.islink(folder):
+        raise CheckpointError(
+            f"{folder} is a symbolic link, and checkpoints are kept in real folders only, so that "
+            f"nothing is written elsewhere. Name the folder itself: {os.path.realpath(folder)}"
+        )
+
+
+def _prepare(folder: Path) -> None:
+    _refuselink(folder)
+    if not os.path.isdir(folder):
+        os.mkdir(folder)
+        sync(folder.parent)
+    _tidy(folder)
+
+
+def _tidy(folder: Path) -> None:
+    """Put back what was put aside for nothing; remove what is unfinished or given up."""
+    waste = []
+    for name in os.listdir(folder):
+        match = _STEP.fullmatch(name)
+        if match and match[1] and not os.path.lexists(folder / match[2]):
+            os.rename(folder / name, folder / match[2])
+        elif name.startswith(".tmp-") or (match and match[1]):
+            waste.append(folder / name)
+    if waste:
+        sync(folder)  # else a loss of power might undo a renaming after its files have gone
+    for path in waste:
+        remove(path)
+
+
+def _place(folder: Path, step: int, files: Mapping[str, bytes]) -> None:
+    """Write the files under another name, then let their directory appear at once."""
+    unfinished, final, aside = (folder / f"{prefix}{step}" for prefix in (".tmp-", "", ".old-"))
+    os.mkdir(unfinished)
+    for name, data in files.items():
+        write(unfinished / name, data)
+    sync(unfinished)
+    if os.path.lexists(final):  # no portable call replaces one directory by another
+        os.rename(final, aside)
+    os.rename(unfinished, final)
+    sync(folder)
+    remove(aside)

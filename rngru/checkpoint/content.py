@@ -1,0 +1,197 @@
+"""The three files of one checkpoint: what goes into them, and reading them with suspicion.
+
+The contract: what :func:`readall` returns is what was given to :func:`contents`. Each file is read
+once, after its size was checked, and interpreted only after its SHA-256 was. Whatever is wrong
+with one of them becomes a CheckpointDamaged that names the file and what is wrong.
+
+>>> record, files = contents(Path("7"), 7, {"b": np.arange(3)}, {"layers": 2})
+>>> record.step, sorted(files)
+(7, ['MANIFEST.json', 'arrays.npz', 'meta.json'])
+"""
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rngru.checkpoint.encoding import (
+    FORMAT,
+    MAX_JSON,
+    checkplain,
+    decodejson,
+    encodejson,
+    packarrays,
+    unpackarrays,
+)
+from rngru.checkpoint.record import Checkpoint
+from rngru.errors import (
+    CheckpointDamaged,
+    CheckpointError,
+    CheckpointTooNew,
+    InputError,
+    RngruError,
+)
+
+READABLE_SINCE = "0.1"  # the first rngru that reads FORMAT
+ARRAYS, META, MANIFEST = "arrays.npz", "meta.json", "MANIFEST.json"
+
+
+def contents(
+    path: Path, step: int, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]
+) -> tuple[Checkpoint, dict[str, bytes]]:
+    """Return the record of a checkpoint to be saved at ``path``, and its files, the manifest last.
+
+    Raises
+    ------
+    InputError
+        If a step, name, dtype or value cannot be kept.
+    """
+    try:
+        checkplain(dict(meta))
+    except ValueError as problem:
+        raise InputError(f"meta{problem}.") from None
+    try:
+        described = {
+            "format": FORMAT,
+            "step": _whole(step),
+            "saved": datetime.now(UTC).isoformat(timespec="seconds"),
+            "meta": dict(meta),
+        }
+        record = _record(path, described)
+        files = {ARRAYS: packarrays(arrays), META: encodejson(described)}
+    except (ValueError, OverflowError) as problem:
+        raise InputError(f"{problem}.") from None
+    entries = {n: {"size": len(data), "sha256": _digest(data)} for n, data in files.items()}
+    manifest = {"format": FORMAT, "needs": READABLE_SINCE, "files": entries}
+    files[MANIFEST] = encodejson({**manifest, "check": _digest(encodejson(manifest))})
+    return record, files
+
+
+def readall(
+    path: Path, step: int | None = None
+) -> tuple[Checkpoint, dict[str, np.ndarray], dict[str, Any]]:
+    """Return record, arrays and metadata of the checkpoint at ``path``, all verified.
+
+    With a ``step``, it must be the checkpoint of that step, and not behind a symbolic link.
+    """
+    record, meta, size, digest = _inspect(path, step)
+    with _suspicion(path, ARRAYS):
+        return record, unpackarrays(_verified(path / ARRAYS, size, digest)), meta
+
+
+def readrecord(path: Path, step: int) -> Checkpoint:
+    """Return the record alone: all is verified but the arrays, of which only the size is."""
+    return _inspect(path, step)[0]
+
+
+def _inspect(path: Path, step: int | None = None) -> tuple[Checkpoint, dict[str, Any], int, str]:
+    """Verify all but the arrays: the record, the metadata, and the arrays' size and SHA-256."""
+    if not os.path.isdir(path):
+        raise CheckpointError(f"The checkpoint {path} is not there, or is no directory.")
+    with _suspicion(path, MANIFEST):
+        if step is not None and os.path.islink(path):
+            raise ValueError("is behind a symbolic link")
+        manifest = decodejson(_read(path / MANIFEST, MAX_JSON))
+        if manifest.pop("check", None) != _digest(encodejson(manifest)):
+            raise ValueError("is not what was saved (its own SHA-256 differs)")
+        _checkformat(path, manifest)
+        files = {name: (part["size"], part["sha256"]) for name, part in manifest["files"].items()}
+    with _suspicion(path, META):
+        size, digest = files[META]
+        if size > MAX_JSON:
+            raise ValueError(f"has more than {MAX_JSON:,} bytes")
+        described = decodejson(_verified(path / META, size, digest))
+        record = _record(path, described)
+        if step is not None and record.step != step:
+            raise ValueError(f"belongs to step {record.step}")
+    with _suspicion(path, ARRAYS):
+        size, digest = files[ARRAYS]
+        _checksize(path / ARRAYS, size)
+    return record, described["meta"], size, digest
+
+
+@contextmanager
+def _suspicion(path: Path, file: str) -> Iterator[None]:
+    """Turn whatever goes wrong with ``file`` into CheckpointDamaged."""
+    try:
+        yield
+    except RngruError:
+        raise
+    except Exception as problem:  # hostile bytes make parsers raise almost anything
+        if type(problem) is ValueError:
+            reason = str(problem)
+        elif isinstance(problem, FileNotFoundError):
+            reason = "is missing"
+        else:
+            reason = f"cannot be read ({type(problem).__name__}: {problem})"
+        raise CheckpointDamaged(
+            f"The checkpoint {path} is damaged: {file} {reason[:300]}."
+        ) from problem
+
+
+def _checkformat(path: Path, manifest: dict[str, Any]) -> None:
+    form = manifest["format"]
+    if type(form) is not int or form < 1:
+        raise ValueError(f"has format {form!r}")
+    if form > FORMAT:
+        raise CheckpointTooNew(
+            f"The checkpoint {path} has format {form}, and this rngru knows those up to {FORMAT}. "
+            f"Install rngru {manifest['needs']!r} or later."
+        )
+
+
+def _record(path: Path, described: dict[str, Any]) -> Checkpoint:
+    """What a person sees of a checkpoint, from the contents of its meta.json."""
+    summary = described["meta"].get("summary", {})
+    if not isinstance(summary, dict) or any(isinstance(v, dict | list) for v in summary.values()):
+        raise ValueError("meta['summary'] must be a flat dict of text, numbers and None")
+    known: dict[str, Any] = {}
+    for name, kind in (
+        ("epoch", float),
+        ("position", int),
+        ("trainloss", float),
+        ("validloss", float),
+    ):
+        value = summary.get(name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | kind)):
+            raise ValueError(f"meta['summary'][{name!r}] must be a number or None, not {value!r}")
+        known[name] = None if value is None else kind(value)
+    saved = datetime.fromisoformat(described["saved"]).astimezone()
+    return Checkpoint(_whole(described["step"]), path, saved, summary=summary, **known)
+
+
+def _whole(step: object) -> int:
+    if isinstance(step, int | np.integer) and not isinstance(step, bool) and 0 <= step < 10**18:
+        return int(step)
+    raise ValueError(f"step={step!r} is not a whole number from 0 to 10**18 - 1")
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _read(path: Path, limit: int) -> bytes:
+    """The first ``limit`` bytes of a plain file: no symbolic link, pipe or device."""
+    if not stat.S_ISREG(path.lstat().st_mode):
+        raise ValueError("is no plain file")
+    with open(path, "rb") as file:
+        return file.read(limit)
+
+
+def _checksize(path: Path, size: int) -> None:
+    if (actual := path.lstat().st_size) != size:
+        raise ValueError(f"has {actual:,} bytes instead of {size:,}")
+
+
+def _verified(path: Path, size: int, digest: str) -> bytes:
+    _checksize(path, size)
+    data = _read(path, size)
+    if _digest(data) != digest:
+        raise ValueError("is not what was saved (its SHA-256 differs)")
+    return data

@@ -1,0 +1,123 @@
+"""Writing so that a crash leaves the old or the new, and saying clearly when the disk refuses.
+
+The contract: a file that :func:`write` wrote is on the disk once :func:`sync` has returned for its
+directory, too. An OSError inside :func:`refusals` becomes an error that names the place, the size
+needed, the space that is free, and what to do.
+"""
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from rngru.errors import CheckpointError, InputError, RngruError, WorkdirError
+
+_ADVICE = {
+    errno.ENOSPC: "Free some space and save again; what was saved before is intact.",
+    errno.EDQUOT: "Free some of your quota and save again; what was saved before is intact.",
+    errno.EFBIG: "Raise the limit on file sizes (ulimit -f) and save again.",
+    errno.EACCES: "Make the directory writable for you, or use another one.",
+    errno.EPERM: "Make the directory writable for you, or use another one.",
+    errno.EROFS: "The file system is read-only: use another directory.",
+    errno.ENOENT: "Was the directory removed or renamed? Make it again, then save again.",
+    errno.EIO: "The disk fails: save to another one, and look into the system's log.",
+}
+
+
+def writeatomic(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write a file so that a crash leaves its old contents or the new; on return it is on the disk.
+
+    A symbolic link at ``path`` is replaced, not followed.
+
+    Raises
+    ------
+    WorkdirError
+        If the disk refuses; it names the directory, the size needed and the space that is free.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp(), "note.txt")
+    >>> writeatomic(path, b"loss 1.9")
+    >>> path.read_text()
+    'loss 1.9'
+    """
+    path = topath(path)
+    unfinished = path.with_name(f".tmp-{path.name}")
+    with refusals(f"{path.name} could not be written", path.parent, len(data), WorkdirError):
+        try:
+            unfinished.unlink(missing_ok=True)
+            write(unfinished, data)
+            os.replace(unfinished, path)
+        except BaseException:
+            remove(unfinished)
+            raise
+        sync(path.parent)
+
+
+def topath(path: str | os.PathLike[str]) -> Path:
+    """Return ``path`` as a Path; InputError for a name that no system has."""
+    if "\0" in os.fspath(path):
+        raise InputError(f"{os.fspath(path)!r} is no path: it contains a NUL character.")
+    return Path(path)
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write a new file, and its contents to the disk."""
+    with open(path, "xb") as file:  # 'x' follows no symbolic link
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync(folder: Path) -> None:
+    """Write the names in ``folder`` to the disk, where the platform can."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as problem:
+        if problem.errno not in (errno.EINVAL, errno.ENOTSUP):  # as some network file systems say
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or directory of no use any more, if the disk lets us; never follow a link."""
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            os.unlink(path)
+
+
+@contextmanager
+def refusals(
+    failure: str,
+    folder: Path,
+    needed: int | None = None,
+    kind: type[RngruError] = CheckpointError,
+) -> Iterator[None]:
+    """Turn an OSError into ``kind``, in words that a person can act on; ``needed`` is in bytes."""
+    try:
+        yield
+    except RngruError:
+        raise
+    except OSError as problem:
+        told = [f"{failure} in {folder}: {problem.strerror or problem}."]
+        if needed is not None:
+            told.append(f"It needs {needed / 1e6:,.3f} MB; {_freespace(folder)}.")
+        if advice := _ADVICE.get(problem.errno or 0):
+            told.append(advice)
+        raise kind(" ".join(told)) from problem
+
+
+def _freespace(folder: Path) -> str:
+    try:
+        return f"{shutil.disk_usage(folder).free / 1e6:,.3f} MB are free"
+    except OSError:
+        return "how much is free is unknown"

@@ -1,0 +1,92 @@
+"""Every exception that rngru raises on purpose, in one tree.
+
+::
+
+    RngruError
+    ├── InputError (ValueError)          an argument, name or size that makes no sense
+    ├── TextError (ValueError)           a text that cannot be read, decoded or encoded
+    ├── NumericsError (ArithmeticError)  a loss or gradient that is no longer a number
+    ├── WorkdirError (OSError)           a working directory that cannot be used
+    │   ├── WorkdirBusy                  another process holds it
+    │   └── NoModelError                 it holds no model
+    ├── CheckpointError                  a checkpoint that cannot be written or read
+    │   ├── CheckpointDamaged            its contents are not what was saved
+    │   └── CheckpointTooNew             it was written by a newer rngru
+    └── MissingExtra (ImportError)       an optional dependency that is not installed
+
+``except RngruError`` catches them all. Each message says what was expected, what was found and
+what to do about it. :func:`choose` is the one way to look a user's word up in a table of names.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class RngruError(Exception):
+    """Base of every exception that rngru raises on purpose."""
+
+
+class InputError(RngruError, ValueError):
+    """An argument, name or size that makes no sense."""
+
+
+class TextError(RngruError, ValueError):
+    """A text that cannot be read, decoded or encoded."""
+
+
+class NumericsError(RngruError, ArithmeticError):
+    """A loss or gradient that is no longer a number."""
+
+
+class WorkdirError(RngruError, OSError):
+    """A working directory that cannot be used."""
+
+
+class WorkdirBusy(WorkdirError):
+    """Another process holds the working directory."""
+
+
+class NoModelError(WorkdirError):
+    """The directory holds no model."""
+
+
+class CheckpointError(RngruError):
+    """A checkpoint that cannot be written or read."""
+
+
+class CheckpointDamaged(CheckpointError):
+    """The contents of a checkpoint are not what was saved."""
+
+
+class CheckpointTooNew(CheckpointError):
+    """A checkpoint was written by a newer rngru."""
+
+
+class MissingExtra(RngruError, ImportError):
+    """An optional dependency is not installed."""
+
+
+def choose(what: str, name: object, choices: Iterable[str]) -> str:
+    """Return ``name`` if it is one of ``choices``; otherwise say which there are.
+
+    Raises
+    ------
+    InputError
+        Naming ``what``, the choices and the nearest of them.
+
+    Example
+    -------
+    >>> choose("gate", "sigmoid", ["sigmoid", "hard_sigmoid"])
+    'sigmoid'
+    >>> choose("gate", "sigmod", ["sigmoid", "hard_sigmoid"])  # doctest: +NORMALIZE_WHITESPACE
+    Traceback (most recent call last):
+    rngru.errors.InputError: gate='sigmod' is not known. Did you mean 'sigmoid'?
+        Choices: 'hard_sigmoid', 'sigmoid'.
+    """
+    known = sorted(choices)
+    if name in known:
+        return str(name)
+    near = difflib.get_close_matches(str(name), known, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    listed = ", ".join(map(repr, known))
+    raise InputError(f"{what}={name!r} is not known.{hint} Choices: {listed}.")

@@ -1,0 +1,138 @@
+r"""Affine maps, and from the last layer's states to the loss and back.
+
+.. math:: o = s V + c, \qquad p = \mathrm{softmax}(o), \qquad \ell = -\ln p_{y}
+
+Shapes: N rows (every step of every lane), I inputs, K outputs (symbols), P = padded(K).
+"""
+
+import math
+
+import numba
+import numpy as np
+
+from rngru.kernels import threads
+from rngru.kernels.elementwise import VECTOR, exp
+from rngru.kernels.layers import Plan, narrowed, packed, reused, widened
+from rngru.kernels.tiles import PANEL, multiply, padded, provide
+
+ROWS_AT_ONCE = 64
+"""Rows whose logits are in the cache together."""
+
+
+@numba.njit(nogil=True, cache=True)
+def _affine(rows, panels, bias, results, first, last):
+    """Fill rows ``first`` … ``last - 1`` of ``results`` (N, P) from ``rows`` (N, I)."""
+    size, width = rows.shape[1], results.shape[1]
+    for i in range(first, last):
+        for j in range(width):
+            results[i, j] = bias[j]
+    multiply(
+        rows.reshape(-1), first * size, size, 1, last - first, size,
+        panels, 0, width // PANEL, results.reshape(-1), first * width, width,
+    )  # fmt: skip
+
+
+@numba.njit(nogil=True, cache=True, **VECTOR)
+def _softmax(row):
+    """Turn logits into probabilities in place; return the logarithm of their exponentials' sum."""
+    largest = row[0]
+    for j in range(1, row.size):
+        largest = row[j] if row[j] > largest else largest
+    total = 0.0
+    for j in range(row.size):
+        row[j] = exp(row[j] - largest)
+    for j in range(row.size):
+        total += row[j]
+    scale = row.dtype.type(1 / total)
+    for j in range(row.size):
+        row[j] *= scale
+    return largest + math.log(total)
+
+
+@numba.njit(nogil=True, cache=True)
+def _score(states, panels, bias, targets, deltas, losses, first, last):
+    """Fill ``losses`` (N,) and ``deltas`` (N, P), the probabilities less one at the target."""
+    for top in range(first, last, ROWS_AT_ONCE):
+        bottom = min(top + ROWS_AT_ONCE, last)
+        _affine(states, panels, bias, deltas, top, bottom)
+        for i in range(top, bottom):
+            target = targets[i]
+            chosen = deltas[i, target]
+            losses[i] = _softmax(deltas[i]) - chosen
+            deltas[i, target] -= 1
+
+
+@numba.njit(nogil=True, cache=True)
+def _scale(deltas, scale, first, last):
+    """Multiply rows ``first`` … ``last - 1`` by ``scale`` in place."""
+    for i in range(first, last):
+        for j in range(deltas.shape[1]):
+            deltas[i, j] *= scale
+
+
+def _wide_bias(bias):
+    """The bias padded with minus infinity, so that the padding gets no probability."""
+    wide = np.full(padded(bias.size), -np.inf, bias.dtype)
+    wide[: bias.size] = bias
+    return wide
+
+
+def affine(rows, weights, bias, *, count):
+    """Return ``rows @ weights + bias``, (N, K), for (N, I), (I, K) and (K,)."""
+    provide(weights.dtype)
+    panels, wide = packed(weights, count), widened(bias, 1)
+    results = np.empty((len(rows), wide.size), rows.dtype)
+    threads.run(
+        lambda first, last: _affine(rows, panels, wide, results, first, last), len(rows), count
+    )
+    return narrowed(results, 1, bias.size)
+
+
+def affine_back(rows, weights, deltas, *, count):
+    """Return the gradients of :func:`affine` for rows, weights and bias, from that of its result.
+
+    ``deltas`` may be (N, K) or padded, (N, P).
+    """
+    size, columns = weights.shape
+    deltas, wide = widened(deltas, 1), widened(weights, 1)
+    panels = packed(wide, count, transpose=True)
+    zero = np.zeros(padded(size), rows.dtype)
+    drows = np.empty((len(rows), padded(size)), rows.dtype)
+    threads.run(
+        lambda first, last: _affine(deltas, panels, zero, drows, first, last), len(rows), count
+    )
+    dweights, dbias = np.zeros(wide.shape, rows.dtype), np.zeros(wide.shape[1], rows.dtype)
+    plan = Plan()
+    plan.product([(rows, deltas)], 0, dweights, 0, wide.shape[1])
+    plan.sums(deltas, dbias)
+    plan.run(count)
+    return narrowed(drows, 1, size), narrowed(dweights, 1, columns), dbias[:columns]
+
+
+def score(states, weights, bias, targets, *, old=(None, None), count):
+    """Return the losses (N,) in nats of ``targets`` (N,), and what :func:`score_back` needs.
+
+    ``states`` is (N, S), ``weights`` (S, K), ``bias`` (K,); ``old`` is an earlier call's results, to be
+    written over.
+    """
+    provide(weights.dtype)
+    losses = reused(old[0], (len(states),), states.dtype)
+    deltas = reused(old[1], (len(states), padded(bias.size)), states.dtype)
+    panels, wide = packed(weights, count), _wide_bias(bias)
+    threads.run(
+        lambda first, last: _score(states, panels, wide, targets, deltas, losses, first, last),
+        len(states),
+        count,
+    )
+    return losses, deltas
+
+
+def score_back(states, weights, deltas, scale, *, count):
+    """Return the gradients (dstates, dweights, dbias) of ``scale`` times the sum of the losses.
+
+    ``deltas`` comes from :func:`score` and is used up.
+    """
+    threads.run(
+        lambda first, last: _scale(deltas, deltas.dtype.type(scale), first, last), len(deltas), count
+    )
+    return affine_back(states, weights, deltas, count=count)

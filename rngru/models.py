@@ -1,0 +1,162 @@
+r"""The models: which parameters they have, and how characters become states.
+
+A model is defined once. :func:`run` composes layers from whatever computes one — a ``pytensor.scan``,
+the fused ``Op``, or the kernels called on NumPy arrays — so a graph to differentiate and a sampler
+that never imports PyTensor follow the same lines.
+
+Shapes: V vocabulary, S state size, L layers, T sequence length, B batch, H numbers in a layer's state.
+
+=====================  ============  ===============================================================
+name                   shape         meaning
+=====================  ============  ===============================================================
+``E``                  (V, S)        encoder: one row per character (``…Encode`` only)
+``a``                  (S,)          its bias
+``layers.<l>.U``       (in, G S)     input weights of layer l, gates side by side
+``layers.<l>.W``       (S, G S)      recurrent weights
+``layers.<l>.b``       (G S,)        bias
+``V``                  (S, V)        output weights
+``c``                  (V,)          output bias
+=====================  ============  ===============================================================
+
+.. math:: i = \tanh(E_x + a), \quad i \to \text{L layers} \to s, \quad o = s V + c
+
+``GRUResize`` has no encoder: its first layer takes the character itself, a row of ``layers.0.U``.
+
+>>> from rngru.hyper import HyperParams
+>>> MODELS["GRUEncode"].shapes(HyperParams(66, layers=1))["layers.0.W"]
+(128, 384)
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rngru.errors import choose
+from rngru.hyper import HyperParams
+from rngru.kernels.layer import Layer
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A kind of model: a cell, stacked, with or without an encoder before it.
+
+    Parameters
+    ----------
+    name: what a user calls it, as ``modeltype='GRUEncode'``.
+    cell: the name of its cell.
+    encode: whether characters pass through an encoder first.
+    """
+
+    name: str
+    cell: str
+    encode: bool
+
+    def layer(self, hyper: HyperParams) -> Layer:
+        """Return what the recurrence needs to know of each layer."""
+        return Layer(self.cell, hyper.gate == "hard_sigmoid", hyper.bptt_truncate)
+
+    def shapes(self, hyper: HyperParams) -> dict[str, tuple[int, ...]]:
+        """Return the shape of every parameter, in the order of the table above."""
+        symbols, size, gates = hyper.vocab_size, hyper.state_size, self.layer(hyper).gates
+        shapes: dict[str, tuple[int, ...]] = {}
+        if self.encode:
+            shapes |= {"E": (symbols, size), "a": (size,)}
+        for l in range(hyper.layers):  # noqa: E741 - the index of a layer is l everywhere
+            into = symbols if l == 0 and not self.encode else size
+            shapes[f"layers.{l}.U"] = (into, gates * size)
+            shapes[f"layers.{l}.W"] = (size, gates * size)
+            shapes[f"layers.{l}.b"] = (gates * size,)
+        return shapes | {"V": (size, symbols), "c": (symbols,)}
+
+    def initial(self, hyper: HyperParams, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """Draw fresh parameters: weights uniform in ±1/√fan-in, biases zero; float32.
+
+        The 2016 rngru's initialisation: E has fan-in V, everything else the size of what feeds it.
+        """
+        arrays = {}
+        for name, shape in self.shapes(hyper).items():
+            if len(shape) == 1:
+                arrays[name] = np.zeros(shape, np.float32)
+            else:
+                bound = 1 / math.sqrt(shape[0])
+                arrays[name] = rng.uniform(-bound, bound, shape).astype(np.float32)
+        return arrays
+
+    def freshstate(self, hyper: HyperParams, lanes: int) -> np.ndarray:
+        """Return the state before any text: zeros (L, B, H), float32."""
+        width = self.layer(hyper).state(hyper.state_size)
+        return np.zeros((hyper.layers, lanes, width), np.float32)
+
+
+GRUEncode = Model("GRUEncode", "GRU", encode=True)
+GRUResize = Model("GRUResize", "GRU", encode=False)
+
+MODELS = {model.name: model for model in (GRUEncode, GRUResize)}
+"""Every model type by name."""
+
+
+def find(name: str) -> Model:
+    """Return the model type called ``name``.
+
+    Raises
+    ------
+    InputError
+        With the choices and the nearest of them.
+    """
+    return MODELS[choose("modeltype", name, MODELS)]
+
+
+def penalised(ndim: int) -> bool:
+    """Whether the penalty on squared weights counts a parameter: weights, not biases."""
+    return ndim > 1
+
+
+def table(model: Model, parameters: Mapping[str, Any], xp: Any) -> Any:
+    """Return the first layer's pre-activations for each character, (V, G S).
+
+    They depend on the character alone: V rows, not T B.
+    """
+    into, bias = parameters["layers.0.U"], parameters["layers.0.b"]
+    if model.encode:
+        return xp.affine(xp.tanh(parameters["E"] + parameters["a"]), into, bias)
+    return into + bias
+
+
+def run(
+    model: Model,
+    hyper: HyperParams,
+    parameters: Mapping[str, Any],
+    ids: Any,
+    start: Any,
+    layer: Callable,
+    xp: Any,
+) -> tuple[Sequence[Any], Sequence[Any]]:
+    """Run text through the layers of a model.
+
+    Parameters
+    ----------
+    parameters: arrays or graph variables by name.
+    ids: (T, B) characters, int32.
+    start: (L, B, H), the state before the first of them.
+    layer: ``layer(description, inputs, weights, start, recurrent)`` gives (states, ending).
+    xp: has ``tanh`` and ``affine(rows, weights, bias)`` for the kind of parameters given.
+
+    Returns
+    -------
+    (states of each layer (T, B, S), ending of each layer (B, H)).
+    """
+    description = model.layer(hyper)
+    states: list[Any] = []
+    endings: list[Any] = []
+    inputs, weights = ids, (table(model, parameters, xp),)
+    for l in range(hyper.layers):  # noqa: E741
+        if l > 0:
+            inputs = states[-1]
+            weights = (parameters[f"layers.{l}.U"], parameters[f"layers.{l}.b"])
+        output, ending = layer(description, inputs, weights, start[l], parameters[f"layers.{l}.W"])
+        states.append(output)
+        endings.append(ending)
+    return states, endings

@@ -1,0 +1,365 @@
+"""Pictures of a training run and of what neurons do, from arrays and events alone.
+
+Nothing here sees a model, opens a window or changes a global setting: each function returns a
+matplotlib ``Figure``, which a notebook shows and :func:`savepicture` writes to a file. matplotlib
+is imported when the first picture is asked for; it comes with ``pip install 'rngru[plot]'``.
+
+>>> import numpy as np
+>>> states = np.tanh(np.random.default_rng(0).normal(size=(1, 8, 12)))
+>>> figure = neuronfigure("hello, world", states)
+>>> figure.axes[0].get_ylabel()
+'neuron of layer 0'
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rngru.errors import InputError, MissingExtra, WorkdirError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_TRAIN: Final = "#0072b2"
+_VALID: Final = "#d55e00"
+_COLOURS: Final = "RdBu_r"
+_LONGEST: Final = 2_000
+
+
+class Measured(Protocol):
+    """What :func:`lossfigure` reads of a round; `rngru.training.Round` is one."""
+
+    @property
+    def position(self) -> int:
+        """Characters of training text consumed."""
+
+    @property
+    def trainloss(self) -> float:
+        """Mean training loss, nats per character."""
+
+    @property
+    def validloss(self) -> float | None:
+        """Validation loss, nats per character, if there is one."""
+
+
+def lossfigure(
+    rounds: Sequence[Measured], *, batches: tuple[ArrayLike, ArrayLike] | None = None
+) -> "Figure":
+    """Draw training and validation loss against characters seen.
+
+    Parameters
+    ----------
+    rounds
+        What each round measured, in order: a `rngru.report.History`, or any sequence of records
+        with ``position``, ``trainloss`` and ``validloss`` (None where nothing was validated).
+    batches
+        Positions (characters) and training losses (nats per character) of single batches, two
+        arrays of the same length, drawn faintly behind: ``(history.positions, history.losses)``.
+
+    Returns
+    -------
+    Figure
+        Nats per character on the left, bits per character on the right.
+
+    Raises
+    ------
+    InputError
+        If there is nothing to draw, or the arrays differ in length.
+    MissingExtra
+        Without matplotlib.
+
+    Example
+    -------
+    >>> from rngru.training import Round
+    >>> history = [Round(1, 1000, 0.5, 2.5, 2.4, 3.46, 1e-3, 1.0, 1000, 2.0, None)]
+    >>> lossfigure(history).axes[0].get_ylabel()
+    'loss (nats per character)'
+    """
+    positions, losses = (np.ravel(np.asarray(a, float)) for a in batches or ((), ()))
+    if positions.shape != losses.shape:
+        raise InputError(
+            f"lossfigure: batches has {positions.size} positions, but {losses.size} losses."
+        )
+    if not len(rounds) and not losses.size:
+        raise InputError("lossfigure: there is nothing to draw yet. Train first.")
+    figure = _figure(8.0, 5.0)
+    axes = figure.subplots()
+    if losses.size:
+        _cloud(axes, positions, losses)
+    seen = np.array([r.position for r in rounds], float)
+    train = np.array([r.trainloss for r in rounds], float)
+    valid = np.array([math.nan if r.validloss is None else r.validloss for r in rounds], float)
+    # Marks show where the measurements are, until there are so many that they hide the curve.
+    mark = "o" if len(rounds) <= 60 else ""
+    if len(rounds):
+        axes.plot(seen, train, mark + "-", color=_TRAIN, ms=4, lw=1.6, label="training, per round")
+    if np.isfinite(valid).any():
+        axes.plot(seen, valid, mark + "-", color=_VALID, ms=4, lw=1.6, label="validation")
+        best = int(np.nanargmin(valid))
+        axes.plot(seen[best], valid[best], "*", color=_VALID, ms=13, mec="white", zorder=4)
+        axes.set_title(
+            f"best validation loss {valid[best]:.4f} nats per character "
+            f"after {_short(seen[best])} characters",
+            fontsize=10,
+            loc="left",
+        )
+    _limits(axes, np.concatenate([losses, train, valid]))
+    axes.set_xlabel("characters of training text seen")
+    axes.set_ylabel("loss (nats per character)")
+    axes.xaxis.set_major_formatter(lambda x, _: _short(x))
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    bits = axes.secondary_yaxis("right", functions=(_tobits, _tonats))
+    bits.set_ylabel("bits per character")
+    bits.spines["right"].set_visible(False)
+    return figure
+
+
+def neuronfigure(
+    text: str,
+    states: ArrayLike,
+    layer: int = 0,
+    neurons: int | Sequence[int] | None = None,
+) -> "Figure":
+    """Draw what neurons do while a model reads ``text``.
+
+    Parameters
+    ----------
+    text
+        What was read, at most 2,000 characters.
+    states
+        Float array, (layer, neuron, step): the state of each neuron after each character, as
+        ``trackneurons`` returns it.
+    layer
+        Which layer to draw, counted from 0.
+    neurons
+        A list: these, as a heat map with the characters along the x axis. None: the 24 that
+        change most. One number: the text itself, each character coloured by that neuron.
+
+    Returns
+    -------
+    Figure
+        Blue is negative, white zero and red positive, to the same scale everywhere.
+
+    Raises
+    ------
+    InputError
+        If the sizes do not fit each other, or a layer or neuron does not exist.
+    MissingExtra
+        Without matplotlib.
+
+    Example
+    -------
+    >>> import numpy as np
+    >>> states = np.linspace(-1, 1, 2 * 3 * 4).reshape(2, 3, 4)
+    >>> neuronfigure("word", states, layer=1, neurons=[2, 0]).axes[0].get_ylabel()
+    'neuron of layer 1'
+    >>> neuronfigure("word", states, layer=1, neurons=2).axes[0].get_title(loc="left")
+    'layer 1, neuron 2'
+    """
+    chosen = _layer(text, np.asarray(states, float), layer)
+    if neurons is None:
+        change = np.abs(np.diff(chosen, axis=1)).sum(axis=1)
+        picked = np.sort(np.argsort(-change, kind="stable")[:24])
+        return _heatmap(text, chosen, picked, layer)
+    picked = np.atleast_1d(np.asarray(neurons))
+    if not picked.size or picked.dtype.kind not in "iu":
+        raise InputError(f"neuronfigure: neurons={neurons!r} must be whole numbers, at least one.")
+    if not ((picked >= 0) & (picked < len(chosen))).all():
+        raise InputError(
+            f"neuronfigure: neurons={neurons!r}, but this layer has neurons 0 to {len(chosen) - 1}."
+        )
+    if np.ndim(neurons) == 0:
+        return _coloured(text, chosen[picked[0]], f"layer {layer}, neuron {picked[0]}")
+    return _heatmap(text, chosen, picked, layer)
+
+
+def savepicture(figure: "Figure", path: str | Path) -> Path:
+    """Write ``figure`` to ``path`` and return the path; the suffix says the format.
+
+    Raises
+    ------
+    InputError
+        For a suffix that matplotlib does not know.
+    WorkdirError
+        If the file cannot be written.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> figure = neuronfigure("ab", [[[0.5, -0.5]]])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     savepicture(figure, folder + "/neurons.png").name
+    'neurons.png'
+    """
+    path = Path(path)
+    known = figure.canvas.get_supported_filetypes()
+    if path.suffix.lower().lstrip(".") not in known:
+        raise InputError(
+            f"savepicture: {path.name!r} should end in one of "
+            + ", ".join(f".{name}" for name in sorted(known))
+        )
+    try:
+        figure.savefig(path, dpi=150)
+    except OSError as error:
+        raise WorkdirError(f"The picture {path} cannot be written: {error.strerror}.") from error
+    return path
+
+
+def _figure(width: float, height: float) -> "Figure":
+    """Return an empty figure of so many inches."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtra(
+            "Pictures need matplotlib, which is not installed: pip install 'rngru[plot]'"
+        ) from error
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _cloud(axes: "Axes", positions: NDArray[Any], losses: NDArray[Any]) -> None:
+    """Draw single batches: as points, or where there are many, as a band around their median."""
+    if losses.size <= 400:
+        axes.plot(positions, losses, ".", color=_TRAIN, ms=3, alpha=0.35, label="training batches")
+        return
+    where = np.array([part.mean() for part in np.array_split(positions, 200)])
+    parts = np.array_split(losses, 200)
+    low, middle, high = np.array([np.percentile(part, [5, 50, 95]) for part in parts]).T
+    axes.fill_between(where, low, high, color=_TRAIN, alpha=0.15, lw=0, label="90 % of batches")
+    axes.plot(where, middle, color=_TRAIN, alpha=0.45, lw=0.8)
+
+
+def _limits(axes: "Axes", values: NDArray[Any]) -> None:
+    """Leave room around what is drawn, but none for the few highest of many values."""
+    values = values[np.isfinite(values)]
+    if values.size:
+        low, high = values.min(), np.percentile(values, 99.5) if values.size > 50 else values.max()
+        room = max(0.06 * (high - low), 0.05)
+        axes.set_ylim(max(low - room, 0.0), high + room)
+
+
+def _layer(text: str, states: NDArray[Any], layer: int) -> NDArray[Any]:
+    """Return (neuron, step) of one layer, or say what does not fit."""
+    if states.ndim != 3 or not states.size:
+        raise InputError(
+            "neuronfigure: expected states of shape (layer, neuron, step), as trackneurons "
+            f"returns them, got shape {states.shape}."
+        )
+    if not 0 <= layer < len(states):
+        raise InputError(
+            f"neuronfigure: layer={layer}, but there are layers 0 to {len(states) - 1}."
+        )
+    if states.shape[2] != len(text):
+        raise InputError(
+            f"neuronfigure: the text has {len(text)} characters, but states has "
+            f"{states.shape[2]} steps. Give the text that the states belong to."
+        )
+    if len(text) > _LONGEST:
+        raise InputError(
+            f"neuronfigure: {len(text):,} characters do not fit on a picture. Draw a part of at "
+            f"most {_LONGEST:,}: text[a:b] with states[:, :, a:b]."
+        )
+    return states[layer]
+
+
+def _heatmap(
+    text: str, states: NDArray[Any], picked: NDArray[Any], layer: int, width: int = 100
+) -> "Figure":
+    """Draw neurons against characters, in as many bands of ``width`` characters as it takes."""
+    columns, bands = min(len(text), width), math.ceil(len(text) / width)
+    tall = 0.2 * len(picked) + 0.75
+    figure = _figure(max(0.115 * columns, 2.0) + 2.0, tall * bands + 0.5)
+    every = figure.subplots(bands, 1, squeeze=False)[:, 0]
+    names = _labels(text)
+    for band, axes in enumerate(every):
+        steps = slice(band * width, band * width + columns)
+        # Padded to full width, so that a character is as wide in the last band as in the first.
+        cells = np.full((len(picked), columns), np.nan)
+        cells[:, : len(text[steps])] = states[picked, steps]
+        image = axes.imshow(
+            cells, cmap=_COLOURS, vmin=-1, vmax=1, aspect="auto", interpolation="nearest"
+        )
+        axes.set_xticks(range(len(text[steps])), names[steps], family="monospace", parse_math=False)
+        axes.set_yticks(range(len(picked)), [str(n) for n in picked])
+        axes.tick_params(length=0, labelsize=8)
+        axes.set_ylabel(f"neuron of layer {layer}", fontsize=9)
+        axes.spines[:].set_visible(False)
+    figure.colorbar(image, ax=list(every), label="state", fraction=0.03, pad=0.01, aspect=25)
+    return figure
+
+
+def _coloured(text: str, states: NDArray[Any], title: str, width: int = 80) -> "Figure":
+    """Write the text on cells coloured by one neuron, a line for each of its lines."""
+    lines = [
+        range(start, min(start + width, stop))
+        for first, stop in _lines(text)
+        for start in range(first, stop, width)
+    ]
+    columns = max(24, *map(len, lines))  # so that a cell of a short text is no wider than others
+    cells = np.full((len(lines), columns), np.nan)
+    for row, steps in enumerate(lines):
+        cells[row, : len(steps)] = states[steps.start : steps.stop]
+    figure = _figure(max(0.115 * columns, 2.0) + 1.6, 0.21 * len(lines) + 0.7)
+    axes = figure.subplots()
+    image = axes.imshow(
+        cells, cmap=_COLOURS, vmin=-1, vmax=1, aspect="auto", interpolation="nearest"
+    )
+    names = _labels(text)
+    for row, steps in enumerate(lines):
+        for column, step in enumerate(steps):
+            axes.text(
+                column,
+                row,
+                names[step],
+                family="monospace",
+                fontsize=9,
+                ha="center",
+                va="center_baseline",
+                color="white" if abs(states[step]) > 0.7 else "black",
+                parse_math=False,
+            )
+    axes.set_title(title, loc="left", fontsize=10)
+    axes.set_axis_off()
+    figure.colorbar(image, ax=axes, label="state", fraction=0.03, pad=0.01, aspect=12)
+    return figure
+
+
+def _lines(text: str) -> list[tuple[int, int]]:
+    """Where each line of ``text`` starts and stops, its newline included."""
+    stops = [place + 1 for place, char in enumerate(text) if char == "\n"]
+    if not text.endswith("\n"):
+        stops.append(len(text))
+    return list(zip([0, *stops[:-1]], stops, strict=True))
+
+
+def _labels(text: str) -> list[str]:
+    """One drawable character for each of ``text``: blanks visible, what the font lacks a box."""
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    font = get_font(findfont(FontProperties(family="monospace")))
+    drawn = text.translate({ord("\n"): "↵", ord(" "): "·", ord("\t"): "→"})
+    return [
+        char if font.get_char_index(ord(char)) and char.isprintable() else "□" for char in drawn
+    ]
+
+
+def _short(number: float) -> str:
+    """1,250,000 as '1.25 M'."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= size:
+            return f"{number / size:.4g} {unit}"
+    return f"{number:.4g}"
+
+
+def _tobits(nats: ArrayLike) -> NDArray[Any]:
+    return np.asarray(nats) / math.log(2)
+
+
+def _tonats(bits: ArrayLike) -> NDArray[Any]:
+    return np.asarray(bits) * math.log(2)

@@ -1,0 +1,324 @@
+"""A training run while it goes on: the reporters, and what they say.
+
+A reporter shows events and changes nothing; whatever it is told, the text of a model goes to the
+screen as text, never as markup or control codes.
+
+>>> with reporter("silent") as report:
+...     report(Notice("nobody hears this"))
+"""
+
+import math
+import sys
+from types import TracebackType
+from typing import Final, Protocol, Self, TextIO, final
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from rngru.errors import choose
+from rngru.training import Batch, Begin, Drawn, End, Event, Notice, Round
+
+
+class Reporter(Protocol):
+    """What is called with every event of a training run, inside a ``with`` block."""
+
+    def __call__(self, event: Event, /) -> None:
+        """Show ``event``."""
+
+    def __enter__(self) -> Self:
+        """Get ready."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> None:
+        """Leave the screen as it was found, whatever happened."""
+
+
+@final
+class SilentReporter:
+    """Show nothing."""
+
+    def __call__(self, event: Event, /) -> None:
+        """Show nothing of ``event``."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
+@final
+class PlainReporter:
+    """Write lines of plain text: how it goes every few seconds, every sample, every round.
+
+    Parameters
+    ----------
+    stream
+        Where to write; None: standard output. When it cannot be written to any longer (a closed
+        pipe), the report falls silent and training goes on.
+    every
+        Seconds of training between two lines about progress.
+
+    Example
+    -------
+    >>> from rngru.training import Drawn
+    >>> with PlainReporter(sys.stdout) as report:
+    ...     report(Drawn(position=5000, epoch=0.25, text="the cat\\x1b sat"))
+    --- epoch 0.25
+    the cat␛ sat
+    """
+
+    def __init__(self, stream: TextIO | None = None, *, every: float = 5.0) -> None:
+        self._stream: TextIO | None = sys.stdout if stream is None else stream
+        self._every = every
+        self._next = every
+        self._progress = _Progress()
+
+    def __call__(self, event: Event, /) -> None:
+        """Write what ``event`` says, if anything."""
+        self._progress.follow(event)
+        match event:
+            case Begin():
+                self._next = self._every
+            case Batch() if event.seconds >= self._next:
+                self._next = event.seconds + self._every
+                self._write(self._progress.words())
+            case Drawn():
+                self._write(f"--- epoch {event.epoch:.2f}\n{event.text}")
+            case Round():
+                self._write(_round_words(event))
+            case Notice():
+                self._write(event.text)
+
+    def _write(self, text: str) -> None:
+        if self._stream is None:
+            return
+        try:
+            self._stream.write(printable(text, self._stream.encoding or "utf-8") + "\n")
+            self._stream.flush()
+        except (OSError, ValueError):
+            self._stream = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
+@final
+class RichReporter:
+    """Keep a progress bar at the bottom of a terminal; samples and rounds scroll by above it.
+
+    The bar appears with the first event and is taken away at the end, on leaving the ``with``
+    block at the latest, so that an interrupt leaves a clean prompt. It is drawn by the thread that
+    trains, ten times a second at most.
+
+    Parameters
+    ----------
+    console
+        A rich console; None: one on standard error.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = Console(stderr=True) if console is None else console
+        self._progress = _Progress()
+        self._drawn = -math.inf
+        self._live = Live(self._progress, console=self._console, auto_refresh=False, transient=True)
+
+    def __call__(self, event: Event, /) -> None:
+        """Show ``event``."""
+        self._progress.follow(event)
+        match event:
+            case Begin():
+                self._live.start()
+            case Batch() if (now := self._console.get_time()) >= self._drawn + 0.1:
+                self._drawn = now
+                self._live.refresh()
+            case Drawn():
+                self._console.print(
+                    Rule(f"epoch {event.epoch:.2f}", align="left", style="dim"),
+                    self._text(event.text),
+                )
+            case Round():
+                self._console.print(self._text(_round_words(event), style="bold"))
+            case Notice():
+                self._console.print(self._text(event.text, style="yellow"))
+            case End():
+                self._live.stop()
+
+    def _text(self, text: str, style: str = "") -> Text:
+        # A Text is never read as markup, whatever brackets and colons the model has written.
+        return Text(printable(text, self._console.encoding), style=style)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._live.stop()
+
+
+KINDS: Final = ("rich", "plain", "silent")
+"""The kinds of reporter that :func:`reporter` makes."""
+
+
+def reporter(kind: str | None = None) -> Reporter:
+    """Return a reporter of the given kind, or one that suits the screen.
+
+    Parameters
+    ----------
+    kind
+        ``'rich'``: a progress bar; ``'plain'``: lines on standard output; ``'silent'``: nothing.
+        None: rich on a terminal (standard error, otherwise standard output), plain elsewhere.
+
+    Raises
+    ------
+    InputError
+        For another kind.
+
+    Example
+    -------
+    >>> with reporter("silent") as report:
+    ...     report(Notice("nobody hears this"))
+    """
+    if kind is None:
+        for stream in (sys.stderr, sys.stdout):
+            # Rich alone would believe FORCE_COLOR, and a log file has no line to draw over.
+            if stream is not None and stream.isatty():
+                console = Console(file=stream)
+                if console.is_terminal and not console.is_dumb_terminal:
+                    return RichReporter(console)
+        return PlainReporter()
+    match choose("report", kind, KINDS):
+        case "rich":
+            return RichReporter()
+        case "plain":
+            return PlainReporter()
+    return SilentReporter()
+
+
+def printable(text: str, encoding: str = "utf-8") -> str:
+    """Return ``text`` with everything that a screen would act on made visible.
+
+    Control characters become their pictures (``␛``) or escapes (``\\x9b``), marks that turn the
+    direction of writing and characters that ``encoding`` lacks become escapes. Newlines and tabs
+    stay.
+
+    Example
+    -------
+    >>> printable("a\\x1b[2Jb\\n")
+    'a␛[2Jb\\n'
+    >>> printable("na\\xefve", "ascii")
+    'na\\\\xefve'
+    """
+    visible = text.translate(_VISIBLE)
+    return visible.encode(encoding, "backslashreplace").decode(encoding)
+
+
+_VISIBLE: Final = (
+    {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\n\t"}
+    | {0x7F: "␡"}
+    | {code: f"\\x{code:02x}" for code in range(0x80, 0xA0)}
+    | {code: f"\\u{code:04x}" for code in (0x061C, 0x200E, 0x200F, 0x2028, 0x2029)}
+    | {code: f"\\u{code:04x}" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
+)
+
+
+class _Progress:
+    """How far a run is, in words, and as a line that fits the width of a terminal."""
+
+    def __init__(self) -> None:
+        self._plan = Begin(1, 1, 1, 1, 1, None)
+        self._restart()
+
+    def _restart(self) -> None:
+        self._trained = 0
+        self._last: Batch | None = None
+        self._loss = self._weight = 0.0
+        self._mark: Batch | Round | None = None
+        self._characters = self._seconds = 0.0
+
+    def follow(self, event: Event) -> None:
+        """Take ``event`` into account."""
+        match event:
+            case Begin():
+                self._plan = event
+                self._restart()
+            case Batch():
+                self._trained += 1
+                # A running mean over about 20 batches; dividing by its own weight makes it a
+                # mean from the first batch on.
+                self._loss += 0.05 * (event.loss - self._loss)
+                self._weight += 0.05 * (1.0 - self._weight)
+                self._last = event
+                self._measure(event)
+            case Round():
+                self._mark = event  # what passed since its last batch was not spent on training
+
+    def _measure(self, event: Batch) -> None:
+        """Follow the speed of the last five seconds or so, without the first batch's compiling."""
+        if self._mark is not None:
+            elapsed = event.seconds - self._mark.seconds
+            keep = math.exp(-elapsed / 5.0)
+            self._characters = keep * self._characters + event.characters - self._mark.characters
+            self._seconds = keep * self._seconds + elapsed
+        self._mark = event
+
+    @property
+    def share(self) -> float:
+        """How much of the run is done, from 0 to 1."""
+        if self._last is None:
+            return 0.0
+        if self._plan.max_seconds is not None:
+            return min(self._last.seconds / self._plan.max_seconds, 1.0)
+        return self._trained / (self._plan.rounds * self._plan.batches)
+
+    def words(self, *, short: bool = False) -> str:
+        """Say epoch, smoothed loss, speed and time left, in 66 columns or, if short, in 40."""
+        if self._last is None:
+            return "starting" if short else "starting: the first batch takes longer than others"
+        speed = self._characters / self._seconds if self._seconds > 0 else 0.0
+        if self._plan.max_seconds is not None:
+            left = self._plan.max_seconds - self._last.seconds
+        else:
+            left = self._last.seconds * (1.0 / self.share - 1.0)
+        epoch, loss = f"epoch {self._last.epoch:.2f}", f"loss {self._loss / self._weight:.3f}"
+        if short:
+            return f"{epoch}  {loss}  {speed / 1000:.0f}k/s  {_clock(left)}"
+        return f"{epoch}  {loss} nats/char  {speed:,.0f} char/s  {_clock(left)} left"
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        short = options.max_width < 76
+        words = Text(self.words(short=short), no_wrap=True, overflow="crop")
+        if short:
+            yield words
+            return
+        line = Table.grid(expand=True, padding=(0, 2))
+        line.add_column(width=66)
+        line.add_column(ratio=1)
+        line.add_row(words, ProgressBar(total=1.0, completed=self.share))
+        yield line
+
+
+def _round_words(event: Round) -> str:
+    words = f"round {event.round}  epoch {event.epoch:.2f}  train {event.trainloss:.4f}"
+    if event.validloss is not None:
+        words += f"  valid {event.validloss:.4f} nats/char"
+    if event.bits is not None:
+        words += f" ({event.bits:.3f} bits)"
+    return words + (f"  saved {event.checkpoint}" if event.checkpoint else "")
+
+
+def _clock(seconds: float) -> str:
+    minutes, second = divmod(round(max(seconds, 0.0)), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"

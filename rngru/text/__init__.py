@@ -1,0 +1,60 @@
+"""Text ↔ ids, at three levels, and reading files as text.
+
+:class:`CharSet`, :class:`WordSet` and :class:`ByteSet` share one protocol, :class:`Vocabulary`;
+:data:`LEVELS` is the table of their names. :func:`opentexts` and :func:`readtext` read any source:
+a file, a directory, a pattern, a list of files, or strings in :class:`Texts`.
+
+>>> vocab = LEVELS["char"]("It was a dark and stormy night")
+>>> vocab.decode(vocab.encode("a stormy knight"))
+'a stormy knight'
+"""
+
+from typing import Any
+
+from rngru.errors import CheckpointDamaged
+from rngru.text.byteset import ByteSet
+from rngru.text.charset import CharSet
+from rngru.text.sources import Document, Source, Texts, opentexts, readtext
+from rngru.text.vocabulary import Rare, Tally, Vocabulary
+from rngru.text.wordset import WordSet, distinct, tokens
+
+__all__ = [
+    "LEVELS",
+    "ByteSet",
+    "CharSet",
+    "Document",
+    "Rare",
+    "Source",
+    "Tally",
+    "Texts",
+    "Vocabulary",
+    "WordSet",
+    "distinct",
+    "opentexts",
+    "readtext",
+    "tokens",
+    "vocabularyfromjson",
+]
+
+LEVELS: dict[str, type[Vocabulary]] = {"char": CharSet, "word": WordSet, "byte": ByteSet}
+
+
+def vocabularyfromjson(data: Any) -> Vocabulary:
+    """Return the vocabulary, of whatever level, that ``to_json`` described.
+
+    Raises
+    ------
+    CheckpointDamaged
+        If ``data`` describes none.
+
+    Example
+    -------
+    >>> vocabularyfromjson(CharSet("abc").to_json())
+    CharSet(4 ids: unknown and 'abc')
+    """
+    level = data.get("level") if isinstance(data, dict) else None
+    if level not in LEVELS:
+        raise CheckpointDamaged(
+            f"The saved vocabulary has level {level!r}; expected one of {', '.join(LEVELS)}."
+        )
+    return LEVELS[level].from_json(data)

@@ -1,0 +1,350 @@
+"""Where a text comes from: files of any size, read a megabyte at a time.
+
+A **source** is whatever the user hands over, turned by :func:`opentexts` into a list of
+:class:`Document`, each of which can be read again and again in constant memory:
+
+=========================================  =========================================================
+``"book.txt"`` or a ``Path``               that file
+``"novels"``, a directory                  every file below it, sorted; names starting with a dot
+                                           are skipped
+``"novels/*.txt"``, a pattern              every file that matches, sorted (``**`` descends)
+``["a.txt", Path("b.txt")]``               an iterable of any of the above, in its order
+``Texts(["It was", " a dark night"])``     the strings themselves
+=========================================  =========================================================
+
+A ``str`` always names files. Text that is already in memory says so with :class:`Texts`, so that
+a mistyped file name can never be trained on.
+
+Text is UTF-8 unless ``encoding`` says otherwise. A byte order mark at the start is dropped;
+nothing else is changed, line ends (LF or CRLF) included.
+
+>>> [document.name for document in opentexts(Texts(["It was", " a dark night"]))]
+['text 1', 'text 2']
+>>> readtext(Texts(["It was", " a dark night"]))
+'It was a dark night'
+"""
+
+import codecs
+import difflib
+import encodings.aliases
+import glob
+import io
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from rngru.errors import InputError, TextError
+
+BLOCK = 1 << 20
+
+Tick = Callable[[int], object]
+
+
+class Texts:
+    """Strings that are text themselves, not names of files: one document each.
+
+    Parameters
+    ----------
+    texts : iterable of str
+        Kept in memory. A corpus larger than memory belongs in files.
+    names : iterable of str, optional
+        What each is called in messages and in the corpus; ``text 1``, ``text 2`` … if not given.
+
+    Raises
+    ------
+    TextError
+        If one of them is not a string, or there are not as many names as texts.
+
+    Example
+    -------
+    >>> Texts(["To be, or not to be"], names=["hamlet"])
+    Texts(1 text, 19 characters)
+    """
+
+    def __init__(self, texts: Iterable[str], names: Iterable[str] | None = None):
+        self.texts = (texts,) if isinstance(texts, str) else tuple(texts)
+        for number, text in enumerate(self.texts, 1):
+            if not isinstance(text, str):
+                raise TextError(
+                    f"Texts holds strings, but item {number} is of type {type(text).__name__}. "
+                    "Files are given directly, without Texts."
+                )
+        if names is None:
+            self.names = tuple(f"text {number}" for number in range(1, len(self.texts) + 1))
+        else:
+            self.names = tuple(names)
+        if len(self.names) != len(self.texts):
+            raise TextError(f"Texts got {len(self.texts)} texts but {len(self.names)} names.")
+
+    def __repr__(self) -> str:
+        plural = "" if len(self.texts) == 1 else "s"
+        characters = sum(map(len, self.texts))
+        return f"Texts({len(self.texts):,} text{plural}, {characters:,} characters)"
+
+
+Source = str | os.PathLike[str] | Texts | Iterable[str | os.PathLike[str]]
+
+
+@dataclass(frozen=True)
+class Document:
+    """One file, or one string, that can be read from its start any number of times.
+
+    What is appended to a file later is not read: each time gives the same text.
+
+    Attributes
+    ----------
+    name : str
+        The file as the user gave it, or the name of the string.
+    path : Path or None
+        The file; None for a string.
+    data : bytes
+        The string as UTF-8; empty for a file.
+    nbytes : int
+        Size in bytes when it was opened.
+    encoding : str
+        How the bytes are read as characters, as ``codecs.lookup(...).name`` spells it.
+    """
+
+    name: str
+    path: Path | None
+    data: bytes = field(repr=False)
+    nbytes: int
+    encoding: str = "utf-8"
+
+    @classmethod
+    def ofpath(cls, path: Path, encoding: str) -> Self:
+        """Return the document that a file is."""
+        return cls(str(path), path, b"", path.stat().st_size, encoding)
+
+    @classmethod
+    def oftext(cls, text: str, name: str) -> Self:
+        """Return the document that a string is."""
+        try:
+            data = text.encode()
+        except UnicodeEncodeError as error:
+            raise TextError(
+                f"{name}: half a surrogate pair, {text[error.start]!a}, at character "
+                f"{error.start:,}: not a character."
+            ) from error
+        return cls(name, None, data, len(data))
+
+    def blocks(self, tick: Tick | None = None) -> Iterator[bytes]:
+        """Yield the bytes, at most a mebibyte at a time.
+
+        ``tick`` is called with the number of bytes in each block, once it has been dealt with.
+
+        Raises
+        ------
+        TextError
+            If the file cannot be read.
+        """
+        try:
+            with io.BytesIO(self.data) if self.path is None else open(self.path, "rb") as stream:
+                left = self.nbytes
+                while block := stream.read(min(BLOCK, left)):
+                    left -= len(block)
+                    yield block
+                    if tick:
+                        tick(len(block))
+        except OSError as error:
+            raise TextError(f"{self.name}: cannot be read: {error.strerror}.") from error
+
+    def characters(self, tick: Tick | None = None) -> Iterator[str]:
+        """Yield the text, decoded, in pieces of at most a mebibyte of its bytes.
+
+        Raises
+        ------
+        TextError
+            If the file cannot be read, is not in ``encoding`` or is binary.
+        """
+        decoder = codecs.getincrementaldecoder(self.encoding)()
+        seen, started = 0, False
+        for block in self.blocks(tick):
+            if not seen:
+                self._refuse_binary(block)
+            seen += len(block)
+            piece = self._decode(decoder, block, seen)
+            yield piece if started else piece.removeprefix("\ufeff")
+            started = started or piece != ""
+        yield self._decode(decoder, b"", seen, final=True)
+
+    def _decode(
+        self, decoder: codecs.IncrementalDecoder, block: bytes, seen: int, final: bool = False
+    ) -> str:
+        try:
+            return decoder.decode(block, final)
+        except UnicodeDecodeError as error:
+            # The decoder may have kept the first bytes of a character from the block before.
+            offset = seen - len(error.object) + error.start
+            raise TextError(self._undecodable(error, offset)) from error
+
+    def _undecodable(self, error: UnicodeDecodeError, offset: int) -> str:
+        message = (
+            f"{self.name}: not {self.encoding}: byte 0x{error.object[error.start]:02x} at offset "
+            f"{offset:,} ({error.reason})."
+        )
+        if b"\0" in error.object:
+            return f"{message} It looks binary: level='byte' reads any file."
+        if self.encoding == "utf-8":
+            likely = " or ".join(f"encoding={name!r}" for name in _guesses(error.object))
+            return f"{message} If it is an older text, try {likely}."
+        return f"{message} Give the right encoding=, or read bytes with level='byte'."
+
+    def _refuse_binary(self, block: bytes) -> None:
+        if self.encoding.startswith(("utf-16", "utf-32")):
+            return
+        if block.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and b"\0" in block:
+            raise TextError(
+                f"{self.name}: not {self.encoding}: it starts with the mark of UTF-16. "
+                "Try encoding='utf-16'."
+            )
+        if block.count(0) * 100 > len(block):
+            raise TextError(
+                f"{self.name}: looks binary: {block.count(0):,} of its first {len(block):,} bytes "
+                "are zero. level='byte' reads any file."
+            )
+
+
+def _guesses(sample: bytes) -> list[str]:
+    """Name the likeliest encodings of bytes that are not UTF-8."""
+    try:
+        from charset_normalizer import from_bytes
+    except ImportError:
+        return ["cp1252"]
+    best = from_bytes(sample[: 1 << 16]).best()
+    if best is None or best.encoding == "cp1252" or "cp1252" in best.could_be_from_charset:
+        return ["cp1252"]
+    return ["cp1252", best.encoding]
+
+
+def opentexts(source: Source, encoding: str = "utf-8") -> list[Document]:
+    """Return the documents of a source, in order. Nothing is read yet.
+
+    Parameters
+    ----------
+    source
+        See the table at the top of this module.
+    encoding : str
+        How bytes become characters; ``'utf-8'`` by default. Strings in :class:`Texts` need none.
+
+    Raises
+    ------
+    TextError
+        If a file does not exist, is not a file, or nothing is found at all.
+    InputError
+        If Python knows no such encoding.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "poem.txt")
+    ...     size = path.write_text("Tyger Tyger, burning bright")
+    ...     opentexts(path)[0].nbytes, opentexts(f"{folder}/*.txt") == opentexts(str(path))
+    (27, True)
+    """
+    encoding = _checked(encoding)
+    if isinstance(source, Texts):
+        documents = [
+            Document.oftext(text, name)
+            for name, text in zip(source.names, source.texts, strict=True)
+        ]
+    elif isinstance(source, str | os.PathLike):
+        documents = [Document.ofpath(path, encoding) for path in _files(source)]
+    elif isinstance(source, Iterable):
+        documents = []
+        for item in source:
+            if not isinstance(item, str | os.PathLike):
+                raise TextError(
+                    f"A source is made of file names, but it holds one {type(item).__name__}."
+                )
+            documents += [Document.ofpath(path, encoding) for path in _files(item)]
+    else:
+        raise TextError(
+            "Expected a file, a directory, a pattern, a list of files or Texts([...]), "
+            f"got one {type(source).__name__}."
+        )
+    if not documents:
+        raise TextError("The source holds no files and no texts.")
+    return documents
+
+
+def readtext(source: Source, encoding: str = "utf-8") -> str:
+    """Return the whole text of a source as one string, its documents joined as they are.
+
+    Example
+    -------
+    >>> readtext(Texts(["\\ufeffIt was"]))
+    'It was'
+    """
+    return "".join(
+        piece for document in opentexts(source, encoding) for piece in document.characters()
+    )
+
+
+def _checked(encoding: str) -> str:
+    """Return the name under which Python knows an encoding; the byte order mark goes anyway."""
+    try:
+        "a".encode(encoding)
+        return codecs.lookup(encoding).name.removesuffix("-sig")
+    except (LookupError, TypeError):
+        known = sorted(set(encodings.aliases.aliases.values()))
+        near = difflib.get_close_matches(str(encoding).lower(), known, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise InputError(
+            f"encoding={encoding!r} is not a text encoding that Python knows.{hint}"
+        ) from None
+
+
+def _files(name: str | os.PathLike[str]) -> list[Path]:
+    """Return the files that one name stands for."""
+    if "\n" in str(name):
+        raise TextError(
+            f"Expected a file name, got a text: {str(name)[:40]!r}… "
+            "To read the strings themselves, use Texts([...])."
+        )
+    try:
+        return _found(name, Path(name).expanduser())
+    except OSError as error:
+        raise TextError(
+            f"{str(name)[:60]!r}: cannot be opened: {error.strerror}. Expected a file name; "
+            "to read the strings themselves, use Texts([...])."
+        ) from error
+
+
+def _found(name: str | os.PathLike[str], path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        found = _walk(path)
+        if not found:
+            raise TextError(f"{name}: the directory holds no files.")
+        return found
+    if path.exists():
+        raise TextError(f"{name}: neither a file nor a directory; it cannot be read twice.")
+    if glob.has_magic(str(path)):
+        matches = (Path(match) for match in glob.iglob(str(path), recursive=True))
+        found = sorted(match for match in matches if match.is_file())
+        if not found:
+            raise TextError(f"{name}: no file matches this pattern (from {Path.cwd()}).")
+        return found
+    raise TextError(_missing(name, path))
+
+
+def _walk(folder: Path) -> list[Path]:
+    found = []
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(parent, name) for name in files if not name.startswith(".")]
+    return sorted(path for path in found if path.is_file())
+
+
+def _missing(name: str | os.PathLike[str], path: Path) -> str:
+    message = f"{name}: no such file (from {Path.cwd()})."
+    if path.parent.is_dir():
+        near = difflib.get_close_matches(path.name, os.listdir(path.parent), n=1)
+        if near:
+            message += f" Did you mean {str(path.parent / near[0])!r}?"
+    return message

@@ -1,0 +1,352 @@
+"""Text as words: :class:`WordSet`.
+
+Tokens are words (with inner apostrophes and hyphens), single punctuation marks and runs of white
+space, so that joining them gives the text back to the letter:
+
+>>> tokens("It's a so-called\\n  “test”.")
+["It's", ' ', 'a', ' ', 'so-called', '\\n  ', '“', 'test', '”', '.']
+"""
+
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache, cached_property
+from typing import Any, Self, final
+
+import numpy as np
+
+from rngru.errors import TextError
+from rngru.text.sources import Document, Tick
+from rngru.text.vocabulary import Tally, Vocabulary, keepfrequent
+
+TOKEN = re.compile(r"\w+(?:[’'\-]\w+)*|[^\w\s]|\s+")
+
+# Up to the last place where a token ends whatever comes next.
+COMPLETE = re.compile(r"(?s:.*)(?:(?<=\s)(?=\S)|(?<=\S)(?=\s)|(?<=[^\w\s’'\-]))")
+
+LONGEST = 1 << 20
+CANDIDATES = 1_000_000
+
+MARK, WORD, SPACE, JOINER = range(4)
+
+# Odd, so that it has an inverse among the 64-bit integers; 5 modulo 8, so that its powers keep
+# as far apart there as they can.
+BASE = 0x9E3779B97F4A7C15
+
+
+def tokens(text: str) -> list[str]:
+    """Split a text into tokens; joining them gives the text back."""
+    return TOKEN.findall(text)
+
+
+def distinct(text: str) -> tuple[list[str], np.ndarray]:
+    """Split a text into tokens, each different one given once.
+
+    Several times as fast as :func:`tokens`, for texts of millions of characters.
+
+    Returns
+    -------
+    words : list of str
+        The different tokens.
+    which : int64 array, (tokens,)
+        ``[words[n] for n in which] == tokens(text)``.
+
+    Example
+    -------
+    >>> words, which = distinct("so it goes, so it went")
+    >>> "|".join(words[n] for n in which)
+    'so| |it| |goes|,| |so| |it| |went'
+    """
+    if not text:
+        return [], np.zeros(0, np.int64)
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+    starts = _starts(codes)
+    like = _firstlike(_hashes(codes, starts))
+    found = np.flatnonzero(np.bincount(like))
+    ends = np.append(starts, len(codes))[found + 1]
+    words = [text[a:b] for a, b in zip(starts[found].tolist(), ends.tolist(), strict=True)]
+    place = np.empty(len(starts), np.int64)
+    place[found] = np.arange(len(found))
+    return words, place.take(like)
+
+
+@final
+class WordSet(Vocabulary):
+    """The words of a text and their ids; upper and lower case are kept apart.
+
+    Id 0 is "unknown", shown as U+FFFD; the others follow in the order of their code points.
+
+    Parameters
+    ----------
+    datastr : str
+        A text; each of its tokens gets an id.
+    srcinfo : str, optional
+        Where it came from.
+    min_count : int
+        Words that occur less often become "unknown"; :attr:`rare` says which.
+    max_vocab : int, optional
+        V at most; the rarest words beyond it become "unknown".
+
+    Attributes
+    ----------
+    words : tuple of str
+        All words in the order of their ids, U+FFFD first.
+
+    Raises
+    ------
+    TextError
+        If the text is empty.
+
+    Example
+    -------
+    >>> words = WordSet("so it goes, so it went", max_vocab=5)
+    >>> words
+    WordSet(5 ids: unknown, ' ', ',', 'it', 'so')
+    >>> words.encode("so it went")
+    array([4, 1, 3, 1, 0], dtype=uint8)
+    >>> words.decode([4, 1, 3])
+    'so it'
+    """
+
+    level = "word"
+    units = "words"
+    words: tuple[str, ...]
+
+    def __init__(
+        self,
+        datastr: str,
+        srcinfo: str | None = None,
+        *,
+        min_count: int = 1,
+        max_vocab: int | None = None,
+    ):
+        tally = self.tally([datastr])
+        self._fill(tally.counts, tally.linestarts, srcinfo, min_count, max_vocab)
+
+    @classmethod
+    def fromcounts(
+        cls,
+        counts: Mapping[str, int],
+        linestarts: Mapping[str, int] | None = None,
+        *,
+        srcinfo: str | None = None,
+        min_count: int = 1,
+        max_vocab: int | None = None,
+    ) -> Self:
+        """Make a vocabulary of counted words; see :meth:`Vocabulary.fromcounts`.
+
+        Example
+        -------
+        >>> WordSet.fromcounts({"the": 5, "thy": 1}, min_count=2).words
+        ('\\ufffd', 'the')
+        """
+        vocab = cls.__new__(cls)
+        vocab._fill(counts, linestarts or {}, srcinfo, min_count, max_vocab)
+        return vocab
+
+    def _fill(
+        self,
+        counts: Mapping[str, int],
+        linestarts: Mapping[str, int],
+        srcinfo: str | None,
+        min_count: int,
+        max_vocab: int | None,
+    ) -> None:
+        kept, self.rare = keepfrequent(counts, min_count, max_vocab)
+        self.words = (self.unknown_char, *kept)
+        self.vocab_size = len(self.words)
+        self.srcinfo = srcinfo
+        self.linestarts = self._countsbyid(linestarts)
+
+    @classmethod
+    def pieces(cls, document: Document, tick: Tick | None = None) -> Iterator[str]:
+        """Yield the text of a document in pieces of about a mebibyte that end where a token does.
+
+        Raises
+        ------
+        TextError
+            If a single token is longer than a mebibyte.
+        """
+        return _complete(document.characters(tick), document.name)
+
+    @classmethod
+    def tally(cls, pieces: Iterable[str]) -> Tally:
+        """Count the words of a text given in pieces that end where a token does.
+
+        Memory is bounded: whenever there are more than a million different words, the rarest so
+        far are forgotten.
+        """
+        counts: Counter[str] = Counter()
+        starts: Counter[str] = Counter()
+        total, after_newline, rare = 0, False, 0
+        for piece in _bounded(pieces):
+            words, which = distinct(piece)
+            if not words:
+                continue
+            newline = np.array(["\n" in word for word in words])
+            _add(counts, words, which)
+            _add(starts, words, which[1:][newline[which[:-1]]])
+            if after_newline:
+                starts[words[which[0]]] += 1
+            total, after_newline = total + len(which), bool(newline[which[-1]])
+            if len(counts) > CANDIDATES:
+                rare += 1
+                counts = Counter({word: n for word, n in counts.items() if n > rare})
+        return Tally(counts, starts, total)
+
+    def encode(self, text: str) -> np.ndarray:
+        """Return the ids of the words of a text: 1-d array of :attr:`dtype`; unknown ones are 0."""
+        encoded = [np.zeros(0, self.dtype)]
+        for piece in _bounded([text]):
+            words, which = distinct(piece)
+            encoded.append(
+                np.array([self.idxofchar(word) for word in words], self.dtype).take(which)
+            )
+        return np.concatenate(encoded)
+
+    def decode(self, ids: Iterable[int] | np.ndarray) -> str:
+        """Return the text of ids, any integers in one dimension.
+
+        Raises
+        ------
+        InputError
+            If there is no such id.
+        """
+        return "".join(self.words[idx] for idx in self._valid(ids))
+
+    def unknown_in(self, text: str) -> str:
+        """Return the distinct words of ``text`` that are not in the set, sorted, with spaces."""
+        return " ".join(sorted(set(tokens(text)) - set(self.words)))
+
+    def idxofchar(self, char: str) -> int:
+        """Return the id of a word, 0 if it is not in the set."""
+        return self._ids.get(char, 0)
+
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        return {word: idx for idx, word in enumerate(self.words)}
+
+    def _symbols(self) -> list[str]:
+        return list(self.words)
+
+    @classmethod
+    def _fromsymbols(cls, symbols: Any) -> Self:
+        if not isinstance(symbols, list) or symbols[:1] != [cls.unknown_char] or len(symbols) < 2:
+            raise ValueError("its words do not start with U+FFFD")
+        if not all(isinstance(word, str) and word for word in symbols):
+            raise ValueError("its words are not all strings")
+        if symbols[1:] != sorted(set(symbols[1:]) - {cls.unknown_char}):
+            raise ValueError("its words are not sorted, or repeat")
+        vocab = cls.__new__(cls)
+        vocab.words, vocab.vocab_size = tuple(symbols), len(symbols)
+        return vocab
+
+    def __repr__(self) -> str:
+        shown = ", ".join(map(repr, self.words[1:9])) + (", …" if self.vocab_size > 9 else "")
+        source = f"; from {self.srcinfo}" if self.srcinfo else ""
+        return f"WordSet({self.vocab_size:,} ids: unknown, {shown}{source})"
+
+
+def _complete(texts: Iterable[str], name: str) -> Iterator[str]:
+    """Cut a text given in any pieces into pieces that end where a token does."""
+    rest = ""
+    for text in texts:
+        rest += text
+        complete = COMPLETE.match(rest)
+        if complete:
+            yield rest[: complete.end()]
+            rest = rest[complete.end() :]
+        if len(rest) > LONGEST:
+            raise TextError(
+                f"{name}: a single word of more than {LONGEST:,} characters, "
+                f"{rest[:20]!r}… Use level='char'."
+            )
+    yield rest
+
+
+def _bounded(pieces: Iterable[str]) -> Iterator[str]:
+    """Cut pieces that are too long to be worked on at once; all end where a token does."""
+    for piece in pieces:
+        if len(piece) <= 2 * LONGEST:
+            yield piece
+        else:
+            slices = (piece[n : n + LONGEST] for n in range(0, len(piece), LONGEST))
+            yield from _complete(slices, "The text")
+
+
+def _add(counts: Counter[str], words: list[str], which: np.ndarray) -> None:
+    found = np.bincount(which, minlength=len(words)).tolist()
+    for word, count in zip(words, found, strict=True):
+        if count:
+            counts[word] += count
+
+
+def _starts(codes: np.ndarray) -> np.ndarray:
+    """Return where the tokens start in the code points of a text."""
+    kinds = _kinds().take(codes)
+    joiners = np.flatnonzero(kinds == JOINER)
+    inner = joiners[(joiners > 0) & (joiners < len(codes) - 1)]
+    inner = inner[(kinds[inner - 1] == WORD) & (kinds[inner + 1] == WORD)]
+    kinds[joiners] = MARK
+    kinds[inner] = WORD
+    start = kinds == MARK
+    start[0] = True
+    start[1:] |= kinds[1:] != kinds[:-1]
+    return np.flatnonzero(start)
+
+
+def _hashes(codes: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """Return a 64-bit hash of each token, the same wherever in a text it stands.
+
+    The hash of the characters c₀ c₁ … is Σ r(cᵢ)·BASEⁱ modulo 2⁶⁴, r a random number of each
+    character. Summed from the start of the text, then divided by the power its token starts at.
+    """
+    powers, inverses = _powers(1 << (len(codes) - 1).bit_length())
+    terms = _numbers().take(codes)
+    terms *= powers[: len(codes)]
+    return np.add.reduceat(terms, starts) * inverses.take(starts)
+
+
+def _firstlike(hashes: np.ndarray) -> np.ndarray:
+    """Return for each hash the place of one that is equal, the same for all that are."""
+    like = np.empty(len(hashes), np.int64)
+    slots = np.empty(1 << 18, np.int64)
+    left = np.arange(len(hashes))
+    while len(left):
+        # Of all hashes that fall into a slot one stays there; those unlike it try again.
+        wanted = hashes.take(left)
+        slot = wanted >> np.uint64(46)
+        slots[slot] = left
+        found = slots.take(slot)
+        like[left] = found
+        left = left[hashes.take(found) != wanted]
+    return like
+
+
+@cache
+def _kinds() -> np.ndarray:
+    """Return what each code point is to a token: uint8, (code points,)."""
+    everything = np.arange(sys.maxunicode + 1, dtype="<u4").tobytes()
+    text = everything.decode("utf-32-le", "surrogatepass")
+    kinds = np.full(len(text), MARK, np.uint8)
+    for kind, expression in [(WORD, r"\w+"), (SPACE, r"\s+"), (JOINER, r"[’'\-]")]:
+        for match in re.finditer(expression, text):
+            kinds[match.start() : match.end()] = kind
+    return kinds
+
+
+@cache
+def _numbers() -> np.ndarray:
+    """Return a random number for each code point: uint64."""
+    return np.random.default_rng(0).integers(0, 1 << 64, sys.maxunicode + 1, np.uint64)
+
+
+@cache
+def _powers(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the powers of BASE modulo 2⁶⁴, and their inverses: uint64, (size,)."""
+    inverse = pow(BASE, -1, 1 << 64)
+    return (
+        np.cumprod(np.full(size, BASE, np.uint64)),
+        np.cumprod(np.full(size, inverse, np.uint64)),
+    )

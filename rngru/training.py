@@ -1,0 +1,369 @@
+"""What happens while a model trains: frozen events, in the order in which they occur.
+
+Training is a stream of records. Whoever wants to show, store or draw it reads the stream; nobody
+has to be called back. One call to train gives
+
+``Begin``, then for each round its ``Batch`` events, with a ``Drawn`` whenever a sample was asked
+for, and one ``Round`` at the end of it; a ``Notice`` wherever there is something to say; at last
+``End``, which says why it stopped.
+
+Losses are pure cross-entropy in nats per character, never with the penalty on the weights.
+
+>>> event = End("done")
+>>> event.reason
+'done'
+"""
+
+import itertools
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from rngru.dataset import DataSet, evallanes
+from rngru.errors import InputError, NumericsError
+
+if TYPE_CHECKING:  # importing the backends takes a while, and whoever only reads events needs none
+    from rngru.compiled import Arrays, Backend, Caches, Step
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Training starts.
+
+    ``rounds`` of ``batches`` batches each are planned, of ``batchsize`` lanes by ``seq_len``
+    characters; the training text has ``trainlen`` characters. With ``max_seconds`` the clock
+    decides when to stop, not the number of rounds.
+    """
+
+    rounds: int
+    batches: int
+    batchsize: int
+    seq_len: int
+    trainlen: int
+    max_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One batch was trained on.
+
+    ``batch`` counts from 1 to ``batches`` within the round. ``position`` is how many characters of
+    training text have been consumed in the life of the model, ``epoch`` the same in passes over
+    the text. ``loss`` is that of this batch before its update (nats per character), ``gradnorm``
+    the length of its gradient before clipping. ``characters`` and ``seconds`` count from Begin.
+    """
+
+    round: int
+    batch: int
+    batches: int
+    position: int
+    epoch: float
+    loss: float
+    gradnorm: float
+    characters: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A sample was drawn from the model as it is now: ``text``."""
+
+    position: int
+    epoch: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """A round is over.
+
+    ``trainloss`` is the mean over its batches, ``validloss`` that of the validation text and
+    ``bits`` the same in bits per character (both None when nothing was validated).
+    ``learnrate`` is the rate the round was trained with, ``gradnorm`` the mean gradient length.
+    ``characters`` and ``seconds`` count from Begin; ``checkpoint`` names the one saved, if any.
+    """
+
+    round: int
+    position: int
+    epoch: float
+    trainloss: float
+    validloss: float | None
+    bits: float | None
+    learnrate: float
+    gradnorm: float
+    characters: int
+    seconds: float
+    checkpoint: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something the person at the prompt should know: ``text``, one or two sentences."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Training stopped. ``reason`` is ``'done'``, ``'time'`` or ``'interrupted'``."""
+
+    reason: str
+
+
+Event = Begin | Batch | Drawn | Round | Notice | End
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run stands. It is replaced whole after each batch, so it is always consistent.
+
+    Parameters
+    ----------
+    arrays, caches: parameters and what the optimizer remembers; see :mod:`rngru.compiled`.
+    state: (L, B, H), what the lanes carry into the next batch, or None to start from zero.
+    position: characters of training text consumed.
+    batches: batches trained on, one update each.
+    """
+
+    arrays: "Arrays"
+    caches: "Caches"
+    state: np.ndarray | None = None
+    position: int = 0
+    batches: int = 0
+
+
+class Interrupts:
+    """Turns Ctrl-C into a flag for as long as it is entered, so that a batch is never torn.
+
+    ``raised`` says whether one came. A second Ctrl-C within two seconds raises KeyboardInterrupt at
+    once. Outside the main thread, where no signal arrives, it does nothing.
+
+    >>> with Interrupts() as interrupts:
+    ...     interrupts.raised
+    False
+    """
+
+    def __init__(self) -> None:
+        self.raised = False
+        self._at = -math.inf
+        self._previous: Any = None
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._previous = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._previous is not None:
+            signal.signal(signal.SIGINT, self._previous)
+            self._previous = None
+
+    def _note(self, number: int, frame: object) -> None:
+        now = time.monotonic()
+        if self.raised and now - self._at < 2:
+            raise KeyboardInterrupt
+        self.raised, self._at = True, now
+
+
+class Run:
+    """A model being trained: a backend, a text and the progress made.
+
+    Parameters
+    ----------
+    backend: computes the steps.
+    data: the training text.
+    progress: where to go on from; the attribute of this name moves on with each batch.
+    """
+
+    def __init__(self, backend: "Backend", data: DataSet, progress: Progress) -> None:
+        self.backend, self.data, self.progress = backend, data, progress
+
+    def step(self, batchsize: int, seq_len: int, rate: float) -> "Step":
+        """Compute one training step from here, without taking it."""
+        now = self.progress
+        x, y = self.data.batch(now.position, batchsize, seq_len)
+        state = now.state
+        if state is None or state.shape[1] != batchsize:
+            state = self.backend.freshstate(batchsize)
+        return self.backend.step(now.arrays, now.caches, x, y, state, rate)
+
+    def train(
+        self,
+        *,
+        rounds: int,
+        batches: int,
+        batchsize: int,
+        seq_len: int,
+        rate: float,
+        max_seconds: float | None,
+        print_every: int,
+        draw: Callable[[], str],
+        finish: Callable[[int, float, float, int, float], Round],
+    ) -> Iterator[Event]:
+        """Train, and say what happens as it happens.
+
+        Parameters
+        ----------
+        rounds, batches: how many rounds of how many batches.
+        batchsize, seq_len: B lanes, T characters each per batch.
+        rate: the learning rate.
+        max_seconds: stop when this much wall time has passed, however many rounds that takes.
+        print_every: draw a sample after so many batches of a round; 0: never.
+        draw: gives the sample.
+        finish: called at the end of each round with its number, mean loss, mean gradient norm, and
+            characters and seconds since the beginning; validates, saves, and gives the ``Round``.
+
+        Raises
+        ------
+        NumericsError
+            If the loss or the gradient is no longer finite. The step is not taken.
+        """
+        began = time.monotonic()
+        yield Begin(rounds, batches, batchsize, seq_len, len(self.data), max_seconds)
+        reason, characters = "done", 0
+        with Interrupts() as interrupts:
+            for number in itertools.count(1):
+                losses, norms = [], []
+                for batch in range(1, batches + 1):
+                    seconds = time.monotonic() - began
+                    if interrupts.raised:
+                        reason = "interrupted"
+                    elif max_seconds is not None and seconds >= max_seconds and batch + number > 2:
+                        reason = "time"
+                    if reason != "done":
+                        break
+                    step = self.step(batchsize, seq_len, rate)
+                    if not step.finite:
+                        raise NumericsError(
+                            f"Batch {self.progress.batches + 1}: the loss is {step.loss:g} and the "
+                            f"length of the gradient {step.gradnorm:g}. The parameters are those "
+                            "before this batch. Try a smaller learnrate, or clip."
+                        )
+                    now = self.progress
+                    self.progress = Progress(
+                        step.arrays, step.caches, step.state,
+                        now.position + batchsize * seq_len, now.batches + 1,
+                    )  # fmt: skip
+                    characters += batchsize * seq_len
+                    losses.append(step.loss / (batchsize * seq_len))
+                    norms.append(step.gradnorm)
+                    position, epoch = self.progress.position, self.epoch
+                    yield Batch(
+                        number, batch, batches, position, epoch, losses[-1], norms[-1],
+                        characters, time.monotonic() - began,
+                    )  # fmt: skip
+                    if print_every and batch % print_every == 0:
+                        yield Drawn(position, epoch, draw())
+                if losses:
+                    mean, norm = math.fsum(losses) / len(losses), math.fsum(norms) / len(norms)
+                    yield finish(number, mean, norm, characters, time.monotonic() - began)
+                if reason != "done" or (max_seconds is None and number == rounds):
+                    break
+        yield End(reason)
+
+    @property
+    def epoch(self) -> float:
+        """Passes over the training text so far."""
+        return self.progress.position / len(self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """How well a model predicts a text.
+
+    Attributes
+    ----------
+    nats : float
+        Mean cross-entropy, nats per symbol.
+    characters : int
+        How many symbols were predicted.
+    seconds : float
+        How long that took.
+    units : str
+        What a symbol is: ``'characters'``, ``'words'`` or ``'bytes'``.
+
+    Example
+    -------
+    >>> Evaluation(nats=1.5, characters=1000, seconds=0.5)
+    1.5000 nats per character, 2.164 bits, perplexity 4.48, over 1,000 characters
+    """
+
+    nats: float
+    characters: int
+    seconds: float
+    units: str = "characters"
+
+    @property
+    def bits(self) -> float:
+        """Bits per symbol."""
+        return self.nats / math.log(2)
+
+    @property
+    def perplexity(self) -> float:
+        """How many equally likely symbols would be as hard to predict."""
+        return math.exp(self.nats)
+
+    def __repr__(self) -> str:
+        return (
+            f"{self.nats:.4f} nats per {self.units[:-1]}, {self.bits:.3f} bits, "
+            f"perplexity {self.perplexity:.2f}, over {self.characters:,} {self.units}"
+        )
+
+
+def evaluate(
+    backend: "Backend",
+    arrays: "Arrays",
+    ids: np.ndarray,
+    start: int,
+    stop: int,
+    *,
+    units: str = "characters",
+    lanes: int = 32,
+) -> Evaluation:
+    """Predict each of the symbols ``ids[start:stop]`` once; see :func:`rngru.dataset.evallanes`.
+
+    Raises
+    ------
+    InputError
+        If there is nothing to predict.
+    """
+    began = time.monotonic()
+    total, count, state = 0.0, 0, None
+    for x, y, counted in evallanes(ids, start, stop, seq_len=200, lanes=lanes):
+        state = backend.freshstate(x.shape[1]) if state is None else state
+        losses, state = backend.losses(arrays, x, y, state)
+        total += float(losses[counted].sum(dtype=np.float64))
+        count += int(counted.sum())
+    if not count:
+        raise InputError(
+            f"There is nothing to predict in {stop - start} {units}: expected 2 or more, for each "
+            "is predicted from those before it."
+        )
+    return Evaluation(total / count, count, time.monotonic() - began, units)
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """What one training batch costs: ``seconds`` (the median of ``batches``) and its size."""
+
+    seconds: float
+    batches: int
+    batchsize: int
+    seq_len: int
+
+    @property
+    def rate(self) -> float:
+        """Characters per second."""
+        return self.batchsize * self.seq_len / self.seconds
+
+    def __repr__(self) -> str:
+        return (
+            f"{1000 * self.seconds:.1f} ms per batch of {self.batchsize} x {self.seq_len} "
+            f"characters, {self.rate:,.0f} characters per second (median of {self.batches})"
+        )

@@ -1,0 +1,48 @@
+"""What every test shares: float64 is an error, long tests are asked for, one small text."""
+
+import os
+
+import hypothesis
+import pytest
+
+# PyTensor reads its flags once, when it is first imported: a silent promotion to float64 anywhere
+# in a graph then fails the test that builds it.
+os.environ["PYTENSOR_FLAGS"] = ",".join(
+    filter(None, [os.environ.get("PYTENSOR_FLAGS"), "warn_float64=raise"])
+)
+
+# A first example may compile a kernel; its time says nothing about the property.
+hypothesis.settings.register_profile("rngru", deadline=None)
+hypothesis.settings.load_profile("rngru")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--long``."""
+    parser.addoption("--long", action="store_true", help="also run the tests that take minutes")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the marker ``long``."""
+    config.addinivalue_line("markers", "long: takes minutes; runs only with --long")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip what is marked ``long`` unless it was asked for."""
+    if not config.getoption("--long"):
+        for item in items:
+            if item.get_closest_marker("long"):
+                item.add_marker(pytest.mark.skip(reason="takes minutes; run with --long"))
+
+
+@pytest.fixture(scope="session")
+def long(request: pytest.FixtureRequest) -> bool:
+    """Whether ``--long`` was given, for tests that do the same thing more often then."""
+    return bool(request.config.getoption("--long"))
+
+
+@pytest.fixture(scope="session")
+def smalltext() -> str:
+    """About 5,000 characters of English prose, the same for one version of Python."""
+    from pydoc_data.topics import topics
+
+    return "\n".join(topics[name] for name in sorted(topics))[:5000]

@@ -1,0 +1,141 @@
+"""The house as it was planned: which file may import what, and what no file may do."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import rngru
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = Path(next(iter(rngru.__path__)))
+
+# From the ground up: a file imports only from rows above it, and of third-party packages only
+# those named in its row. NumPy and the standard library are free.
+ROWS: dict[str, set[str]] = {
+    "errors": set(),
+    "hyper": set(),
+    "text": {"charset_normalizer"},
+    "corpora": set(),
+    "dataset": set(),
+    "checkpoint": {"filelock"},
+    "sampling": set(),
+    "cells": {"pytensor"},
+    "kernels": {"numba", "llvmlite", "threadpoolctl"},
+    "recurrence": {"pytensor"},
+    "models": {"pytensor"},
+    "optim": {"pytensor"},
+    "compiled": {"pytensor"},
+    "training": set(),
+    "report": {"rich"},
+    "plots": {"matplotlib"},
+    "state": {"filelock"},
+    "__main__": set(),
+}
+FREE = set(sys.stdlib_module_names) | {"numpy"}
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+MODULES = [path for path in FILES if path != PACKAGE / "__init__.py"]
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(PACKAGE))
+
+
+def row(path: Path) -> str:
+    """The row of the table that ``path`` belongs to: a package is one row."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Dotted names of all that ``path`` imports, wherever it does so."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name(path)}:{node.lineno} has a relative import"
+            # What "from rngru import x" brings is a module; below it, a name of that module.
+            whole = [f"rngru.{alias.name}" for alias in node.names]
+            yield from whole if node.module == "rngru" else [str(node.module)]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name)
+def test_a_file_imports_only_from_rows_above_it(path):
+    """One import upwards, and soon nothing can be read, tested or replaced alone."""
+    assert row(path) in ROWS, f"{name(path)} has no row in the table"
+    above = list(ROWS)[: list(ROWS).index(row(path)) + 1]
+    for imported in imports(path):
+        first, *rest = imported.split(".")
+        if first == "rngru":
+            assert rest and rest[0] in above, f"{name(path)} imports {imported}"
+        else:
+            assert first in FREE | ROWS[row(path)], f"{name(path)} imports {imported}"
+
+
+def test_what_is_imported_is_declared():
+    """A dependency that comes along by chance is gone with the next release of another."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    declared = {re.match(r"[\w-]+", line)[0].replace("-", "_") for line in wanted}
+    used = {imported.split(".")[0] for path in FILES for imported in imports(path)}
+    assert used - set(sys.stdlib_module_names) - {"rngru"} <= declared
+
+
+def test_importing_the_package_is_light():
+    """A prompt that opens a second late is felt every day; heavy packages wait for first use."""
+    code = "import json, sys, rngru; print(json.dumps([rngru.__file__, *sys.modules]))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True)
+    file, *modules = json.loads(done.stdout)
+    assert file is not None, "rngru has no __init__.py"
+    loaded = {module.split(".")[0] for module in modules}
+    assert not loaded & {"pytensor", "numba", "llvmlite", "scipy", "matplotlib", "rich"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_no_file_can_run_code(path):
+    """One pickle or eval, and a checkpoint from a stranger owns the machine."""
+    modules = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
+    assert not modules & {imported.split(".")[0] for imported in imports(path)}
+    for node in ast.walk(tree(path)):
+        where = f"{name(path)}:{getattr(node, 'lineno', 0)}"
+        if isinstance(node, ast.Name):
+            assert node.id not in {"eval", "exec", "compile", "__import__"}, where
+        if isinstance(node, ast.Attribute):
+            assert node.attr != "import_module" or path == PACKAGE / "__init__.py", where
+        if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
+            assert isinstance(node.value, ast.Constant), where
+            assert node.value.value is False, where
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_nothing_global_is_changed(path):
+    """A library that sets a global seed or a PyTensor flag changes the caller's other work."""
+    for node in ast.walk(tree(path)):
+        targets = getattr(node, "targets", [getattr(node, "target", None)])
+        for target in targets if isinstance(node, ast.Assign | ast.AugAssign) else []:
+            written = ast.unparse(target)
+            assert "pytensor.config" not in written, f"{name(path)}:{node.lineno} sets {written}"
+            assert "sys.displayhook" not in written, f"{name(path)}:{node.lineno} sets {written}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name)
+def test_graphs_are_compiled_in_one_place(path):
+    """Two callers of pytensor.function choose two modes, and one of them is slow."""
+    calls = [ast.unparse(n.func) for n in ast.walk(tree(path)) if isinstance(n, ast.Call)]
+    assert row(path) == "compiled" or not {"pytensor.function", "function"} & set(calls)
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_help_shows_types_unquoted(path):
+    """``from __future__ import annotations`` makes help() print every type in quotes."""
+    assert "__future__" not in set(imports(path))

@@ -1,0 +1,153 @@
+"""The record of hyperparameters: what it accepts, says and gives back."""
+
+import copy
+import inspect
+import json
+import pydoc
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rngru.errors import InputError
+from rngru.hyper import GATES, SETTINGS, HyperParams
+
+valid = st.fixed_dictionaries(
+    {"vocab_size": st.integers(1, 10_000_000)},
+    optional={
+        "state_size": st.integers(1, 1_000_000),
+        "layers": st.integers(1, 1_000),
+        "bptt_truncate": st.just(-1) | st.integers(1, 10**9),
+        "learnrate": st.floats(0, 1e30),
+        "decay": st.floats(0, 1, exclude_max=True),
+        "regcost": st.floats(0, 1e30),
+        "gate": st.sampled_from(GATES),
+        "clip": st.none() | st.floats(0, 1e30, exclude_min=True),
+    },
+)
+
+
+def test_defaults_are_those_of_the_2016_interface():
+    """A default that drifts would silently change every experiment."""
+    assert HyperParams(66).to_json() == {
+        "vocab_size": 66,
+        "state_size": 128,
+        "layers": 2,
+        "bptt_truncate": -1,
+        "learnrate": 1e-3,
+        "decay": 0.95,
+        "regcost": 0.1,
+        "gate": "sigmoid",
+        "clip": 5.0,
+    }
+
+
+def test_only_the_first_three_go_by_position():
+    """A fourth positional value would mean something else as soon as a field is inserted."""
+    assert HyperParams(66, 256, 3) == HyperParams(layers=3, state_size=256, vocab_size=66)
+    with pytest.raises(InputError, match="by position, but 4 values"):
+        HyperParams(66, 256, 3, -1)
+    with pytest.raises(InputError, match="vocab_size twice"):
+        HyperParams(66, vocab_size=66)
+
+
+@given(valid)
+def test_json_and_repr_give_the_record_back(values):
+    """A value lost, rounded or retyped on the way to disk would resume another model."""
+    hyper = HyperParams(**values)
+    assert HyperParams.from_json(json.loads(json.dumps(hyper.to_json()))) == hyper
+    assert eval(repr(hyper), {"HyperParams": HyperParams}) == hyper
+    assert all(getattr(hyper, name) == value for name, value in values.items())
+
+
+def test_repr_shows_only_what_was_changed():
+    assert repr(HyperParams(66)) == "HyperParams(vocab_size=66)"
+    assert repr(HyperParams(66, 256)) == "HyperParams(vocab_size=66, state_size=256)"
+    assert repr(HyperParams(66, 128, clip=None)) == "HyperParams(vocab_size=66, clip=None)"
+
+
+def test_numpy_numbers_become_pythons():
+    """A float64 scalar inside would promote a float32 graph, and json could not write it."""
+    hyper = HyperParams(np.int64(66), np.uint8(32), learnrate=np.float32(0.5), clip=np.float64(1))
+    assert {type(value) for value in hyper.to_json().values()} == {int, float, str}
+    assert hyper == HyperParams(66, 32, learnrate=0.5, clip=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        (name, value)
+        for name in SETTINGS
+        for value in (-2, float("nan"), float("inf"), -0.5, 10**400, True, "1", [1], b"x", object())
+    ]
+    + [(name, value) for name in ("vocab_size", "state_size", "layers") for value in (0, 2.0, None)]
+    + [("bptt_truncate", 0), ("decay", 1), ("clip", 0), ("learnrate", None), ("gate", "relu")],
+)
+def test_nonsense_is_refused_by_name(name, value):
+    """NaN passes every check written as ``value < 0``, and a bool is an int to isinstance."""
+    with pytest.raises(InputError, match=rf"^{name}=.*: expected "):
+        HyperParams(**{"vocab_size": 66, name: value})
+
+
+def test_every_problem_is_in_one_message():
+    """Mending a file one error at a time takes as many loads as it has errors."""
+    with pytest.raises(InputError) as caught:
+        HyperParams.from_json({"state_size": 0, "learnrte": 1, "layers": "two", "self": 1})
+    told = str(caught.value)
+    assert "vocab_size is missing" in told
+    assert "state_size=0: expected a whole number from 1" in told
+    assert "layers='two'" in told
+    assert "hyperparameter='learnrte' is not known. Did you mean 'learnrate'?" in told
+    assert "hyperparameter='self' is not known." in told
+
+
+@pytest.mark.parametrize("data", [None, 3, "text", [("vocab_size", 3)], {1: 2}])
+def test_json_that_is_no_mapping_of_names_is_refused(data):
+    with pytest.raises(InputError, match="expected names with their values"):
+        HyperParams.from_json(data)
+
+
+def test_a_field_from_before_its_time_has_its_default():
+    """A checkpoint of an older release lacks what was added since."""
+    assert HyperParams.from_json({"vocab_size": 9}) == HyperParams(9)
+
+
+def test_a_record_never_changes():
+    """A model that shares its record with another would change with it."""
+    hyper = HyperParams(66)
+    with pytest.raises(InputError, match=r"hyper\.replace\(layers=3\)"):
+        hyper.layers = 3
+    with pytest.raises(AttributeError):
+        hyper.layer = 3
+    hyper.to_json()["layers"] = 3
+    assert hyper.layers == 2
+    assert hyper.replace(layers=3).layers == 3
+    with pytest.raises(InputError, match="Did you mean 'layers'"):
+        hyper.replace(layer=3)
+
+
+def test_equal_records_are_one_key():
+    a, b = HyperParams(66, clip=5), HyperParams(66, clip=5.0)
+    assert a == b == copy.deepcopy(a)
+    assert len({a, b, copy.copy(a), a.replace(layers=1)}) == 2
+    assert a != "HyperParams(vocab_size=66)"
+
+
+def test_help_is_the_table_and_no_noise():
+    """A dataclass's help() is a page of generated methods; a table drifts when kept by hand."""
+    told = pydoc.plain(pydoc.render_doc(HyperParams))
+    lines = [line.strip(" |") for line in told.splitlines()]
+    for name, setting in SETTINGS.items():
+        row = next(line for line in lines if line.startswith(name + "  "))
+        assert row.endswith(setting.default_words)
+        assert setting.unit in row
+    for noise in ("__dataclass", "__setattr__", "__annotations__", "__final__"):
+        assert noise not in told
+    assert max(map(len, HyperParams.__doc__.splitlines())) <= 100
+
+
+def test_the_signature_is_spelled_out():
+    """Completion at the prompt reads the signature."""
+    told = str(inspect.signature(HyperParams))
+    assert told.startswith("(vocab_size, state_size=128, layers=2, *, bptt_truncate=-1, ")

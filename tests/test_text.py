@@ -1,0 +1,514 @@
+"""Text ↔ ids: every level gives texts back, however they are cut into pieces, or says why not."""
+
+import builtins
+import json
+import re
+import subprocess
+import sys
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rngru.errors import CheckpointDamaged, InputError, TextError
+from rngru.text import (
+    LEVELS,
+    ByteSet,
+    CharSet,
+    Texts,
+    WordSet,
+    distinct,
+    opentexts,
+    readtext,
+    sources,
+    tokens,
+    vocabularyfromjson,
+    wordset,
+)
+
+TRICKY = (
+    "Ünïcode “quotes”, it's a well-known\r\n\r\n  fact:\n"
+    "日本語 text — and 😀 emoji_2 don't-\n'tis a--b"
+)
+# Every rule of a token meets every other; code points of one to four bytes in UTF-8.
+alphabet = st.sampled_from("ab_1é日😀'’-.,!“\n\r\t \u00a0\u2028\ufffd\0")
+texts = st.text(alphabet, min_size=1, max_size=60) | st.text(
+    st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40
+)
+
+
+def made(level, text, **limits):
+    vocab = LEVELS[level]
+    tally = vocab.tally([text])
+    return vocab.fromcounts(tally.counts, tally.linestarts, **limits)
+
+
+# Characters, words and bytes
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@given(text=texts)
+def test_decoding_gives_the_text_back(level, text):
+    """Catches ids that wrap, and tokens that lose white space or punctuation."""
+    vocab = made(level, text + "!")
+    ids = vocab.encode(text)
+    assert vocab.decode(ids) == text
+    assert ids.dtype == vocab.dtype
+    assert not vocab.unknown_in(text)
+
+
+@given(text=st.text(alphabet, max_size=60) | texts)
+def test_the_fast_split_is_the_documented_one(text):
+    """Catches a joiner misjudged at the edge of a text, and different words taken for one."""
+    words, which = distinct(text)
+    assert [words[n] for n in which] == tokens(text)
+    assert len(set(words)) == len(words)
+
+
+def test_the_fast_split_tells_all_words_apart():
+    """Catches hashes that mix up words of the same letters, or runs of one."""
+    many = [f"{a:b}" for a in range(3000)] + [" " * n for n in range(1, 3000)]
+    text = "".join(f"{word}." for word in many)
+    words, which = distinct(text)
+    assert [words[n] for n in which] == tokens(text)
+    assert len(words) == len({*many, "."})
+
+
+@given(st.lists(st.sampled_from(["a", "it's", "b-c", ",", "日本", "\r\n"])), st.integers(6, 9))
+def test_long_texts_are_worked_on_in_parts(words, size):
+    """Catches a word cut in two where a long text is."""
+    text = " ".join(words)
+    vocab = WordSet(text + "!")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(wordset, "LONGEST", size)
+        assert vocab.decode(vocab.encode(text)) == text
+        assert len(vocab.encode(text)) == len(tokens(text))
+        assert WordSet.tally([text]).counts == Counter(tokens(text))
+
+
+@given(text=texts)
+def test_tokens_are_those_of_the_documented_expression(text):
+    """Catches a token rule that differs from the one in the documentation."""
+    assert tokens(text) == re.findall(r"\w+(?:[’'\-]\w+)*|[^\w\s]|\s+", text)
+    assert "".join(tokens(text)) == text
+
+
+def test_characters_are_sorted_after_unknown():
+    """Catches an order that depends on the process, as that of a set."""
+    chars = CharSet("zebra \ufffd\nÄ")
+    assert chars.chars == "\ufffd\n aberzÄ"
+    assert [chars.idxofchar(char) for char in chars.chars] == list(range(8 + 1))
+    assert chars.charatidx(0) == chars.unknown_char
+    assert chars.unknown_idx == 0
+
+
+@pytest.mark.parametrize(
+    ("size", "dtype"), [(2, "u1"), (255, "u1"), (256, "u1"), (257, "u2"), (65536, "u2")]
+)
+def test_smallest_type_holds_every_id(size, dtype):
+    """Catches the wrap of 130 to -126 with signed bytes, and off-by-one at 256 ids."""
+    text = "".join(chr(0x10000 + n) for n in range(size - 1))
+    chars = CharSet(text)
+    assert (chars.vocab_size, chars.dtype) == (size, np.dtype(dtype))
+    assert chars.encode(text).tolist() == list(range(1, size))
+
+
+def test_unknown_symbols():
+    """Catches unknown characters that are mapped silently, or to a known one."""
+    chars = CharSet("abc")
+    assert chars.encode("aXbY").tolist() == [1, 0, 2, 0]
+    assert chars.decode(chars.encode("aX")) == "a\ufffd"
+    assert chars.unknown_in("XaYX") == "XY"
+    words = WordSet("a b")
+    assert words.encode("a quick b").tolist() == [2, 1, 0, 1, 3]
+    assert words.unknown_in("a quick b") == "quick"
+    assert ByteSet().unknown_in("anything") == ""
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_impossible_ids_are_refused(level):
+    """Catches negative ids that index from the end."""
+    vocab = made(level, "abc")
+    for wrong in ([-1], [vocab.vocab_size], np.array([[1]]), np.array([0.5])):
+        with pytest.raises(InputError):
+            vocab.decode(wrong)
+    assert vocab.decode([]) == ""
+
+
+def test_one_symbol_at_a_time():
+    """Catches a string, or half a byte sequence, taken for one symbol."""
+    for vocab in (CharSet("abc"), ByteSet()):
+        with pytest.raises(InputError, match="one"):
+            vocab.idxofchar("ab")
+    with pytest.raises(InputError, match="2 bytes"):
+        ByteSet().idxofchar("é")
+    assert WordSet("ab c").idxofchar("ab") == 2
+
+
+def test_onehots_are_rows_of_the_identity():
+    chars = CharSet("abca")
+    assert np.array_equal(chars.encodeonehots("cXa"), np.eye(4, dtype=np.float32)[[3, 0, 1]])
+    assert np.array_equal(chars.onehot(2), np.eye(4, dtype=np.float32)[2])
+    assert chars.onehot(2).dtype == np.float32
+    with pytest.raises(InputError):
+        chars.onehot(4)
+
+
+# Line starts
+
+
+def linestarts(text):
+    """The reference: symbols right after a newline that are no line end themselves."""
+    found = re.findall(r"(?<=\n)[^\r\n]", text)
+    return {char: found.count(char) for char in found}
+
+
+@given(texts, st.integers(1, 5))
+def test_line_starts_are_counted_across_pieces(text, size):
+    """Catches a line start lost between two pieces."""
+    pieces = [text[n : n + size] for n in range(0, len(text), size)]
+    tally = CharSet.tally(pieces)
+    assert tally.linestarts == linestarts(text)
+    assert tally.counts == {char: text.count(char) for char in text}
+    assert tally.total == len(text)
+    data = [piece.encode() for piece in pieces]
+    whole = ByteSet.tally([text.encode()])
+    assert ByteSet.tally(data) == whole
+    assert whole.total == len(text.encode())
+
+
+def test_line_starts_of_words():
+    """Catches an indented line whose first word is not found."""
+    words = WordSet("one two\n  three\n\nfour\r\nthree, one")
+    assert words.decode(np.flatnonzero(words.linestarts)) == "fourthree"
+    assert words.linestarts[words.idxofchar("three")] == 2
+    assert WordSet.tally(["one\n", "two"]).linestarts == {"two": 1}
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_random_seeds(level):
+    """Catches draws that ignore the frequencies, and crash without any newline."""
+    rng = np.random.default_rng(7)
+    vocab = made(level, "x\na\na\na\nb\n")
+    drawn = [vocab.semirandomch(rng) for _ in range(2000)]
+    assert set(drawn) == {"a", "b"}
+    assert abs(drawn.count("a") / 2000 - 0.75) < 0.05
+    assert vocab.findlinestarts("q\nb\n").tolist() == [
+        int(vocab.decode([idx]) == "b") for idx in range(vocab.vocab_size)
+    ]
+    flat = CharSet("abc")
+    assert {flat.semirandomch(rng) for _ in range(200)} == set("abc")
+    assert {flat.randomidx(rng=rng) for _ in range(200)} == {1, 2, 3}
+
+
+def test_random_newline_only_if_allowed():
+    rng = np.random.default_rng(1)
+    chars = CharSet("a\n")
+    assert {chars.randomidx(rng=rng) for _ in range(50)} == {2}
+    assert {chars.randomidx(allow_newline=True, rng=rng) for _ in range(50)} == {1, 2}
+    assert CharSet("\n\n").randomidx(rng=rng) == 1
+
+
+# Rare symbols
+
+
+def test_rare_symbols_become_unknown_and_are_reported():
+    """Catches a report that counts kinds where it should count occurrences."""
+    chars = CharSet("aaaabbbcc" + "d", min_count=3)
+    assert chars.chars == "\ufffdab"
+    assert (chars.rare.distinct, chars.rare.occurrences) == (2, 3)
+    assert chars.rare.symbols == ("c", "d")
+    assert repr(chars.rare) == "2 symbols, 3 occurrences, read as unknown: 'c' 'd'"
+    assert not CharSet("ab").rare
+    assert repr(CharSet("ab").rare) == "no symbols read as unknown"
+
+
+def test_max_vocab_keeps_the_most_frequent():
+    words = WordSet("a a a b b b c c d", max_vocab=4)
+    assert words.words == ("\ufffd", " ", "a", "b")
+    assert words.rare.symbols == ("c", "d")
+    assert words.vocab_size == 4
+
+
+def test_limits_that_make_no_sense():
+    for limits in ({"min_count": 0}, {"max_vocab": 1}):
+        with pytest.raises(InputError, match=next(iter(limits))):
+            CharSet.fromcounts({"a": 1}, **limits)
+    with pytest.raises(InputError, match="256"):
+        ByteSet.fromcounts({}, min_count=2)
+    with pytest.raises(TextError, match="lower min_count"):
+        CharSet("abc", min_count=2)
+    with pytest.raises(TextError, match="no characters"):
+        CharSet("")
+
+
+def test_counting_words_forgets_the_rarest_when_there_are_too_many(monkeypatch):
+    """Catches memory that grows with every misprint, and totals that shrink with it."""
+    monkeypatch.setattr(wordset, "CANDIDATES", 3)
+    tally = WordSet.tally(["a a b b c ", "a d e f "])
+    assert tally.counts == {"a": 3, " ": 9}
+    assert tally.total == 18
+
+
+# Vocabularies as values
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_json_round_trip(level):
+    """Catches what a checkpoint would lose."""
+    vocab = made(level, TRICKY)
+    vocab.srcinfo = "tricky.txt"
+    again = vocabularyfromjson(json.loads(json.dumps(vocab.to_json())))
+    assert again == vocab
+    assert hash(again) == hash(vocab)
+    assert again.digest == vocab.digest
+    assert np.array_equal(again.linestarts, vocab.linestarts)
+    assert (again.srcinfo, again.rare) == (vocab.srcinfo, vocab.rare)
+    assert again.encode(TRICKY).tolist() == vocab.encode(TRICKY).tolist()
+    assert "\n" not in repr(again)
+    assert "tricky.txt" in repr(again)
+
+
+def test_vocabularies_are_equal_by_content():
+    assert CharSet("abc") == CharSet("cba", srcinfo="elsewhere")
+    assert CharSet("abc") != CharSet("abd")
+    assert CharSet("ab") != WordSet("a b")
+    assert len({CharSet("abc"), CharSet("cab")}) == 1
+    assert len(CharSet("abc")) == 4
+
+
+def test_digest_is_the_same_in_every_process():
+    """Catches a digest or an order that depends on hash randomisation."""
+    script = (
+        "from rngru.text import CharSet, WordSet\n"
+        "print(CharSet('hash').digest, WordSet('a-b c').digest)"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert found == [CharSet("hash").digest, WordSet("a-b c").digest]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data.pop("symbols"),
+        lambda data: data.update(level="hieroglyph"),
+        lambda data: data.update(symbols=5),
+        lambda data: data.update(symbols=data["symbols"][1:] or "x"),
+        lambda data: data.update(symbols=data["symbols"] * 2 or "x"),
+        lambda data: data.update(linestarts=[1]),
+        lambda data: data.update(linestarts=[-1] * len(data["linestarts"])),
+        lambda data: data.update(rare=None),
+    ],
+)
+def test_damaged_json_is_refused(level, damage):
+    """Catches a vocabulary whose ids silently mean other symbols."""
+    data = made(level, "abc abd\nabe").to_json()
+    damage(data)
+    with pytest.raises(CheckpointDamaged):
+        vocabularyfromjson(data)
+
+
+def test_json_of_another_level_is_refused():
+    for data in (WordSet("a b").to_json(), None, []):
+        with pytest.raises(CheckpointDamaged):
+            CharSet.from_json(data)
+    with pytest.raises(CheckpointDamaged):
+        vocabularyfromjson(None)
+
+
+# Reading files
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 7, 64])
+@pytest.mark.parametrize("level", LEVELS)
+def test_reading_in_blocks_changes_nothing(tmp_path, monkeypatch, level, block):
+    """Catches blocks that end inside a UTF-8 sequence, a CRLF, a word or a mark."""
+    path = tmp_path / "tricky.txt"
+    path.write_bytes(b"\xef\xbb\xbf" * (level != "byte") + TRICKY.encode())
+    monkeypatch.setattr(sources, "BLOCK", block)
+    (document,) = opentexts(path)
+    vocabclass = LEVELS[level]
+    whole = TRICKY.encode() if level == "byte" else TRICKY
+    pieces = list(vocabclass.pieces(document))
+    assert vocabclass.tally(pieces) == vocabclass.tally([whole])
+    vocab = made(level, whole)
+    streamed = np.concatenate([vocab.encode(piece) for piece in pieces])
+    assert streamed.tolist() == vocab.encode(whole).tolist()
+
+
+@given(text=texts, block=st.integers(1, 9))
+def test_word_pieces_end_where_a_word_does(text, block):
+    """Catches ``don't`` cut into three tokens."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sources, "BLOCK", block)
+        patch.setattr(sources.Document, "_refuse_binary", lambda *_: None)
+        (document,) = opentexts(Texts([text]))
+        found = [token for piece in WordSet.pieces(document) for token in tokens(piece)]
+    assert found == tokens(text.removeprefix("\ufeff"))
+
+
+def test_ticks_add_up_to_the_size(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "BLOCK", 10)
+    path = tmp_path / "a.txt"
+    path.write_text(TRICKY, encoding="utf-8", newline="")
+    (document,) = opentexts(path)
+    seen = []
+    assert "".join(document.characters(seen.append)) == TRICKY
+    assert sum(seen) == document.nbytes == len(TRICKY.encode())
+    assert max(seen) == 10
+
+
+def test_mark_is_dropped_and_line_ends_are_kept(tmp_path):
+    path = tmp_path / "dos.txt"
+    path.write_bytes(b"\xef\xbb\xbfone\r\ntwo\rthree\n\xef\xbb\xbf")
+    assert readtext(path) == readtext(path, "utf-8-sig") == "one\r\ntwo\rthree\n\ufeff"
+    path.write_text("ab", encoding="utf-16")
+    assert readtext(path, "UTF-16") == "ab"
+
+
+def test_sources(tmp_path, monkeypatch):
+    """Catches files in the order of the file system, and hidden files read as text."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("b.txt", "a.txt", "deep/er/c.txt", "deep/d.md", ".git/x", "deep/.hidden"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    assert readtext("b.txt") == "b.txt"
+    assert readtext(tmp_path / "b.txt") == "b.txt"
+    assert readtext(["b.txt", tmp_path / "a.txt"]) == "b.txta.txt"
+    assert readtext(["b.txt", "deep"]) == "b.txtdeep/d.mddeep/er/c.txt"
+    assert readtext(".") == "a.txtb.txtdeep/d.mddeep/er/c.txt"
+    assert readtext("**/*.txt") == "a.txtb.txtdeep/er/c.txt"
+    assert readtext(tmp_path.glob("?.txt")) in ("a.txtb.txt", "b.txta.txt")
+    assert readtext(Texts("b.txt")) == readtext(Texts(["b.t", "xt"])) == "b.txt"
+    (tmp_path / "odd[1].txt").write_text("odd")
+    assert readtext("odd[1].txt") == "odd"
+
+
+def test_sources_that_hold_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hamlet.txt").write_text("x")
+    (tmp_path / "empty").mkdir()
+    for source, message in [
+        ("hamlte.txt", "no such file .* Did you mean 'hamlet.txt'"),
+        ("nowhere/a.txt", "no such file"),
+        ("empty", "holds no files"),
+        ("*.md", "no file matches"),
+        ([], "no files and no texts"),
+        (Texts([]), "no files and no texts"),
+        ("To be,\nor not to be", r"got a text: .*Texts\(\["),
+        ("To be or not to be, that is the question. " * 20, r"file name.*Texts\(\["),
+        (5, "one int"),
+        ([5], "one int"),
+        ([b"a"], "one bytes"),
+    ]:
+        with pytest.raises(TextError, match=f"(?s){message}"):
+            opentexts(source)
+
+
+def test_a_device_is_not_a_text():
+    with pytest.raises(TextError, match="neither a file"):
+        opentexts("/dev/null")
+
+
+def test_texts_must_be_strings():
+    for wrong, message in [([b"a"], "item 1 is of type bytes"), (["a", None], "item 2")]:
+        with pytest.raises(TextError, match=message):
+            Texts(wrong)
+    with pytest.raises(TextError, match="2 texts but 1 names"):
+        Texts(["a", "b"], names=["a"])
+    with pytest.raises(TextError, match="text 1: half a surrogate .* at character 2"):
+        opentexts(Texts(["ab\ud800"]))
+
+
+@pytest.mark.parametrize("block", [1, 4, 1 << 20])
+def test_not_utf8_names_the_byte(tmp_path, monkeypatch, block):
+    """Catches offsets counted from the block, or from the character kept from the one before."""
+    monkeypatch.setattr(sources, "BLOCK", block)
+    path = tmp_path / "old.txt"
+    path.write_bytes("日本 naïve".encode() + "café déjà vu".encode("cp1252"))
+    at = len("日本 naïve".encode()) + 3
+    with pytest.raises(
+        TextError, match=f"old.txt: not utf-8: byte 0xe9 at offset {at} .*encoding="
+    ):
+        readtext(path)
+    path.write_bytes(b"abc" + "é".encode()[:1])
+    with pytest.raises(TextError, match="byte 0xc3 at offset 3 "):
+        readtext(path)
+
+
+def test_cp1252_is_suggested_and_works(tmp_path, monkeypatch):
+    text = "“Déjà vu”, said the naïve café owner – and left.\n" * 5
+    path = tmp_path / "old.txt"
+    path.write_bytes(text.encode("cp1252"))
+    with pytest.raises(TextError, match="encoding='cp1252'"):
+        readtext(path)
+    assert readtext(path, "cp1252") == text
+
+    find = builtins.__import__
+
+    def without_guess(name, *rest):
+        if name == "charset_normalizer":
+            raise ImportError(name)
+        return find(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", without_guess)
+    with pytest.raises(TextError, match="encoding='cp1252'"):
+        readtext(path)
+    path.write_bytes(b"\x81")
+    with pytest.raises(TextError, match="not cp1252: byte 0x81 at offset 0 .*level='byte'"):
+        readtext(path, "cp1252")
+
+
+def test_binary_files_suggest_bytes(tmp_path):
+    path = tmp_path / "program"
+    for data in (b"ELF" + bytes(50), b"\x89PNG\0\0\0\r" + bytes(range(256))):
+        path.write_bytes(data)
+        with pytest.raises(TextError, match="level='byte'"):
+            readtext(path)
+    path.write_bytes("wide".encode("utf-16"))
+    with pytest.raises(TextError, match="encoding='utf-16'"):
+        readtext(path)
+    path.write_bytes(b"a" * 1000 + b"\0")
+    assert len(readtext(path)) == 1001
+
+
+def test_unknown_encoding():
+    for wrong in ("utf9", "hex", None):
+        with pytest.raises(InputError, match=f"encoding={wrong!r}"):
+            opentexts(Texts("a"), wrong)
+    with pytest.raises(InputError, match="Did you mean 'latin_1'"):
+        opentexts(Texts("a"), "latin_11")
+
+
+def test_a_file_that_grows_is_read_as_it_was(tmp_path):
+    """Catches a log that never ends, and two passes that see different texts."""
+    path = tmp_path / "log.txt"
+    path.write_text("abc")
+    (document,) = opentexts(path)
+    path.write_text("abcdef")
+    assert "".join(document.characters()) == "abc"
+
+
+def test_a_file_that_vanishes(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("ab")
+    (document,) = opentexts(path)
+    path.unlink()
+    with pytest.raises(TextError, match=r"a\.txt: cannot be read: No such file"):
+        list(document.blocks())
+
+
+def test_a_word_without_end(tmp_path, monkeypatch):
+    """Catches a file without spaces that is held in memory whole."""
+    monkeypatch.setattr(wordset, "LONGEST", 100)
+    monkeypatch.setattr(sources, "BLOCK", 10)
+    path = tmp_path / "genome.txt"
+    path.write_text("acgt" * 50)
+    with pytest.raises(TextError, match=r"genome\.txt: a single word .* level='char'"):
+        list(WordSet.pieces(opentexts(path)[0]))
