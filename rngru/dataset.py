@@ -367,7 +367,7 @@ def encodecorpus(
         Whole documents to validate on, given like ``source``; those that are in ``source`` too
         are not trained on.
     progress : callable, optional
-        Called with bytes done and bytes in all, both passes counted, about once per mebibyte.
+        Called with bytes done and bytes in all, both passes counted, every 128 KiB.
 
     Raises
     ------

@@ -20,7 +20,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -120,160 +120,6 @@ Event = Begin | Batch | Drawn | Round | Notice | End
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
-    """Where a run stands. It is replaced whole after each batch, so it is always consistent.
-
-    Parameters
-    ----------
-    arrays, caches: parameters and what the optimizer remembers; see :mod:`rngru.compiled`.
-    state: (L, B, H), what the lanes carry into the next batch, or None to start from zero.
-    position: characters of training text consumed.
-    batches: batches trained on, one update each.
-    """
-
-    arrays: "Arrays"
-    caches: "Caches"
-    state: np.ndarray | None = None
-    position: int = 0
-    batches: int = 0
-
-
-class Interrupts:
-    """Turns Ctrl-C into a flag for as long as it is entered, so that a batch is never torn.
-
-    ``raised`` says whether one came. A second Ctrl-C within two seconds raises KeyboardInterrupt at
-    once. Outside the main thread, where no signal arrives, it does nothing.
-
-    >>> with Interrupts() as interrupts:
-    ...     interrupts.raised
-    False
-    """
-
-    def __init__(self) -> None:
-        self.raised = False
-        self._at = -math.inf
-        self._previous: Any = None
-
-    def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(signal.SIGINT, self._note)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
-            self._previous = None
-
-    def _note(self, number: int, frame: object) -> None:
-        now = time.monotonic()
-        if self.raised and now - self._at < 2:
-            raise KeyboardInterrupt
-        self.raised, self._at = True, now
-
-
-class Run:
-    """A model being trained: a backend, a text and the progress made.
-
-    Parameters
-    ----------
-    backend: computes the steps.
-    data: the training text.
-    progress: where to go on from; the attribute of this name moves on with each batch.
-    """
-
-    def __init__(self, backend: "Backend", data: DataSet, progress: Progress) -> None:
-        self.backend, self.data, self.progress = backend, data, progress
-
-    def step(self, batchsize: int, seq_len: int, rate: float) -> "Step":
-        """Compute one training step from here, without taking it."""
-        now = self.progress
-        x, y = self.data.batch(now.position, batchsize, seq_len)
-        state = now.state
-        if state is None or state.shape[1] != batchsize:
-            state = self.backend.freshstate(batchsize)
-        return self.backend.step(now.arrays, now.caches, x, y, state, rate)
-
-    def train(
-        self,
-        *,
-        rounds: int,
-        batches: int,
-        batchsize: int,
-        seq_len: int,
-        rate: float,
-        max_seconds: float | None,
-        print_every: int,
-        draw: Callable[[], str],
-        finish: Callable[[int, float, float, int, float], Round],
-    ) -> Iterator[Event]:
-        """Train, and say what happens as it happens.
-
-        Parameters
-        ----------
-        rounds, batches: how many rounds of how many batches.
-        batchsize, seq_len: B lanes, T characters each per batch.
-        rate: the learning rate.
-        max_seconds: stop when this much wall time has passed, however many rounds that takes.
-        print_every: draw a sample after so many batches of a round; 0: never.
-        draw: gives the sample.
-        finish: called at the end of each round with its number, mean loss, mean gradient norm, and
-            characters and seconds since the beginning; validates, saves, and gives the ``Round``.
-
-        Raises
-        ------
-        NumericsError
-            If the loss or the gradient is no longer finite. The step is not taken.
-        """
-        began = time.monotonic()
-        yield Begin(rounds, batches, batchsize, seq_len, len(self.data), max_seconds)
-        reason, characters = "done", 0
-        with Interrupts() as interrupts:
-            for number in itertools.count(1):
-                losses, norms = [], []
-                for batch in range(1, batches + 1):
-                    seconds = time.monotonic() - began
-                    if interrupts.raised:
-                        reason = "interrupted"
-                    elif max_seconds is not None and seconds >= max_seconds and batch + number > 2:
-                        reason = "time"
-                    if reason != "done":
-                        break
-                    step = self.step(batchsize, seq_len, rate)
-                    if not step.finite:
-                        raise NumericsError(
-                            f"Batch {self.progress.batches + 1}: the loss is {step.loss:g} and the "
-                            f"length of the gradient {step.gradnorm:g}. The parameters are those "
-                            "before this batch. Try a smaller learnrate, or clip."
-                        )
-                    now = self.progress
-                    self.progress = Progress(
-                        step.arrays, step.caches, step.state,
-                        now.position + batchsize * seq_len, now.batches + 1,
-                    )  # fmt: skip
-                    characters += batchsize * seq_len
-                    losses.append(step.loss / (batchsize * seq_len))
-                    norms.append(step.gradnorm)
-                    position, epoch = self.progress.position, self.epoch
-                    yield Batch(
-                        number, batch, batches, position, epoch, losses[-1], norms[-1],
-                        characters, time.monotonic() - began,
-                    )  # fmt: skip
-                    if print_every and batch % print_every == 0:
-                        yield Drawn(position, epoch, draw())
-                if losses:
-                    mean, norm = math.fsum(losses) / len(losses), math.fsum(norms) / len(norms)
-                    yield finish(number, mean, norm, characters, time.monotonic() - began)
-                if reason != "done" or (max_seconds is None and number == rounds):
-                    break
-        yield End(reason)
-
-    @property
-    def epoch(self) -> float:
-        """Passes over the training text so far."""
-        return self.progress.position / len(self.data)
-
-
-@dataclass(frozen=True, slots=True)
 class Evaluation:
     """How well a model predicts a text.
 
@@ -367,3 +213,182 @@ class Timing:
             f"{1000 * self.seconds:.1f} ms per batch of {self.batchsize} x {self.seq_len} "
             f"characters, {self.rate:,.0f} characters per second (median of {self.batches})"
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run stands. It is replaced whole after each batch, so it is always consistent.
+
+    Parameters
+    ----------
+    arrays, caches: parameters and what the optimizer remembers; see :mod:`rngru.compiled`.
+    state: (L, B, H), what the lanes carry into the next batch, or None to start from zero.
+    position: characters of training text consumed.
+    batches: batches trained on, one update each.
+    """
+
+    arrays: "Arrays"
+    caches: "Caches"
+    state: np.ndarray | None = None
+    position: int = 0
+    batches: int = 0
+
+
+class Interrupts:
+    """Turns Ctrl-C into a flag for as long as it is entered, so that a batch is never torn.
+
+    ``raised`` says whether one came. A second Ctrl-C within two seconds raises KeyboardInterrupt at
+    once. Outside the main thread, where no signal arrives, it does nothing.
+
+    >>> with Interrupts() as interrupts:
+    ...     interrupts.raised
+    False
+    """
+
+    def __init__(self) -> None:
+        self.raised = False
+        self._at = -math.inf
+        self._previous: Any = None
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._previous = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._previous is not None:
+            signal.signal(signal.SIGINT, self._previous)
+            self._previous = None
+
+    def _note(self, number: int, frame: object) -> None:
+        now = time.monotonic()
+        if self.raised and now - self._at < 2:
+            raise KeyboardInterrupt
+        self.raised, self._at = True, now
+
+
+class Run:
+    """A model being trained: a backend, a text and the progress made.
+
+    Parameters
+    ----------
+    backend: computes the steps.
+    data: the training text.
+    progress: where to go on from; the attribute of this name moves on with each batch.
+    """
+
+    def __init__(self, backend: "Backend", data: DataSet, progress: Progress) -> None:
+        self.backend, self.data, self.progress = backend, data, progress
+
+    @property
+    def lanes(self) -> int:
+        """Lanes that the carried state is of; 0 if there is none."""
+        return 0 if self.progress.state is None else self.progress.state.shape[1]
+
+    def clear(self) -> None:
+        """Forget the hidden state."""
+        self.progress = replace(self.progress, state=None)
+
+    def _next(self, batchsize: int, seq_len: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the next batch and the state to begin it with."""
+        now = self.progress
+        fresh = now.state is None or now.state.shape[1] != batchsize
+        state = self.backend.freshstate(batchsize) if fresh else now.state
+        return *self.data.batch(now.position, batchsize, seq_len), state
+
+    def lookahead(self, batches: int, batchsize: int, seq_len: int) -> Evaluation:
+        """Evaluate on the batches that come next, without training on them."""
+        began, (_, _, state) = time.monotonic(), self._next(batchsize, seq_len)
+        total, size = 0.0, batchsize * seq_len
+        for i in range(batches):
+            x, y = self.data.batch(self.progress.position + i * size, batchsize, seq_len)
+            losses, state = self.backend.losses(self.progress.arrays, x, y, state)
+            total += float(losses.sum(dtype=np.float64))
+        seconds, count = time.monotonic() - began, batches * size
+        return Evaluation(total / count, count, seconds, self.data.vocab.units)
+
+    def step(self, batchsize: int, seq_len: int, rate: float) -> "Step":
+        """Compute one training step from here, without taking it."""
+        x, y, state = self._next(batchsize, seq_len)
+        return self.backend.step(self.progress.arrays, self.progress.caches, x, y, state, rate)
+
+    def train(
+        self,
+        *,
+        rounds: int,
+        batches: int,
+        batchsize: int,
+        seq_len: int,
+        rate: float,
+        max_seconds: float | None,
+        print_every: int,
+        draw: Callable[[], str],
+        finish: Callable[[int, float, float, int, float, bool], Round],
+    ) -> Iterator[Event]:
+        """Train, and say what happens as it happens.
+
+        Parameters
+        ----------
+        rounds, batches: how many rounds of how many batches.
+        batchsize, seq_len: B lanes, T characters each per batch.
+        rate: the learning rate.
+        max_seconds: stop when this much wall time has passed, however many rounds that takes.
+        print_every: draw a sample after so many batches of a round; 0: never.
+        draw: gives the sample.
+        finish: called at the end of each round with its number, mean loss, mean gradient norm, and
+            characters and seconds since the beginning, and whether Ctrl-C ended it; validates,
+            saves, and gives the ``Round``.
+
+        Raises
+        ------
+        NumericsError
+            If the loss or the gradient is no longer finite. The step is not taken.
+        """
+        began = time.monotonic()
+        yield Begin(rounds, batches, batchsize, seq_len, len(self.data), max_seconds)
+        reason, characters = "done", 0
+        with Interrupts() as interrupts:
+            for number in itertools.count(1):
+                losses, norms = [], []
+                for batch in range(1, batches + 1):
+                    seconds = time.monotonic() - began
+                    if interrupts.raised:
+                        reason = "interrupted"
+                    elif max_seconds is not None and seconds >= max_seconds and batch + number > 2:
+                        reason = "time"
+                    if reason != "done":
+                        break
+                    step = self.step(batchsize, seq_len, rate)
+                    if not step.finite:
+                        raise NumericsError(
+                            f"Batch {self.progress.batches + 1}: the loss is {step.loss:g} and the "
+                            f"length of the gradient {step.gradnorm:g}. The parameters are those "
+                            "before this batch. Try a smaller learnrate, or clip."
+                        )
+                    now = self.progress
+                    self.progress = Progress(
+                        step.arrays, step.caches, step.state,
+                        now.position + batchsize * seq_len, now.batches + 1,
+                    )  # fmt: skip
+                    characters += batchsize * seq_len
+                    losses.append(step.loss / (batchsize * seq_len))
+                    norms.append(step.gradnorm)
+                    position, epoch = self.progress.position, self.epoch
+                    yield Batch(
+                        number, batch, batches, position, epoch, losses[-1], norms[-1],
+                        characters, time.monotonic() - began,
+                    )  # fmt: skip
+                    if print_every and batch % print_every == 0:
+                        yield Drawn(position, epoch, draw())
+                if losses:
+                    mean, norm = math.fsum(losses) / len(losses), math.fsum(norms) / len(norms)
+                    seconds = time.monotonic() - began
+                    yield finish(number, mean, norm, characters, seconds, reason == "interrupted")
+                if reason != "done" or (max_seconds is None and number == rounds):
+                    break
+        yield End(reason)
+
+    @property
+    def epoch(self) -> float:
+        """Passes over the training text so far."""
+        return self.progress.position / len(self.data)

@@ -75,7 +75,7 @@ class ByteSet(Vocabulary):
 
     @classmethod
     def pieces(cls, document: Document, tick: Tick | None = None) -> Iterator[bytes]:
-        """Yield the bytes of a document, a mebibyte at a time."""
+        """Yield the bytes of a document, a piece at a time."""
         return document.blocks(tick)
 
     @classmethod

@@ -106,7 +106,7 @@ class CharSet(Vocabulary):
 
     @classmethod
     def pieces(cls, document: Document, tick: Tick | None = None) -> Iterator[str]:
-        """Yield the text of a document, a mebibyte at a time."""
+        """Yield the text of a document, a piece at a time."""
         return document.characters(tick)
 
     @classmethod

@@ -161,12 +161,12 @@ class WordSet(Vocabulary):
 
     @classmethod
     def pieces(cls, document: Document, tick: Tick | None = None) -> Iterator[str]:
-        """Yield the text of a document in pieces of about a mebibyte that end where a token does.
+        """Yield the text of a document in pieces that end where a token does.
 
         Raises
         ------
         TextError
-            If a single token is longer than a mebibyte.
+            If a single token has more than a million characters.
         """
         return _complete(document.characters(tick), document.name)
 
@@ -276,10 +276,10 @@ def _bounded(pieces: Iterable[str]) -> Iterator[str]:
 
 
 def _add(counts: Counter[str], words: list[str], which: np.ndarray) -> None:
-    found = np.bincount(which, minlength=len(words)).tolist()
-    for word, count in zip(words, found, strict=True):
-        if count:
-            counts[word] += count
+    found = np.bincount(which)
+    present = np.flatnonzero(found)
+    for n, count in zip(present.tolist(), found[present].tolist(), strict=True):
+        counts[words[n]] += count
 
 
 def _starts(codes: np.ndarray) -> np.ndarray:
@@ -305,7 +305,8 @@ def _hashes(codes: np.ndarray, starts: np.ndarray) -> np.ndarray:
     powers, inverses = _powers(1 << (len(codes) - 1).bit_length())
     terms = _numbers().take(codes)
     terms *= powers[: len(codes)]
-    return np.add.reduceat(terms, starts) * inverses.take(starts)
+    upto = np.cumsum(terms, out=terms).take(np.append(starts[1:], len(codes)) - 1)
+    return np.diff(upto, prepend=np.uint64(0)) * inverses.take(starts)
 
 
 def _firstlike(hashes: np.ndarray) -> np.ndarray:

@@ -1,0 +1,931 @@
+"""``ModelState``: everything a model is, in one object, from the Python prompt.
+
+It composes the other parts — text, model, backend, training loop, checkpoints, reports — and holds no
+arithmetic of its own. ``help(ModelState)`` is the manual.
+
+A working directory holds ``checkpoints/<step>/`` (see :mod:`rngru.checkpoint`), ``data/`` (the encoded
+text, see :mod:`rngru.dataset`) and ``history.jsonl`` (one line for each round of training).
+"""
+
+import json
+import math
+import platform
+import shutil
+import statistics
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from rngru import __version__, checkpoint
+from rngru.checkpoint import Checkpoint, Checkpoints
+from rngru.dataset import Corpus, encodecorpus
+from rngru.errors import (
+    CheckpointDamaged,
+    InputError,
+    NoModelError,
+    RngruError,
+    WorkdirError,
+    choose,
+)
+from rngru.hyper import HyperParams
+from rngru.models import find
+from rngru.report import History, Recorder, reporter
+from rngru.sampling import Sample, checkedtemperature, probabilities
+from rngru.text import Source, Vocabulary, vocabularyfromjson
+from rngru.training import (
+    Batch,
+    Evaluation,
+    Interrupts,
+    Notice,
+    Progress,
+    Round,
+    Run,
+    Timing,
+    evaluate,
+)
+
+if TYPE_CHECKING:
+    from rngru.compiled import Backend
+
+AT_ONCE = 64
+"""Characters generated between two looks at Ctrl-C."""
+
+NEXT_SECTION = 200
+"""Batches validated on when all text is for training and ``valid_len`` is 0."""
+
+
+class ModelState:
+    r"""A recurrent language model with its text, its progress and its working directory.
+
+    The workflow, in order. Begin with a text file and a directory that need not exist:
+
+    >>> ms = ModelState.initfromsrcfile('verse.txt', 'work', state_size=32, rng=1, report='silent')
+    >>> ms
+    <ModelState GRUEncode, 2 layers of 32, 16,049 parameters, on 1,620 characters of verse.txt: epoch 0.00 ...>
+
+    Train: rounds of some batches, or for some seconds. What comes back is a table:
+
+    >>> history = ms.trainmodel(2, batchsize=4, train_len=3, print_every=0, report='silent')
+    >>> len(history), ms.position
+    (2, 2400)
+
+    Generate. The result shows itself at the prompt; ``temp`` makes it tame or wild, ``seed`` is what
+    it continues, ``sample.state`` goes on with it:
+
+    >>> sample = ms.generatestring(20, temp=0.8, seed='The ', rng=1)
+    >>> len(sample.text)
+    20
+
+    Every round left a checkpoint. Come back another day, in another process:
+
+    >>> ms = ModelState.load('work')
+    >>> ms.position
+    2400
+    >>> ms.checkpoints()                                    # doctest: +ELLIPSIS
+    step  epoch  train loss  valid loss  saved
+       0   0.00           -       3.4...
+       3   0.82       3....       3....
+       6   1.65       3....       3....  best
+
+    Training goes on exactly where it was, and an older checkpoint can be had back:
+
+    >>> ms.restore(3)
+    <ModelState GRUEncode, 2 layers of 32, 16,049 parameters, on 1,620 characters of verse.txt: epoch 0.82 ...>
+
+    Measure and look inside: loss on the validation text or any other, the state of every neuron at
+    every character, the loss curve as a picture, the cost of a batch:
+
+    >>> ms.evaluate('The ship')                             # doctest: +ELLIPSIS
+    3.... nats per character, 4.... bits, perplexity ..., over 7 characters
+    >>> ms.trackneurons('The ship').shape                   # (layer, neuron, step)
+    (2, 32, 8)
+    >>> ms.plotloss().name                                  # needs rngru[plot]
+    'loss.png'
+    >>> ms.traintime(batchsize=4)                           # doctest: +ELLIPSIS
+    ... ms per batch of 4 x 100 characters, ...
+
+    Attributes
+    ----------
+    chars : Vocabulary
+        The characters the model knows, usually a :class:`~rngru.text.CharSet`.
+    hyper : HyperParams
+        Sizes and rates; frozen. ``learnrate`` may be changed for a call: ``trainmodel(learnrate=...)``.
+    position : int
+        Characters of training text consumed, over all epochs.
+    epoch : int
+        Whole passes over the training text.
+    workdir : Path
+        Where everything is kept.
+    modeltype, backend : str
+        Names: which model, and how it is computed.
+    seq_len : int
+        Characters a gradient reaches over: T.
+    rng : numpy.random.Generator
+        Where chance comes from when a call is given no ``rng``; saved with every checkpoint.
+    """
+
+    def __init__(
+        self,
+        workdir: str | Path,
+        *,
+        modeltype: str,
+        hyper: HyperParams,
+        chars: Vocabulary,
+        corpus: Corpus | None,
+        progress: Progress,
+        seq_len: int,
+        rng: np.random.Generator,
+        backend: str = "cpu",
+        about: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Put a state together from its parts; :meth:`initfromsrcfile` and :meth:`load` do that."""
+        self.workdir = Path(workdir)
+        self.modeltype, self.hyper, self.chars = modeltype, hyper, chars
+        self.seq_len, self.rng = seq_len, rng
+        self.backend = backend
+        self._corpus = corpus
+        self._progress = progress
+        self._about = dict(about or {})
+        self._computes: Backend | None = None
+        self._told = 0  # the line of history.jsonl that the latest round of this model is on
+
+    # ------------------------------------------------------------------ making, loading, saving
+
+    @classmethod
+    def initfromsrcfile(
+        cls,
+        srcfile: Source,
+        usedir: str | Path,
+        *,
+        modeltype: str = "GRUEncode",
+        seq_len: int = 100,
+        trainfrac: float = 0.9,
+        init_checkpoint: bool = True,
+        rng: int | np.random.Generator | None = None,
+        backend: str = "cpu",
+        overwrite: bool = False,
+        encoding: str = "utf-8",
+        report: str | None = None,
+        **hyperparams: Any,
+    ) -> Self:
+        """Make a new model for a text.
+
+        Parameters
+        ----------
+        srcfile
+            A text file; or a list of files, a directory, a pattern such as ``'novels/*.txt'``, or
+            :class:`~rngru.text.Texts` of strings.
+        usedir
+            The working directory; made if it does not exist.
+        modeltype : str
+            ``'GRUEncode'`` (an encoder before the layers) or ``'GRUResize'`` (none).
+        seq_len : int
+            T, characters that a batch moves along the text and gradients reach over.
+        trainfrac : float
+            Share of the text to train on; the rest, at its end, is for validation. At 1.0 each
+            round is validated on the section of the training text that comes next.
+        init_checkpoint : bool
+            Whether to save a checkpoint at once.
+        rng : int or numpy.random.Generator
+            Where chance comes from. With the same one, a run is the same to the bit.
+        backend : str
+            ``'cpu'`` (fast) or ``'scan'`` (PyTensor's own, the reference).
+        overwrite : bool
+            Whether a model that ``usedir`` holds already may be thrown away.
+        encoding : str
+            How the bytes of the file become characters.
+        report : str
+            ``'rich'``, ``'plain'`` or ``'silent'``; by default what suits the screen.
+        **hyperparams
+            See :class:`~rngru.hyper.HyperParams`: ``state_size``, ``layers``, ``learnrate``, …
+
+        Raises
+        ------
+        TextError
+            If the text cannot be read.
+        InputError
+            For names that do not exist and sizes that make no sense.
+        WorkdirError
+            If the directory holds a model already, or cannot be written.
+        """
+        from rngru.compiled import freshcaches
+
+        find(modeltype)
+        if "vocab_size" in hyperparams:
+            raise InputError("vocab_size follows from the text; leave it out.")
+        HyperParams(1, **hyperparams)
+        _checkbackend(backend)
+        seq_len = _whole("seq_len", seq_len, 1)
+        workdir = Path(usedir)
+        if _holdsmodel(workdir) and not overwrite:
+            raise WorkdirError(
+                f"{workdir} holds a model already. ModelState.load({str(workdir)!r}) goes on with "
+                "it; overwrite=True throws it away; or name another directory."
+            )
+        with reporter(report) as show:
+            corpus = encodecorpus(srcfile, workdir / "data", trainfrac=trainfrac, encoding=encoding)
+            if _holdsmodel(workdir):
+                shutil.rmtree(workdir / "checkpoints")
+                (workdir / "history.jsonl").unlink(missing_ok=True)
+            generator = _generator(rng)
+            hyper = HyperParams(corpus.vocab.vocab_size, **hyperparams)
+            arrays = find(modeltype).initial(hyper, generator)
+            ms = cls(
+                workdir,
+                modeltype=modeltype,
+                hyper=hyper,
+                chars=corpus.vocab,
+                corpus=corpus,
+                progress=Progress(arrays, freshcaches(arrays)),
+                seq_len=seq_len,
+                rng=generator,
+                backend=backend,
+            )
+            show(Notice(f"{corpus.vocab!r}"))
+            show(
+                Notice(
+                    f"{len(corpus):,} {ms.chars.units}: {corpus.split:,} for training, "
+                    f"{len(corpus) - corpus.split:,} for validation."
+                )
+            )
+            loss = ms._untrained()
+            show(
+                Notice(
+                    f"Untrained loss {loss:.4f} nats per {ms.chars.units[:-1]}; "
+                    f"ln {hyper.vocab_size} is {math.log(hyper.vocab_size):.4f}."
+                )
+            )
+            if init_checkpoint:
+                ms._save(validloss=loss)
+        return ms
+
+    @classmethod
+    def load(cls, workdir: str | Path, *, backend: str | None = None) -> Self:
+        """Return the model that a working directory holds, as its newest checkpoint has it.
+
+        Light: nothing is compiled. A damaged checkpoint is skipped, with a warning.
+
+        Parameters
+        ----------
+        workdir
+            A directory that :meth:`initfromsrcfile` made.
+        backend : str
+            Computes on another backend than the one it was saved with.
+
+        Raises
+        ------
+        NoModelError
+            If there is no model in it.
+        CheckpointDamaged
+            If there is no checkpoint that can be used.
+        """
+        workdir = Path(workdir)
+        if not _holdsmodel(workdir):
+            raise NoModelError(
+                f"{workdir} holds no model: expected a directory with 'checkpoints' in it, as "
+                "ModelState.initfromsrcfile makes it."
+            )
+        found, arrays, meta = checkpoint.newest(workdir / "checkpoints")
+        with _described(found):
+            ms = cls(
+                workdir,
+                modeltype=meta["modeltype"],
+                hyper=HyperParams.from_json(meta["hyper"]),
+                chars=vocabularyfromjson(meta["vocabulary"]),
+                corpus=None,
+                progress=Progress({}, {}),
+                seq_len=meta["seq_len"],
+                rng=np.random.default_rng(),
+                backend=meta["backend"],
+            )
+        if backend is not None:
+            ms.backend = _checkbackend(backend)
+        ms._adopt(found, arrays, meta)
+        ms._corpus = ms._opencorpus(meta["corpus"])
+        return ms
+
+    def restore(self, which: "int | str | Path | Checkpoint | None" = None) -> Self:
+        """Go to a checkpoint, and compile what training needs.
+
+        Parameters
+        ----------
+        which
+            The number of a checkpoint, ``'best'`` (the lowest validation loss), a
+            :class:`~rngru.checkpoint.Checkpoint` or its path; by default the newest.
+
+        Raises
+        ------
+        CheckpointError
+            If there is no such checkpoint, it cannot be used, or it is of another model.
+        """
+        if which is None:
+            found, arrays, meta = checkpoint.newest(self.workdir / "checkpoints")
+        else:
+            found = self._find(which)
+            arrays, meta = checkpoint.load(found)
+        self._adopt(found, arrays, meta)
+        self._compute.compile()
+        return self
+
+    def newcheckpoint(self) -> Checkpoint:
+        """Save the model as it is now, and return the checkpoint.
+
+        Raises
+        ------
+        CheckpointError
+            If the disk refuses; what was saved before is intact.
+        """
+        return self._save()
+
+    def checkpoints(self) -> Checkpoints:
+        """Return all checkpoints, oldest first; at the prompt, a table of them."""
+        return checkpoint.listing(self.workdir / "checkpoints")
+
+    # ------------------------------------------------------------------------------- training
+
+    def trainmodel(
+        self,
+        num_rounds: int = 1,
+        batchsize: int = 16,
+        train_len: int = 0,
+        valid_len: int = 0,
+        print_every: int = 1000,
+        clear_state: bool = False,
+        *,
+        max_seconds: float | None = None,
+        learnrate: float | None = None,
+        report: str | None = None,
+    ) -> History:
+        """Train; after each round validate and save a checkpoint.
+
+        Training goes on where it was: at the same character, with the same hidden state. Ctrl-C
+        stops after the current batch and saves.
+
+        Parameters
+        ----------
+        num_rounds : int
+            How many rounds.
+        batchsize : int
+            B, lanes that move along the text side by side. Another one than before lays them anew
+            from the same position and starts with a fresh state.
+        train_len : int
+            Batches in a round; 0: an epoch.
+        valid_len : int
+            Batches' worth of validation text after each round; 0: all of it.
+        print_every : int
+            Show a sample from the current state after so many batches; 0: never.
+        clear_state : bool
+            Start from a fresh hidden state.
+        max_seconds : float
+            Train for this much wall time, however many rounds it takes.
+        learnrate : float
+            Changes ``hyper.learnrate``, from this call on.
+        report : str
+            ``'rich'``, ``'plain'`` or ``'silent'``; by default what suits the screen.
+
+        Returns
+        -------
+        History
+            One :class:`~rngru.training.Round` for each round; its repr is a table.
+
+        Raises
+        ------
+        NumericsError
+            If the loss or gradient stops being finite; the model is as before that batch.
+        InputError
+            For sizes that make no sense.
+        """
+        rounds = _whole("num_rounds", num_rounds, 1)
+        lanes = _whole("batchsize", batchsize, 1)
+        length = _whole("train_len", train_len, 0)
+        valid_len = _whole("valid_len", valid_len, 0)
+        print_every = _whole("print_every", print_every, 0)
+        if max_seconds is not None and not 0 < max_seconds < math.inf:
+            raise InputError(f"max_seconds={max_seconds!r}: expected a number of seconds above 0.")
+        if learnrate is not None:
+            self.hyper = self.hyper.replace(learnrate=learnrate)
+        data = self._text().train
+        length = length or data.batchepoch(lanes, self.seq_len)
+        run = Run(self._compute, data, self._progress)
+        record, drawn = Recorder(), self._current
+        curve: list[tuple[int, float]] = []
+
+        def finish(number, loss, norm, characters, seconds, interrupted) -> Round:
+            valid = None if interrupted else self._validate(run, lanes, valid_len)
+            nats = valid.nats if valid else None
+            self._progress = run.progress
+            event = Round(
+                number, run.progress.position, run.epoch, loss, nats,
+                valid.bits if valid else None, self.hyper.learnrate, norm, characters, seconds,
+                str(self._nextstep()),
+            )  # fmt: skip
+            self._remember(event, curve)
+            curve.clear()
+            self._save(trainloss=loss, validloss=nats)
+            return event
+
+        with reporter(report) as show:
+            for notice in self._notices(lanes, data, clear_state):
+                show(notice)
+            if clear_state or run.lanes != lanes:
+                run.clear()
+            events = run.train(
+                rounds=rounds, batches=length, batchsize=lanes, seq_len=self.seq_len,
+                rate=self.hyper.learnrate, max_seconds=max_seconds, print_every=print_every,
+                draw=drawn, finish=finish,
+            )  # fmt: skip
+            try:
+                for event in events:
+                    self._progress = run.progress
+                    if isinstance(event, Batch):
+                        curve.append((event.position, event.loss))
+                    record(event)
+                    show(event)
+            except KeyboardInterrupt:
+                show(Notice("Stopped at once; the model is as after the last complete batch."))
+            finally:
+                self._progress = run.progress
+        return record.history()
+
+    def traintime(self, batchsize: int = 16, batches: int = 5) -> Timing:
+        """Measure what one training batch costs; the model stays as it is.
+
+        Parameters
+        ----------
+        batchsize : int
+            B, lanes side by side.
+        batches : int
+            How many to measure, after one that is not.
+        """
+        lanes, batches = _whole("batchsize", batchsize, 1), _whole("batches", batches, 1)
+        run = Run(self._compute, self._text().train, self._progress)
+        seconds = []
+        for _ in range(batches + 1):
+            began = time.perf_counter()
+            run.step(lanes, self.seq_len, self.hyper.learnrate)
+            seconds.append(time.perf_counter() - began)
+        return Timing(statistics.median(seconds[1:]), batches, lanes, self.seq_len)
+
+    # ----------------------------------------------------------------------------- using it
+
+    def generatestring(
+        self,
+        numchars: int = 100,
+        temp: float = 0.5,
+        seed: str = "\n",
+        init_state: np.ndarray | None = None,
+        ret_state: bool = False,
+        *,
+        rng: int | np.random.Generator | None = None,
+    ) -> "Sample | tuple[Sample, np.ndarray]":
+        """Generate text.
+
+        Parameters
+        ----------
+        numchars : int
+            How many characters.
+        temp : float
+            Temperature: 0 is greedy, low is tame, 1 is the model's own distribution, more is wild.
+        seed : str
+            What the text continues; it warms the hidden state. ``''`` begins with a character that
+            starts a line in the source.
+        init_state : array, (L, 1, H)
+            Where to start from instead of an empty state, such as ``sample.state``.
+        ret_state : bool
+            Return ``(sample, state)`` instead of the sample alone.
+        rng : int or numpy.random.Generator
+            Where chance comes from; by default the model's own.
+
+        Returns
+        -------
+        Sample
+            At the prompt it shows the text; ``str()`` is the text, ``.state`` continues it.
+        """
+        count = _whole("numchars", numchars, 0)
+        temperature = checkedtemperature(temp)
+        chance = self.rng if rng is None else _generator(rng)
+        state = self._startstate(init_state)
+        drawn: list[np.ndarray] = []
+        if seed == "":
+            first = self.chars.semirandomidx(chance)
+            ids, count = np.array([first], np.int32), max(count - 1, 0)
+            drawn.append(ids)
+        else:
+            ids = self._encode(seed)
+        arrays, backend = self._progress.arrays, self._compute
+        with Interrupts() as interrupts:
+            for start in range(0, len(ids) - 1, 1000):
+                warm = ids[start : min(start + 1000, len(ids) - 1), np.newaxis]
+                _, _, state = backend.trace(arrays, warm, state)
+            last = ids[-1:]
+            for start in range(0, count, AT_ONCE):
+                uniforms = chance.random((min(AT_ONCE, count - start), 1))
+                more, state = backend.generate(arrays, last, state, uniforms, temperature)
+                drawn.append(more[:, 0])
+                last = more[-1]
+                if interrupts.raised:
+                    break
+        text = self.chars.decode(np.concatenate(drawn) if drawn else np.zeros(0, np.int32))
+        sample = Sample(text, state, seed, interrupts.raised)
+        return (sample, state) if ret_state else sample
+
+    def trackneurons(
+        self,
+        usestr: str,
+        temp: float = 0.5,
+        ret_output: bool = False,
+        transpose: bool = True,
+    ) -> "np.ndarray | tuple[np.ndarray, np.ndarray]":
+        """Return the state of every neuron after each character of a text.
+
+        Parameters
+        ----------
+        usestr : str
+            The text to read.
+        temp : float
+            Temperature of the outputs.
+        ret_output : bool
+            Return ``(states, outputs)``: outputs (step, V) is the distribution over the next
+            character after each one, float64.
+        transpose : bool
+            Axes (layer, neuron, step); otherwise (step, layer, neuron).
+
+        Returns
+        -------
+        float32 array, (layer, neuron, step) or (step, layer, neuron)
+        """
+        temperature = checkedtemperature(temp)
+        ids = self._encode(usestr)[:, np.newaxis]
+        states, logits, _ = self._compute.trace(
+            self._progress.arrays, ids, self._compute.freshstate(1)
+        )
+        states = states[:, :, 0]
+        states = states.transpose(0, 2, 1) if transpose else states.transpose(1, 0, 2)
+        return (states, probabilities(logits[:, 0], temperature)) if ret_output else states
+
+    def evaluate(self, text: str | None = None) -> Evaluation:
+        """Return the loss on a text: nats and bits per character, perplexity, characters counted.
+
+        Parameters
+        ----------
+        text : str
+            What to predict, from its second character on; by default the whole validation text,
+            each character of which is predicted from those before it.
+
+        Raises
+        ------
+        InputError
+            If there is nothing to predict.
+        """
+        arrays, units = self._progress.arrays, self.chars.units
+        if text is not None:
+            ids = self._encode(text)
+            return evaluate(self._compute, arrays, ids, 0, len(ids), units=units)
+        corpus = self._text()
+        if corpus.split == len(corpus):
+            raise InputError(
+                "All of the text is for training (trainfrac=1.0), so there is no validation text. "
+                "Give evaluate() a text."
+            )
+        return evaluate(self._compute, arrays, corpus.ids, corpus.split, len(corpus), units=units)
+
+    def parameters(self) -> dict[str, np.ndarray]:
+        """Return a copy of every parameter by name; :mod:`rngru.models` has names and shapes."""
+        return {name: np.array(array) for name, array in self._progress.arrays.items()}
+
+    def plotloss(self, path: str | Path | None = None) -> Path:
+        """Draw training and validation loss against characters seen, and return the picture's path.
+
+        Parameters
+        ----------
+        path
+            Where to save it; by default ``loss.png`` in the working directory. The ending decides
+            the format.
+
+        Raises
+        ------
+        MissingExtra
+            Without matplotlib: ``pip install 'rngru[plot]'``.
+        InputError
+            Before the first round of training.
+        """
+        from rngru.plots import lossfigure, savepicture
+
+        lines = self._history()
+        rounds = [
+            SimpleNamespace(**{k: line[k] for k in ("position", "trainloss", "validloss")})
+            for line in lines
+        ]
+        points = [point for line in lines for point in line["curve"]]
+        batches = tuple(np.array(points).T) if points else None
+        return savepicture(
+            lossfigure(rounds, batches=batches), path or self.workdir / "loss.png"
+        )
+
+    @property
+    def position(self) -> int:
+        """Characters of training text consumed, over all epochs."""
+        return self._progress.position
+
+    @property
+    def epoch(self) -> int:
+        """Whole passes over the training text."""
+        return int(self._passes)
+
+    def __repr__(self) -> str:
+        hyper, count = self.hyper, sum(array.size for array in self._progress.arrays.values())
+        source = self.chars.srcinfo or "a text"
+        about = f"{len(self._corpus):,} {self.chars.units} of {source}" if self._corpus else source
+        layers = f"{hyper.layers} layer{'s' if hyper.layers > 1 else ''} of {hyper.state_size}"
+        losses = "".join(
+            f", {name} loss {self._about[key]:.3f}"
+            for name, key in (("train", "trainloss"), ("valid", "validloss"))
+            if self._about.get(key) is not None
+        )
+        return (
+            f"<ModelState {self.modeltype}, {layers}, {count:,} parameters, on {about}: "
+            f"epoch {self._passes:.2f} (position {self.position:,}){losses}; backend {self.backend}>"
+        )
+
+    # ------------------------------------------------------------------------------- inside
+
+    @property
+    def _compute(self) -> "Backend":
+        """The backend for the model as it is; made when it is first needed."""
+        from rngru.compiled import backend
+
+        computes = self._computes
+        if computes is None or (computes.name, computes.hyper) != (self.backend, self.hyper):
+            computes = self._computes = backend(self.backend, find(self.modeltype), self.hyper)
+        return computes
+
+    @property
+    def _passes(self) -> float:
+        if self._corpus is None:
+            return float(self._about.get("epoch") or 0.0)
+        return self.position / self._corpus.split
+
+    def _text(self) -> Corpus:
+        if self._corpus is None:
+            raise WorkdirError(
+                f"{self.workdir / 'data'} does not hold the text that this model was trained on. "
+                "Generating and scoring work without it; training does not."
+            )
+        return self._corpus
+
+    def _encode(self, text: str) -> np.ndarray:
+        """Encode what a user typed; what the model has never seen becomes "unknown", with a warning."""
+        if not text:
+            raise InputError("The text is empty: expected at least one character.")
+        if unknown := self.chars.unknown_in(text):
+            warnings.warn(
+                f"The model has never seen {unknown!r}; read as unknown ({self.chars.unknown_char!r}).",
+                stacklevel=3,
+            )
+        return self.chars.encode(text).astype(np.int32)
+
+    def _startstate(self, given: np.ndarray | None) -> np.ndarray:
+        """Return the state to generate from, (L, 1, H)."""
+        fresh = find(self.modeltype).freshstate(self.hyper, 1)
+        if given is None:
+            return fresh
+        state = np.array(given, np.float32)
+        if state.shape != fresh.shape:
+            raise InputError(
+                f"init_state has shape {state.shape}, expected {fresh.shape}: layers, 1, state size. "
+                "A sample's .state has it."
+            )
+        return state
+
+    def _untrained(self) -> float:
+        """Loss on the beginning of the validation text, or of all text if there is none."""
+        corpus = self._text()
+        start = corpus.split if corpus.split < len(corpus) else 0
+        stop = min(start + 20_000, len(corpus))
+        return evaluate(self._compute, self._progress.arrays, corpus.ids, start, stop).nats
+
+    def _validate(self, run: Run, lanes: int, valid_len: int) -> Evaluation:
+        """Evaluate as :meth:`trainmodel` says."""
+        corpus, arrays = self._text(), run.progress.arrays
+        start, stop = corpus.split, len(corpus)
+        if start == stop:
+            epoch = run.data.batchepoch(lanes, self.seq_len)
+            return run.lookahead(min(valid_len or NEXT_SECTION, epoch), lanes, self.seq_len)
+        if valid_len:
+            stop = min(stop, start + valid_len * lanes * self.seq_len)
+        return evaluate(self._compute, arrays, corpus.ids, start, stop, units=self.chars.units)
+
+    def _current(self) -> str:
+        """A sample from the state of the first lane, as training stands."""
+        state = self._progress.state
+        assert state is not None, "samples are drawn after a batch"
+        sample = self.generatestring(100, seed=self.chars.semirandomch(self.rng), init_state=state[:, :1])
+        return str(sample)
+
+    def _notices(self, lanes: int, data: Any, clear_state: bool) -> list[Notice]:
+        """What a person should know before training begins."""
+        notices, state = [], self._progress.state
+        if lanes * self.seq_len > len(data):
+            notices.append(
+                f"A batch of {lanes} x {self.seq_len} is more than the {len(data):,} "
+                f"{self.chars.units} of training text: lanes read the same text several times."
+            )
+        if state is not None and state.shape[1] != lanes and not clear_state:
+            notices.append(
+                f"batchsize was {state.shape[1]} and is {lanes}: lanes are laid anew from the same "
+                "position, with a fresh state."
+            )
+        return [Notice(text) for text in notices]
+
+    def _nextstep(self) -> int:
+        """The number of the next checkpoint: batches so far, but never less than an older one's."""
+        last = max((each.step for each in self.checkpoints()), default=-1)
+        return self._progress.batches if self._progress.batches >= last else last + 1
+
+    def _save(self, *, trainloss: float | None = None, validloss: float | None = None) -> Checkpoint:
+        """Save the model as it is now."""
+        now, folder = self._progress, self.workdir / "checkpoints"
+        step = self._nextstep()
+        self._about = {
+            "epoch": self._passes, "position": now.position,
+            "trainloss": trainloss, "validloss": validloss,
+        }  # fmt: skip
+        arrays = dict(now.arrays)
+        for cache, values in now.caches.items():
+            arrays |= {f"{cache}.{name}": array for name, array in values.items()}
+        if now.state is not None:
+            arrays["state"] = now.state
+        meta = {
+            "summary": self._about,
+            "modeltype": self.modeltype,
+            "hyper": self.hyper.to_json(),
+            "vocabulary": self.chars.to_json(),
+            "seq_len": self.seq_len,
+            "backend": self.backend,
+            "position": now.position,
+            "batches": now.batches,
+            "rng": self.rng.bit_generator.state,
+            "corpus": self._corpus.digest if self._corpus else None,
+            "history": self._told,
+            "versions": _versions(),
+        }
+        return checkpoint.save(folder, step, arrays, meta)
+
+    def _adopt(self, found: Checkpoint, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
+        """Become what a checkpoint describes, after checking all of it."""
+        with _described(found):
+            hyper = HyperParams.from_json(meta["hyper"])
+            if (meta["modeltype"], vocabularyfromjson(meta["vocabulary"])) != (self.modeltype, self.chars):
+                raise InputError(f"it is of another model, {meta['modeltype']}, or another text.")
+            shapes = find(meta["modeltype"]).shapes(hyper)
+            caches = sorted({name.split(".")[0] for name in arrays if name.startswith("mean.")})
+            wanted = dict(shapes)
+            for cache in caches:
+                wanted |= {f"{cache}.{name}": shape for name, shape in shapes.items()}
+            state = arrays.get("state")
+            problems = [
+                f"{name}: expected float32 {shape}, got "
+                + (f"{arrays[name].dtype} {arrays[name].shape}" if name in arrays else "nothing")
+                for name, shape in wanted.items()
+                if name not in arrays or (arrays[name].dtype, arrays[name].shape) != (np.float32, shape)
+            ]
+            problems += [f"{n}: not expected" for n in arrays if n not in wanted and n != "state"]
+            fresh = find(meta["modeltype"]).freshstate(hyper, 1)
+            if state is not None and (
+                state.ndim != 3 or (state.shape[0], state.shape[2]) != (fresh.shape[0], fresh.shape[2])
+            ):
+                problems.append(f"state: got {state.shape}, expected (layers, lanes, state size)")
+            if problems:
+                raise InputError("\n".join(problems))
+            rng = np.random.default_rng()
+            rng.bit_generator.state = meta["rng"]
+            own = {name: np.array(array, order="C") for name, array in arrays.items()}
+            self._progress = Progress(
+                {name: own[name] for name in shapes},
+                {c: {name: own[f"{c}.{name}"] for name in shapes} for c in caches},
+                own.get("state"),
+                int(meta["position"]),
+                int(meta["batches"]),
+            )
+            self.hyper, self.rng, self._about = hyper, rng, dict(meta["summary"])
+            self._told = int(meta["history"])
+
+    def _find(self, which: "int | str | Path | Checkpoint") -> Checkpoint | Path:
+        """Return the checkpoint that a user means."""
+        if isinstance(which, Checkpoint | Path):
+            return which
+        table = self.checkpoints()
+        if which == "best":
+            if table.best is None:
+                raise InputError("No checkpoint has a validation loss, so none is the best.")
+            return table.best
+        for each in table:
+            if str(which) == str(each.step):
+                return each
+        steps = ", ".join(str(each.step) for each in table) or "none"
+        raise InputError(f"There is no checkpoint {which!r}. There are: {steps}; or 'best'.")
+
+    def _opencorpus(self, digest: str | None) -> Corpus | None:
+        """Open the encoded text, if it is the one that the model was trained on."""
+        try:
+            corpus = Corpus.open(self.workdir / "data", self.chars)
+        except (RngruError, OSError) as problem:
+            warnings.warn(f"{problem} Until then the model can generate but not train.", stacklevel=3)
+            return None
+        if corpus.digest != digest:
+            warnings.warn(
+                f"{self.workdir / 'data'} holds another text than the one this model was trained on.",
+                stacklevel=3,
+            )
+        return corpus
+
+    def _history(self) -> list[dict[str, Any]]:
+        """Read the rounds that led to the model as it is.
+
+        Every line of the file names the line it follows, for after an older checkpoint has been
+        restored the rounds of the run that was left are still there.
+        """
+        path = self.workdir / "history.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        rounds, number = [], min(self._told, len(lines))
+        while number > 0:
+            try:
+                rounds.append(json.loads(lines[number - 1]))
+            except ValueError:  # cut short by a crash
+                number -= 1
+            else:
+                number = rounds[-1]["follows"]
+        return rounds[::-1]
+
+    def _remember(self, event: Round, curve: list[tuple[int, float]]) -> None:
+        """Append a round to the history, with at most fifty points of its loss curve."""
+        width = -(-len(curve) // 50) or 1
+        chunks = [curve[i : i + width] for i in range(0, len(curve), width)]
+        points = [(c[-1][0], math.fsum(loss for _, loss in c) / len(c)) for c in chunks]
+        path = self.workdir / "history.jsonl"
+        line = json.dumps(asdict(event) | {"curve": points, "follows": self._told}, allow_nan=False)
+        with path.open("a+", encoding="utf-8") as stream:
+            stream.seek(0)
+            before = stream.read()
+            if before and not before.endswith("\n"):
+                stream.write("\n")
+            stream.write(line + "\n")
+        self._told = len(before.splitlines()) + 1
+
+
+def _whole(name: str, value: Any, least: int) -> int:
+    """Return a whole number of at least ``least``, or say what is wrong with it."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise InputError(f"{name}={value!r}: expected a whole number of at least {least}.")
+    return int(value)
+
+
+def _generator(rng: int | np.random.Generator | None) -> np.random.Generator:
+    """Return a generator whose state a checkpoint can hold."""
+    try:
+        generator = np.random.default_rng(rng)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"rng={rng!r}: expected a whole number or a Generator ({error}).") from None
+    if isinstance(generator.bit_generator, np.random.PCG64):
+        return generator
+    return np.random.default_rng(generator.integers(2**63))
+
+
+def _holdsmodel(workdir: Path) -> bool:
+    folder = workdir / "checkpoints"
+    return folder.is_dir() and any(folder.iterdir())
+
+
+def _checkbackend(name: str) -> str:
+    from rngru.compiled import BACKENDS
+
+    return choose("backend", name, BACKENDS)
+
+
+@contextmanager
+def _described(found: Any) -> Iterator[None]:
+    """Say of which checkpoint it is that something does not fit."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as problem:
+        told = f"{problem!r} is missing" if isinstance(problem, KeyError) else str(problem)
+        raise CheckpointDamaged(f"{found} does not describe a model: {told}") from problem
+
+
+def _versions() -> dict[str, str]:
+    """What this process computes with."""
+    own = {"rngru": __version__, "python": platform.python_version()}
+    return own | {name: version(name) for name in ("numpy", "numba", "pytensor")}
+
+
+def generatestring(ms: ModelState, *args: Any, **kwargs: Any) -> Any:
+    """Generate text from a model: ``generatestring(ms, …)`` is ``ms.generatestring(…)``."""
+    return ms.generatestring(*args, **kwargs)
