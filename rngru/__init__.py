@@ -28,6 +28,10 @@ _HOMES = {
     "Checkpoint": "checkpoint",
     "GRUEncode": "models",
     "GRUResize": "models",
+    "LSTMEncode": "models",
+    "LSTMResize": "models",
+    "RNNEncode": "models",
+    "RNNResize": "models",
     "Sample": "sampling",
     "History": "report",
     "RngruError": "errors",
@@ -35,16 +39,25 @@ _HOMES = {
 
 __all__ = list(_HOMES)  # noqa: PLE0605
 
-if TYPE_CHECKING:
-    from rngru.checkpoint import Checkpoint
-    from rngru.dataset import DataSet
-    from rngru.errors import RngruError
-    from rngru.hyper import HyperParams
-    from rngru.models import GRUEncode, GRUResize
-    from rngru.report import History
-    from rngru.sampling import Sample
-    from rngru.state import ModelState, generatestring
-    from rngru.text import ByteSet, CharSet, Texts, WordSet
+if TYPE_CHECKING:  # what __getattr__ brings, for editors and type checkers
+    from rngru.checkpoint import Checkpoint as Checkpoint
+    from rngru.dataset import DataSet as DataSet
+    from rngru.errors import RngruError as RngruError
+    from rngru.hyper import HyperParams as HyperParams
+    from rngru.models import GRUEncode as GRUEncode
+    from rngru.models import GRUResize as GRUResize
+    from rngru.models import LSTMEncode as LSTMEncode
+    from rngru.models import LSTMResize as LSTMResize
+    from rngru.models import RNNEncode as RNNEncode
+    from rngru.models import RNNResize as RNNResize
+    from rngru.report import History as History
+    from rngru.sampling import Sample as Sample
+    from rngru.state import ModelState as ModelState
+    from rngru.state import generatestring as generatestring
+    from rngru.text import ByteSet as ByteSet
+    from rngru.text import CharSet as CharSet
+    from rngru.text import Texts as Texts
+    from rngru.text import WordSet as WordSet
 
 
 def __getattr__(name: str) -> Any:

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from rngru import *  # noqa: F403 - the prompt is meant to have them all
-from rngru import HyperParams, ModelState, __version__, corpora, generatestring
+from rngru import ModelState, __version__, corpora
 
 SEED = "The "
 
@@ -20,7 +20,13 @@ def demo(seconds: float, workdir: str | None) -> ModelState:
     print("A two-layer GRU learns to write from the help topics of this Python, one character")
     print(f"after another, for {seconds:g} seconds.\n")
     ms = ModelState.initfromsrcfile(
-        corpora.named("pydoc"), folder, layers=2, state_size=128, learnrate=0.002, rng=1, overwrite=True
+        corpora.named("pydoc"),
+        folder,
+        layers=2,
+        state_size=128,
+        learnrate=0.002,
+        rng=1,
+        overwrite=True,
     )
     history = ms.trainmodel(batchsize=32, train_len=100, print_every=100, max_seconds=seconds)
     print(f"\n{history}\n")

@@ -1,7 +1,8 @@
 r"""One step of each recurrent cell: its equations, its gates and its parameters, in PyTensor.
 
 A step takes the pre-activations that the input contributes, ``pre`` (B, G S) — products and bias are
-done for all time steps at once — and the state (B, H), and returns the new state. The output of a
+done for all time steps at once — the state (B, H), the gate function and the recurrent weights
+(S, G S), and returns the new state. The output of a
 cell is the first S numbers of its state. Gates lie side by side in the order that the table gives.
 
 >>> CELLS["GRU"].gates
@@ -30,7 +31,18 @@ def hard_sigmoid(x):
 GATE_FUNCTIONS = {"sigmoid": sigmoid, "hard_sigmoid": hard_sigmoid}
 
 
-def gru(pre, state, recurrent, second_bias, gate):
+def rnn(pre, state, gate, recurrent):
+    r"""Vanilla (Elman) recurrent network.
+
+    .. math:: s' = \tanh(x U + s W + b)
+
+    Elman, "Finding structure in time", Cognitive Science 14 (1990). It has no gates: ``gate`` is
+    not used.
+    """
+    return pt.tanh(pre + state @ recurrent)
+
+
+def gru(pre, state, gate, recurrent):
     r"""Gated recurrent unit, the reset gate before the product.
 
     .. math::
@@ -40,7 +52,7 @@ def gru(pre, state, recurrent, second_bias, gate):
         s' &= (1 - z) \circ c + z \circ s
 
     z keeps the old state. Cho et al., "Learning Phrase Representations using RNN Encoder-Decoder",
-    arXiv 1406.1078v3; the 2016 rngru's form. Torch, Keras and cuDNN reset after the product.
+    arXiv 1406.1078v3; the 2016 rngru's form.
     """
     size = recurrent.shape[0]
     keep = gate(pre[:, : 2 * size] + state @ recurrent[:, : 2 * size])
@@ -49,21 +61,61 @@ def gru(pre, state, recurrent, second_bias, gate):
     return (1 - z) * c + z * state
 
 
+def gru_after(pre, state, gate, recurrent, second_bias):
+    r"""Gated recurrent unit, the reset gate after the product, as in cuDNN, Keras and PyTorch.
+
+    .. math:: c = \tanh(x U_c + b_c + r \circ (s W_c + d))
+
+    and z, r and s' as in :func:`gru`. One product per step instead of two, and a bias d of its own.
+    """
+    size = recurrent.shape[0]
+    product = state @ recurrent
+    keep = gate(pre[:, : 2 * size] + product[:, : 2 * size])
+    z, r = keep[:, :size], keep[:, size:]
+    c = pt.tanh(pre[:, 2 * size :] + r * (product[:, 2 * size :] + second_bias))
+    return (1 - z) * c + z * state
+
+
+def lstm(pre, state, gate, recurrent):
+    r"""Long short-term memory, without peepholes; the state is (output, memory) side by side.
+
+    .. math::
+        i &= g(x U_i + h W_i + b_i) \\
+        f &= g(x U_f + h W_f + b_f) \\
+        o &= g(x U_o + h W_o + b_o) \\
+        m' &= f \circ m + i \circ \tanh(x U_c + h W_c + b_c) \\
+        h' &= o \circ \tanh(m')
+
+    Gers, Schmidhuber and Cummins, "Learning to Forget", Neural Computation 12 (2000). PyTorch has
+    the gates in the order i, f, c, o.
+    """
+    size = recurrent.shape[0]
+    output, memory = state[:, :size], state[:, size:]
+    sums = pre + output @ recurrent
+    gates = gate(sums[:, : 3 * size])
+    i, f, o = (gates[:, k * size : (k + 1) * size] for k in range(3))
+    memory = f * memory + i * pt.tanh(sums[:, 3 * size :])
+    return pt.concatenate([o * pt.tanh(memory), memory], axis=1)
+
+
 @dataclass(frozen=True, slots=True)
 class Cell:
     """A recurrent cell.
 
     Parameters
     ----------
-    kernel: its name in :mod:`rngru.kernels`.
     gates: the names of its gates, in the order in which they lie side by side.
     step: its equations, as above.
     """
 
-    kernel: str
     gates: tuple[str, ...]
     step: Callable
 
 
-CELLS = {"GRU": Cell("GRU", ("z", "r", "c"), gru)}
-"""Every cell by the name that model types begin with."""
+CELLS = {
+    "RNN": Cell(("c",), rnn),
+    "GRU": Cell(("z", "r", "c"), gru),
+    "GRU_AFTER": Cell(("z", "r", "c"), gru_after),
+    "LSTM": Cell(("i", "f", "o", "c"), lstm),
+}
+"""Every cell by the name that :mod:`rngru.kernels.layer` has for it."""

@@ -93,7 +93,13 @@ class Backend(ABC):
 
     @abstractmethod
     def step(
-        self, arrays: Arrays, caches: Caches, x: np.ndarray, y: np.ndarray, state: np.ndarray, rate: float
+        self,
+        arrays: Arrays,
+        caches: Caches,
+        x: np.ndarray,
+        y: np.ndarray,
+        state: np.ndarray,
+        rate: float,
     ) -> Step:
         """Train on one batch: ``x`` and ``y`` (T, B) int32, ``state`` (L, B, H)."""
 
@@ -191,21 +197,23 @@ class CPU(Backend):
         return self._sampler[1].generate(ids, state, uniforms, temperature), state
 
     def _packed(self, arrays: Arrays) -> Sampler:
-        layers_ = range(self.hyper.layers)
+        depth = range(self.hyper.layers)
         return Sampler(
             self.model.layer(self.hyper),
             models.table(self.model, arrays, _NUMPY),
-            [(arrays[f"layers.{l}.U"], arrays[f"layers.{l}.b"]) for l in layers_[1:]],  # noqa: E741
-            [arrays[f"layers.{l}.W"] for l in layers_],  # noqa: E741
-            None,
+            [(arrays[f"layers.{i}.U"], arrays[f"layers.{i}.b"]) for i in depth[1:]],
+            [arrays[f"layers.{i}.W"] for i in depth],
+            [arrays[f"layers.{i}.d"] for i in depth] if self.hyper.reset_after else None,
             (arrays["V"], arrays["c"]),
         )
 
 
-def _layer(description, inputs, weights, start, recurrent):
+def _layer(description, inputs, weights, start, recurrent, second_bias=None):
     """A layer on NumPy arrays, by the kernels."""
     count = threads.available()
-    return layers.forward(description, inputs, weights, start, recurrent, None, count=count)[:2]
+    return layers.forward(
+        description, inputs, weights, start, recurrent, second_bias, count=count
+    )[:2]
 
 
 _NUMPY = SimpleNamespace(

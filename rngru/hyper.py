@@ -20,6 +20,8 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Generic, Self, TypeVar, final, overload
 
+import numpy as np
+
 from rngru.errors import InputError, choose
 
 T = TypeVar("T")
@@ -113,6 +115,17 @@ def _or_none(check: tuple[str, Callable[[Any], T]]) -> tuple[str, Callable[[Any]
     return f"{allowed}, or None", lambda value: None if value is None else convert(value)
 
 
+def _flag() -> tuple[str, Callable[[Any], bool]]:
+    """Accept True and False."""
+
+    def convert(value: Any) -> bool:
+        if not isinstance(value, bool | np.bool_):
+            raise TypeError
+        return bool(value)
+
+    return "True or False", convert
+
+
 def _one_of(names: Sequence[str]) -> tuple[str, Callable[[Any], str]]:
     """Accept one of ``names``."""
 
@@ -201,6 +214,12 @@ class HyperParams:
         "name",
         _one_of(GATES),
         "sigmoid",
+    )
+    reset_after = Setting(
+        "GRU: the reset gate acts after the product, as in cuDNN, Keras and PyTorch",
+        "yes or no",
+        _flag(),
+        False,
     )
     clip = Setting(
         "bound on each element of the gradient, either way; None: no bound",

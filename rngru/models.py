@@ -14,13 +14,14 @@ name                   shape         meaning
 ``layers.<l>.U``       (in, G S)     input weights of layer l, gates side by side
 ``layers.<l>.W``       (S, G S)      recurrent weights
 ``layers.<l>.b``       (G S,)        bias
+``layers.<l>.d``       (S,)          second bias of the candidate (``reset_after`` only)
 ``V``                  (S, V)        output weights
 ``c``                  (V,)          output bias
 =====================  ============  ===============================================================
 
 .. math:: i = \tanh(E_x + a), \quad i \to \text{L layers} \to s, \quad o = s V + c
 
-``GRUResize`` has no encoder: its first layer takes the character itself, a row of ``layers.0.U``.
+A ``…Resize`` model has no encoder: its first layer takes the character itself, a row of ``layers.0.U``.
 
 >>> from rngru.hyper import HyperParams
 >>> MODELS["GRUEncode"].shapes(HyperParams(66, layers=1))["layers.0.W"]
@@ -34,7 +35,7 @@ from typing import Any
 
 import numpy as np
 
-from rngru.errors import choose
+from rngru.errors import InputError, choose
 from rngru.hyper import HyperParams
 from rngru.kernels.layer import Layer
 
@@ -56,7 +57,16 @@ class Model:
 
     def layer(self, hyper: HyperParams) -> Layer:
         """Return what the recurrence needs to know of each layer."""
-        return Layer(self.cell, hyper.gate == "hard_sigmoid", hyper.bptt_truncate)
+        cell = "GRU_AFTER" if hyper.reset_after else self.cell
+        return Layer(cell, hyper.gate == "hard_sigmoid", hyper.bptt_truncate)
+
+    def check(self, hyper: HyperParams) -> None:
+        """Raise InputError if the model cannot have these hyperparameters."""
+        if hyper.reset_after and self.cell != "GRU":
+            raise InputError(
+                f"reset_after=True is a form of the GRU, but {self.name} has {self.cell} layers. "
+                "Leave it out, or choose GRUEncode or GRUResize."
+            )
 
     def shapes(self, hyper: HyperParams) -> dict[str, tuple[int, ...]]:
         """Return the shape of every parameter, in the order of the table above."""
@@ -64,17 +74,20 @@ class Model:
         shapes: dict[str, tuple[int, ...]] = {}
         if self.encode:
             shapes |= {"E": (symbols, size), "a": (size,)}
-        for l in range(hyper.layers):  # noqa: E741 - the index of a layer is l everywhere
-            into = symbols if l == 0 and not self.encode else size
-            shapes[f"layers.{l}.U"] = (into, gates * size)
-            shapes[f"layers.{l}.W"] = (size, gates * size)
-            shapes[f"layers.{l}.b"] = (gates * size,)
+        for i in range(hyper.layers):
+            into = symbols if i == 0 and not self.encode else size
+            shapes[f"layers.{i}.U"] = (into, gates * size)
+            shapes[f"layers.{i}.W"] = (size, gates * size)
+            shapes[f"layers.{i}.b"] = (gates * size,)
+            if hyper.reset_after:
+                shapes[f"layers.{i}.d"] = (size,)
         return shapes | {"V": (size, symbols), "c": (symbols,)}
 
     def initial(self, hyper: HyperParams, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Draw fresh parameters: weights uniform in ±1/√fan-in, biases zero; float32.
 
-        The 2016 rngru's initialisation: E has fan-in V, everything else the size of what feeds it.
+        The 2016 rngru's initialisation. The LSTM's forget gates begin with a bias of 1, so that
+        memory lasts from the start (Gers et al. 2000; Jozefowicz et al., ICML 2015).
         """
         arrays = {}
         for name, shape in self.shapes(hyper).items():
@@ -83,6 +96,9 @@ class Model:
             else:
                 bound = 1 / math.sqrt(shape[0])
                 arrays[name] = rng.uniform(-bound, bound, shape).astype(np.float32)
+        if self.cell == "LSTM":
+            for i in range(hyper.layers):
+                arrays[f"layers.{i}.b"][hyper.state_size : 2 * hyper.state_size] = 1
         return arrays
 
     def freshstate(self, hyper: HyperParams, lanes: int) -> np.ndarray:
@@ -93,8 +109,15 @@ class Model:
 
 GRUEncode = Model("GRUEncode", "GRU", encode=True)
 GRUResize = Model("GRUResize", "GRU", encode=False)
+LSTMEncode = Model("LSTMEncode", "LSTM", encode=True)
+LSTMResize = Model("LSTMResize", "LSTM", encode=False)
+RNNEncode = Model("RNNEncode", "RNN", encode=True)
+RNNResize = Model("RNNResize", "RNN", encode=False)
 
-MODELS = {model.name: model for model in (GRUEncode, GRUResize)}
+MODELS = {
+    model.name: model
+    for model in (GRUEncode, GRUResize, LSTMEncode, LSTMResize, RNNEncode, RNNResize)
+}
 """Every model type by name."""
 
 
@@ -141,7 +164,7 @@ def run(
     parameters: arrays or graph variables by name.
     ids: (T, B) characters, int32.
     start: (L, B, H), the state before the first of them.
-    layer: ``layer(description, inputs, weights, start, recurrent)`` gives (states, ending).
+    layer: ``layer(description, inputs, weights, start, recurrent[, second bias])`` gives (states, ending).
     xp: has ``tanh`` and ``affine(rows, weights, bias)`` for the kind of parameters given.
 
     Returns
@@ -151,12 +174,15 @@ def run(
     description = model.layer(hyper)
     states: list[Any] = []
     endings: list[Any] = []
-    inputs, weights = ids, (table(model, parameters, xp),)
-    for l in range(hyper.layers):  # noqa: E741
-        if l > 0:
+    inputs: Any = ids
+    weights: tuple[Any, ...] = (table(model, parameters, xp),)
+    for i in range(hyper.layers):
+        if i > 0:
             inputs = states[-1]
-            weights = (parameters[f"layers.{l}.U"], parameters[f"layers.{l}.b"])
-        output, ending = layer(description, inputs, weights, start[l], parameters[f"layers.{l}.W"])
+            weights = (parameters[f"layers.{i}.U"], parameters[f"layers.{i}.b"])
+        second = (parameters[f"layers.{i}.d"],) if hyper.reset_after else ()
+        recurrent = parameters[f"layers.{i}.W"]
+        output, ending = layer(description, inputs, weights, start[i], recurrent, *second)
         states.append(output)
         endings.append(ending)
     return states, endings

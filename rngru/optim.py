@@ -39,7 +39,10 @@ def clipped(gradients, bound):
         return list(gradients)
     # Not pt.clip: without generated code it runs element by element.
     return [
-        pt.minimum(pt.maximum(gradient, np.asarray(-bound, gradient.dtype)), np.asarray(bound, gradient.dtype))
+        pt.minimum(
+            pt.maximum(gradient, np.asarray(-bound, gradient.dtype)),
+            np.asarray(bound, gradient.dtype),
+        )
         for gradient in gradients
     ]
 

@@ -11,6 +11,7 @@ Shapes: T steps, B lanes, I inputs, S units, G gates, H state. ``inputs`` is (T,
 
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 import pytensor
@@ -33,15 +34,13 @@ from rngru.kernels.layer import Layer
 def scanned(layer: Layer, inputs, weights, start, recurrent, second_bias=None):
     """Return (states (T, B, S), ending (B, H)) as a ``pytensor.scan`` of the cell's step."""
     cell, gate = CELLS[layer.cell], GATE_FUNCTIONS["hard_sigmoid" if layer.hard else "sigmoid"]
-    if inputs.ndim == 2:
-        pre = weights[0][inputs]
-    else:
-        pre = inputs @ weights[0] + weights[1]
+    lookup = inputs.ndim == 2
+    pre = weights[0][inputs] if lookup else inputs @ weights[0] + weights[1]
     size = recurrent.shape[0]
     shared = [recurrent] if second_bias is None else [recurrent, second_bias]
 
-    def step(pre_t, state, recurrent, second_bias=None):
-        return cell.step(pre_t, state, recurrent, second_bias, gate)
+    def step(pre_t, state, *weights):
+        return cell.step(pre_t, state, gate, *weights)
 
     trajectory = pytensor.scan(
         step,
@@ -62,9 +61,9 @@ def fused(layer: Layer, inputs, weights, start, recurrent, second_bias=None):
     return states, ending
 
 
-def _arguments(inputs: Sequence[np.ndarray]) -> tuple:
+def _arguments(given: Sequence[np.ndarray]) -> Any:
     """Sort a node's inputs into what :func:`rngru.kernels.layers.forward` takes, all contiguous."""
-    inputs = [np.ascontiguousarray(each) for each in inputs]
+    inputs = [np.ascontiguousarray(each) for each in given]
     count = 1 if inputs[0].ndim == 2 else 2
     start, recurrent, *second = inputs[1 + count :]
     return inputs[0], inputs[1 : 1 + count], start, recurrent, second[0] if second else None
@@ -83,10 +82,9 @@ class Recurrence(Op):
         self.layer = layer
 
     def make_node(self, *inputs) -> Apply:
-        inputs = [pt.as_tensor_variable(each) for each in inputs]
         dtype = inputs[-1].dtype
         outputs = [pt.tensor(dtype=dtype, shape=(None,) * ndim) for ndim in (3, 2, 3, 3)]
-        return Apply(self, inputs, outputs)
+        return Apply(self, list(inputs), outputs)
 
     def perform(self, node, inputs, output_storage) -> None:
         states, _, gates, side = (cell[0] for cell in output_storage)
@@ -255,7 +253,9 @@ class InPlace(GraphRewriter):
                 continue
             new = op.make_node(*node.inputs).outputs
             with suppress(InconsistencyError):  # something else still reads them: it stays a copy
-                fgraph.replace_all_validate(list(zip(node.outputs, new, strict=True)), reason="in place")
+                fgraph.replace_all_validate(
+                    list(zip(node.outputs, new, strict=True)), reason="in place"
+                )
 
 
 CPU_MODE = Mode(

@@ -16,7 +16,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -186,7 +186,8 @@ class ModelState:
         usedir
             The working directory; made if it does not exist.
         modeltype : str
-            ``'GRUEncode'`` (an encoder before the layers) or ``'GRUResize'`` (none).
+            ``GRU``, ``LSTM`` or ``RNN`` with ``Encode`` (an encoder before the layers) or
+            ``Resize`` (none): ``'GRUEncode'``, …
         seq_len : int
             T, characters that a batch moves along the text and gradients reach over.
         trainfrac : float
@@ -218,10 +219,9 @@ class ModelState:
         """
         from rngru.compiled import freshcaches
 
-        find(modeltype)
         if "vocab_size" in hyperparams:
             raise InputError("vocab_size follows from the text; leave it out.")
-        HyperParams(1, **hyperparams)
+        find(modeltype).check(HyperParams(1, **hyperparams))
         _checkbackend(backend)
         seq_len = _whole("seq_len", seq_len, 1)
         workdir = Path(usedir)
@@ -326,6 +326,7 @@ class ModelState:
         CheckpointError
             If there is no such checkpoint, it cannot be used, or it is of another model.
         """
+        found: Checkpoint | Path
         if which is None:
             found, arrays, meta = checkpoint.newest(self.workdir / "checkpoints")
         else:
@@ -418,7 +419,14 @@ class ModelState:
         record, drawn = Recorder(), self._current
         curve: list[tuple[int, float]] = []
 
-        def finish(number, loss, norm, characters, seconds, interrupted) -> Round:
+        def finish(
+            number: int,
+            loss: float,
+            norm: float,
+            characters: int,
+            seconds: float,
+            interrupted: bool,
+        ) -> Round:
             valid = None if interrupted else self._validate(run, lanes, valid_len)
             nats = valid.nats if valid else None
             self._progress = run.progress
@@ -626,9 +634,7 @@ class ModelState:
         ]
         points = [point for line in lines for point in line["curve"]]
         batches = tuple(np.array(points).T) if points else None
-        return savepicture(
-            lossfigure(rounds, batches=batches), path or self.workdir / "loss.png"
-        )
+        return savepicture(lossfigure(rounds, batches=batches), path or self.workdir / "loss.png")
 
     @property
     def position(self) -> int:
@@ -682,7 +688,7 @@ class ModelState:
         return self._corpus
 
     def _encode(self, text: str) -> np.ndarray:
-        """Encode what a user typed; what the model has never seen becomes "unknown", with a warning."""
+        """Encode what a user typed, with a warning about what the model has never seen."""
         if not text:
             raise InputError("The text is empty: expected at least one character.")
         if unknown := self.chars.unknown_in(text):
@@ -727,7 +733,9 @@ class ModelState:
         """A sample from the state of the first lane, as training stands."""
         state = self._progress.state
         assert state is not None, "samples are drawn after a batch"
-        sample = self.generatestring(100, seed=self.chars.semirandomch(self.rng), init_state=state[:, :1])
+        sample = self.generatestring(
+            100, seed=self.chars.semirandomch(self.rng), init_state=state[:, :1]
+        )
         return str(sample)
 
     def _notices(self, lanes: int, data: Any, clear_state: bool) -> list[Notice]:
@@ -750,7 +758,9 @@ class ModelState:
         last = max((each.step for each in self.checkpoints()), default=-1)
         return self._progress.batches if self._progress.batches >= last else last + 1
 
-    def _save(self, *, trainloss: float | None = None, validloss: float | None = None) -> Checkpoint:
+    def _save(
+        self, *, trainloss: float | None = None, validloss: float | None = None
+    ) -> Checkpoint:
         """Save the model as it is now."""
         now, folder = self._progress, self.workdir / "checkpoints"
         step = self._nextstep()
@@ -779,11 +789,16 @@ class ModelState:
         }
         return checkpoint.save(folder, step, arrays, meta)
 
-    def _adopt(self, found: Checkpoint, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
+    def _adopt(
+        self, found: Checkpoint | Path, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]
+    ) -> None:
         """Become what a checkpoint describes, after checking all of it."""
         with _described(found):
             hyper = HyperParams.from_json(meta["hyper"])
-            if (meta["modeltype"], vocabularyfromjson(meta["vocabulary"])) != (self.modeltype, self.chars):
+            if (meta["modeltype"], vocabularyfromjson(meta["vocabulary"])) != (
+                self.modeltype,
+                self.chars,
+            ):
                 raise InputError(f"it is of another model, {meta['modeltype']}, or another text.")
             shapes = find(meta["modeltype"]).shapes(hyper)
             caches = sorted({name.split(".")[0] for name in arrays if name.startswith("mean.")})
@@ -795,12 +810,15 @@ class ModelState:
                 f"{name}: expected float32 {shape}, got "
                 + (f"{arrays[name].dtype} {arrays[name].shape}" if name in arrays else "nothing")
                 for name, shape in wanted.items()
-                if name not in arrays or (arrays[name].dtype, arrays[name].shape) != (np.float32, shape)
+                if name not in arrays
+                or arrays[name].shape != shape
+                or arrays[name].dtype != np.float32
             ]
             problems += [f"{n}: not expected" for n in arrays if n not in wanted and n != "state"]
             fresh = find(meta["modeltype"]).freshstate(hyper, 1)
             if state is not None and (
-                state.ndim != 3 or (state.shape[0], state.shape[2]) != (fresh.shape[0], fresh.shape[2])
+                state.ndim != 3
+                or (state.shape[0], state.shape[2]) != (fresh.shape[0], fresh.shape[2])
             ):
                 problems.append(f"state: got {state.shape}, expected (layers, lanes, state size)")
             if problems:
@@ -838,7 +856,9 @@ class ModelState:
         try:
             corpus = Corpus.open(self.workdir / "data", self.chars)
         except (RngruError, OSError) as problem:
-            warnings.warn(f"{problem} Until then the model can generate but not train.", stacklevel=3)
+            warnings.warn(
+                f"{problem} Until then the model can generate but not train.", stacklevel=3
+            )
             return None
         if corpus.digest != digest:
             warnings.warn(
@@ -893,7 +913,9 @@ def _generator(rng: int | np.random.Generator | None) -> np.random.Generator:
     try:
         generator = np.random.default_rng(rng)
     except (TypeError, ValueError) as error:
-        raise InputError(f"rng={rng!r}: expected a whole number or a Generator ({error}).") from None
+        raise InputError(
+            f"rng={rng!r}: expected a whole number or a Generator ({error})."
+        ) from None
     if isinstance(generator.bit_generator, np.random.PCG64):
         return generator
     return np.random.default_rng(generator.integers(2**63))

@@ -291,10 +291,11 @@ class Run:
 
     def _next(self, batchsize: int, seq_len: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the next batch and the state to begin it with."""
-        now = self.progress
-        fresh = now.state is None or now.state.shape[1] != batchsize
-        state = self.backend.freshstate(batchsize) if fresh else now.state
-        return *self.data.batch(now.position, batchsize, seq_len), state
+        state = self.progress.state
+        if state is None or state.shape[1] != batchsize:
+            state = self.backend.freshstate(batchsize)
+        x, y = self.data.batch(self.progress.position, batchsize, seq_len)
+        return x, y, state
 
     def lookahead(self, batches: int, batchsize: int, seq_len: int) -> Evaluation:
         """Evaluate on the batches that come next, without training on them."""

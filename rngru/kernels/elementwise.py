@@ -2,13 +2,14 @@ r"""tanh, exp and the two gates, written so that LLVM turns a loop over them int
 
 In float32, tanh is the rational function
 
-.. math:: \tanh x \approx \frac{x\,(a_1 + a_3 x^2 + \dots + a_{13} x^{12})}{b_0 + b_2 x^2 + b_4 x^4 + b_6 x^6}
+.. math:: \tanh x \approx
+    \frac{x\,(a_1 + a_3 x^2 + \dots + a_{13} x^{12})}{b_0 + b_2 x^2 + b_4 x^4 + b_6 x^6}
 
 on :math:`|x| \le 7.905`, where tanh reaches 1 in float32 (error below 4e-7), the logistic sigmoid
 is :math:`(1 + \tanh(x/2))/2`, and exp is :math:`2^n e^f` with a polynomial of degree six on
-:math:`|f| \le \ln 2 / 2` (relative error below 1e-7; 0 below -87, infinity above 88). Both fits are the well-known
-minimax ones of Cephes and Eigen. In float64, which serves gradient checks, the C library is
-called. NaN stays NaN in all of them.
+:math:`|f| \le \ln 2 / 2` (relative error below 1e-7; 0 below -87, infinity above 88).
+Both fits are the well-known minimax ones of Cephes and Eigen. In float64, which serves gradient
+checks, the C library is called. NaN stays NaN in all of them.
 """
 
 import math
@@ -24,10 +25,12 @@ infinity and the order of sums are not touched, and a division does not look for
 
 
 def tanh(x):
+    """Hyperbolic tangent; kernels get the fit."""
     return math.tanh(x)
 
 
 def exp(x):
+    """Exponential; kernels get the fit."""
     return math.exp(x)
 
 
@@ -37,7 +40,11 @@ def _tanh(x):
         return lambda x: math.tanh(x)
     single = numba.float32
     bound = single(7.90531110763549805)
-    a1, a3, a5 = single(4.89352455891786e-03), single(6.37261928875436e-04), single(1.48572235717979e-05)
+    a1, a3, a5 = (
+        single(4.89352455891786e-03),
+        single(6.37261928875436e-04),
+        single(1.48572235717979e-05),
+    )
     a7, a9 = single(5.12229709037114e-08), single(-8.60467152213735e-11)
     a11, a13 = single(2.00018790482477e-13), single(-2.76076847742355e-16)
     b0, b2 = single(4.89352518554385e-03), single(2.26843463243900e-03)

@@ -39,10 +39,12 @@ class Layer:
 
     @property
     def code(self) -> int:
+        """The cell's number."""
         return CELLS[self.cell]
 
     @property
     def gates(self) -> int:
+        """How many gates it has."""
         return GATES[self.code]
 
     def main(self, width: int) -> int:

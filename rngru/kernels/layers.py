@@ -24,6 +24,7 @@ from rngru.kernels.sequence import (
 )
 from rngru.kernels.tiles import BLOCK, PANEL, multiply_transposed, pack, padded, provide
 
+
 def widened(array: np.ndarray, gates: int) -> np.ndarray:
     """Return ``array`` (…, G S) with each gate's S columns padded to whole panels, (…, G P).
 
@@ -47,7 +48,12 @@ def narrowed(array: np.ndarray, gates: int, size: int) -> np.ndarray:
 
 
 def packed(
-    matrix: np.ndarray, count: int, *, left: int = 0, right: int | None = None, transpose: bool = False
+    matrix: np.ndarray,
+    count: int,
+    *,
+    left: int = 0,
+    right: int | None = None,
+    transpose: bool = False,
 ) -> np.ndarray:
     """Return columns ``left:right`` of a contiguous matrix, or their transpose, in panels."""
     inner, row = matrix.shape
@@ -72,8 +78,10 @@ def reused(old: np.ndarray | None, shape: tuple[int, ...], dtype: np.dtype) -> n
     return np.empty(shape, dtype)
 
 
-def forward(layer, inputs, weights, start, recurrent, second_bias, *, old=(None, None, None), count):
-    """Run a layer over a 
+def forward(
+    layer, inputs, weights, start, recurrent, second_bias, *, old=(None, None, None), count
+):
+    """Run a layer over a
 
     Parameters
     ----------
@@ -114,12 +122,12 @@ def forward(layer, inputs, weights, start, recurrent, second_bias, *, old=(None,
             lookup(inputs, table, gates, first, last)
         else:
             project(inputs, panels, input_bias, gates, first, last)
-        unroll(
-            code, layer.hard, gates, start, states, side, main, extra, bias, first, last
-        )
+        unroll(code, layer.hard, gates, start, states, side, main, extra, bias, first, last)
 
     threads.run(share, lanes, count)
-    ending = states[-1] if code != LSTM else np.concatenate([states[-1], side[-1, :, :size]], axis=1)
+    ending = (
+        states[-1] if code != LSTM else np.concatenate([states[-1], side[-1, :, :size]], axis=1)
+    )
     return states, ending.copy(), gates, side
 
 
@@ -165,7 +173,9 @@ class Plan:
         threads.run(share, whole, count)
 
 
-def backward(layer, inputs, weights, start, recurrent, states, gates, side, above, ending, *, count):
+def backward(
+    layer, inputs, weights, start, recurrent, states, gates, side, above, ending, *, count
+):
     """Gradients of a layer, after :func:`forward`, whose ``gates`` and ``side`` it uses up.
 
     ``above`` (T, B, S) and ``ending`` (B, H) are the gradients of the two results; the other

@@ -133,6 +133,8 @@ def score_back(states, weights, deltas, scale, *, count):
     ``deltas`` comes from :func:`score` and is used up.
     """
     threads.run(
-        lambda first, last: _scale(deltas, deltas.dtype.type(scale), first, last), len(deltas), count
+        lambda first, last: _scale(deltas, deltas.dtype.type(scale), first, last),
+        len(deltas),
+        count,
     )
     return affine_back(states, weights, deltas, count=count)

@@ -4,8 +4,6 @@ One call of :func:`generate` runs every layer, the readout and the draw for a nu
 in compiled code. Shapes: L layers, n streams, S units, V symbols, P = padded(S), H state, G gates.
 """
 
-import math
-
 import numba
 import numpy as np
 
@@ -53,28 +51,28 @@ def _generate(
     side = np.zeros((lanes, pad), table.dtype)
     fresh = np.empty((lanes, size), table.dtype)
     logits = np.empty((lanes, symbols), table.dtype)
-    flat, flat_side, flat_fresh = gates.reshape(-1), side.reshape(-1), fresh.reshape(-1)
+    flat, flat_side = gates.reshape(-1), side.reshape(-1)
     for i in range(drawn.shape[0]):
-        for l in range(depth):
-            here = state[l]
+        for k in range(depth):
+            here = state[k]
             flat_here, stride = here.reshape(-1), here.shape[1]
             for b in range(lanes):
-                _copy(table[ids[b]] if l == 0 else biases[l - 1], gates[b])
-            if l > 0:
+                _copy(table[ids[b]] if k == 0 else biases[k - 1], gates[b])
+            if k > 0:
                 multiply(
-                    state[l - 1].reshape(-1), 0, stride, 1, lanes, size,
-                    inputs[l - 1], 0, columns // PANEL, flat, 0, columns,
+                    state[k - 1].reshape(-1), 0, stride, 1, lanes, size,
+                    inputs[k - 1], 0, columns // PANEL, flat, 0, columns,
                 )  # fmt: skip
             multiply(
                 flat_here, 0, stride, 1, lanes, size,
-                mains[l], 0, mains[l].size // (size * PANEL), flat, 0, columns,
+                mains[k], 0, mains[k].size // (size * PANEL), flat, 0, columns,
             )  # fmt: skip
             if cell == GRU_AFTER:
                 for b in range(lanes):
-                    _copy(seconds[l], side[b])
+                    _copy(seconds[k], side[b])
                 multiply(
                     flat_here, 0, stride, 1, lanes, size,
-                    extras[l], 0, pad // PANEL, flat_side, 0, pad,
+                    extras[k], 0, pad // PANEL, flat_side, 0, pad,
                 )  # fmt: skip
             for b in range(lanes):
                 before, memory = here[b, :size], here[b, size:]
@@ -82,7 +80,7 @@ def _generate(
             if cell == GRU:
                 multiply(
                     flat_side, 0, pad, 1, lanes, size,
-                    extras[l], 0, pad // PANEL, flat, 2 * pad, columns,
+                    extras[k], 0, pad // PANEL, flat, 2 * pad, columns,
                 )  # fmt: skip
                 for b in range(lanes):
                     before = here[b, :size]

@@ -31,8 +31,8 @@ at the end; the weight gradients are one product over all steps and lanes after 
 import numba
 import numpy as np
 
-from rngru.kernels.layer import GRU, GRU_AFTER, LSTM, RNN
 from rngru.kernels.elementwise import VECTOR, gate, gate_slope, tanh
+from rngru.kernels.layer import GRU, GRU_AFTER, LSTM, RNN
 from rngru.kernels.tiles import PANEL, multiply
 
 
@@ -195,7 +195,18 @@ def unroll(cell, hard, gates, start, states, side, main, extra, bias, first, las
             for b in range(first, last):
                 _copy(bias, side[t, b])
             multiply(
-                source, here, stride, 1, rows, size, extra, 0, pad // PANEL, flat_side, at * pad, pad
+                source,
+                here,
+                stride,
+                1,
+                rows,
+                size,
+                extra,
+                0,
+                pad // PANEL,
+                flat_side,
+                at * pad,
+                pad,
             )
         for b in range(first, last):
             before = start[b, :size] if t == 0 else states[t - 1, b]
@@ -213,7 +224,20 @@ def unroll(cell, hard, gates, start, states, side, main, extra, bias, first, las
 
 @numba.njit(nogil=True, cache=True)
 def unroll_back(
-    cell, hard, gates, start, states, side, above, ending, main, extra, truncate, dstart, first, last
+    cell,
+    hard,
+    gates,
+    start,
+    states,
+    side,
+    above,
+    ending,
+    main,
+    extra,
+    truncate,
+    dstart,
+    first,
+    last,
 ):
     """Backpropagate through all steps of lanes ``first`` … ``last - 1``, after :func:`unroll`.
 

@@ -171,15 +171,11 @@ def _product(kind, a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, c_
 
 
 def _product32(a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, c_panel):
-    _product(
-        np.float32(0), a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, c_panel
-    )
+    _product(np.float32(0), a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, c_panel)
 
 
 def _product64(a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, c_panel):
-    _product(
-        np.float64(0), a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, c_panel
-    )
+    _product(np.float64(0), a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, c_panel)
 
 
 _SIGNATURE = types.void(*[types.intp] * 11)
