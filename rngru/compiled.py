@@ -17,6 +17,7 @@ Shapes: T steps, B lanes, L layers, S units, H state, V vocabulary. ``arrays`` a
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -211,9 +212,9 @@ class CPU(Backend):
 def _layer(description, inputs, weights, start, recurrent, second_bias=None):
     """A layer on NumPy arrays, by the kernels."""
     count = threads.available()
-    return layers.forward(
-        description, inputs, weights, start, recurrent, second_bias, count=count
-    )[:2]
+    return layers.forward(description, inputs, weights, start, recurrent, second_bias, count=count)[
+        :2
+    ]
 
 
 _NUMPY = SimpleNamespace(
@@ -235,12 +236,12 @@ class Scan(Backend):
     Parameters
     ----------
     mode: a PyTensor mode or its name; by default one without generated code, which compiles in
-        seconds and runs slowly. ``'NUMBA'`` compiles for minutes and runs faster.
+        a second and runs slowly. ``'NUMBA'`` compiles for minutes and runs faster.
     """
 
     name = "scan"
 
-    def __init__(self, model: Model, hyper: HyperParams, mode: Any = "FAST_COMPILE") -> None:
+    def __init__(self, model: Model, hyper: HyperParams, mode: Any = None) -> None:
         super().__init__(model, hyper)
         self.mode = mode
         self._functions: dict[str, Any] = {}
@@ -283,19 +284,25 @@ class Scan(Backend):
 
     def _function(self, name: str):
         """Compile ``step`` or ``trace`` when it is first needed."""
+        import pytensor
+
         if name not in self._functions:
-            self._functions[name] = getattr(self, f"_compile_{name}")()
+            from rngru.recurrence import PLAIN, scanned
+
+            mode = self.mode or PLAIN
+            build = self._step_graph if name == "step" else self._trace_graph
+            inputs, outputs = build(partial(scanned, mode=mode))
+            self._functions[name] = pytensor.function(inputs, outputs, mode=mode)
         return self._functions[name]
 
-    def _compile_step(self):
+    def _step_graph(self, layer):
         import pytensor
         import pytensor.tensor as pt
 
         from rngru import optim
-        from rngru.recurrence import scanned
 
         hyper = self.hyper
-        parameters, x, start, states, endings = _graph(self.model, hyper, scanned, _affine)
+        parameters, x, start, states, endings = _graph(self.model, hyper, layer, _affine)
         y, values = x.type("y"), list(parameters.values())
         logits = _affine(states[-1], parameters["V"], parameters["c"])
         logits = logits.reshape((-1, hyper.vocab_size))
@@ -310,22 +317,13 @@ class Scan(Backend):
             values, optim.clipped(gradients, hyper.clip), means, rate=rate, decay=hyper.decay
         )
         new = [updates[each] for each in (*values, *means)]
-        return pytensor.function(
-            [*values, *means, x, y, start, rate],
-            [loss, optim.norm(gradients), *endings, *new],
-            mode=self.mode,
-        )
+        inputs = [*values, *means, x, y, start, rate]
+        return inputs, [loss, optim.norm(gradients), *endings, *new]
 
-    def _compile_trace(self):
-        import pytensor
-
-        from rngru.recurrence import scanned
-
-        parameters, x, start, states, endings = _graph(self.model, self.hyper, scanned, _affine)
+    def _trace_graph(self, layer):
+        parameters, x, start, states, endings = _graph(self.model, self.hyper, layer, _affine)
         logits = _affine(states[-1], parameters["V"], parameters["c"])
-        return pytensor.function(
-            [*parameters.values(), x, start], [logits, *states, *endings], mode=self.mode
-        )
+        return [*parameters.values(), x, start], [logits, *states, *endings]
 
 
 BACKENDS = {backend.name: backend for backend in (CPU, Scan)}

@@ -31,8 +31,11 @@ from rngru.kernels import layers, output, threads
 from rngru.kernels.layer import Layer
 
 
-def scanned(layer: Layer, inputs, weights, start, recurrent, second_bias=None):
-    """Return (states (T, B, S), ending (B, H)) as a ``pytensor.scan`` of the cell's step."""
+def scanned(layer: Layer, inputs, weights, start, recurrent, second_bias=None, *, mode=None):
+    """Return (states (T, B, S), ending (B, H)) as a ``pytensor.scan`` of the cell's step.
+
+    ``mode`` is the one that the graph around it will be compiled in.
+    """
     cell, gate = CELLS[layer.cell], GATE_FUNCTIONS["hard_sigmoid" if layer.hard else "sigmoid"]
     lookup = inputs.ndim == 2
     pre = weights[0][inputs] if lookup else inputs @ weights[0] + weights[1]
@@ -42,6 +45,8 @@ def scanned(layer: Layer, inputs, weights, start, recurrent, second_bias=None):
     def step(pre_t, state, *weights):
         return cell.step(pre_t, state, gate, *weights)
 
+    # PyTensor 3.0 compiles the body in its default mode if it is not told; later ones ask not to be.
+    inner = {"mode": mode} if pytensor.__version__.startswith("3.0.") else {}
     trajectory = pytensor.scan(
         step,
         sequences=[pre],
@@ -50,6 +55,7 @@ def scanned(layer: Layer, inputs, weights, start, recurrent, second_bias=None):
         truncate_gradient=layer.truncate,
         strict=True,
         return_updates=False,
+        **inner,
     )
     return trajectory[:, :, :size], trajectory[-1]
 
@@ -257,6 +263,9 @@ class InPlace(GraphRewriter):
                     list(zip(node.outputs, new, strict=True)), reason="in place"
                 )
 
+
+PLAIN = Mode(linker=VMLinker(use_cloop=False, c_thunks=False), optimizer=None)
+"""No generated code and no rewriting: compiles in a second, and does just what the graph says."""
 
 CPU_MODE = Mode(
     linker=VMLinker(allow_gc=False, use_cloop=False, c_thunks=False),

@@ -68,8 +68,8 @@ class ModelState:
     The workflow, in order. Begin with a text file and a directory that need not exist:
 
     >>> ms = ModelState.initfromsrcfile('verse.txt', 'work', state_size=32, rng=1, report='silent')
-    >>> ms
-    <ModelState GRUEncode, 2 layers of 32, 16,049 parameters, on 1,620 characters of verse.txt: epoch 0.00 ...>
+    >>> ms                                                  # doctest: +ELLIPSIS
+    <ModelState GRUEncode, 2 layers of 32, 15,762 parameters, on 1,609 characters of verse.txt: ...>
 
     Train: rounds of some batches, or for some seconds. What comes back is a table:
 
@@ -90,27 +90,27 @@ class ModelState:
     >>> ms.position
     2400
     >>> ms.checkpoints()                                    # doctest: +ELLIPSIS
-    step  epoch  train loss  valid loss  saved
-       0   0.00           -       3.4...
-       3   0.82       3....       3....
-       6   1.65       3....       3....  best
+    step  epoch  train loss  valid loss             saved
+       0   0.00           -       3.9...
+       3   0.83       3.89...       3.86...
+       6   1.66       3.82...       3.69...  best
 
     Training goes on exactly where it was, and an older checkpoint can be had back:
 
-    >>> ms.restore(3)
-    <ModelState GRUEncode, 2 layers of 32, 16,049 parameters, on 1,620 characters of verse.txt: epoch 0.82 ...>
+    >>> ms.restore(3)                                       # doctest: +ELLIPSIS
+    <ModelState GRUEncode, ...: epoch 0.83 (position 1,200), train loss 3..., valid loss 3...>
 
     Measure and look inside: loss on the validation text or any other, the state of every neuron at
     every character, the loss curve as a picture, the cost of a batch:
 
     >>> ms.evaluate('The ship')                             # doctest: +ELLIPSIS
-    3.... nats per character, 4.... bits, perplexity ..., over 7 characters
+    3... nats per character, 5... bits, perplexity ..., over 7 characters
     >>> ms.trackneurons('The ship').shape                   # (layer, neuron, step)
     (2, 32, 8)
     >>> ms.plotloss().name                                  # needs rngru[plot]
     'loss.png'
-    >>> ms.traintime(batchsize=4)                           # doctest: +ELLIPSIS
-    ... ms per batch of 4 x 100 characters, ...
+    >>> str(ms.traintime(batchsize=4))                      # doctest: +ELLIPSIS
+    '... ms per batch of 4 x 100 characters, ...'
 
     Attributes
     ----------

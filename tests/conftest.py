@@ -1,6 +1,10 @@
-"""What every test shares: float64 is an error, long tests are asked for, one small text."""
+"""What every test shares: float64 is an error, long tests are asked for, small texts and models."""
 
+import itertools
 import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -46,3 +50,24 @@ def smalltext() -> str:
     from pydoc_data.topics import topics
 
     return "\n".join(topics[name] for name in sorted(topics))[:5000]
+
+
+@pytest.fixture(scope="session")
+def verse() -> str:
+    """About 1,600 characters of verse, ASCII, the same everywhere."""
+    return (Path(__file__).parent / "verse.txt").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def newmodel(tmp_path: Path) -> Callable[..., Any]:
+    """Make small models, each in a directory of its own: ``newmodel(text, **options)``."""
+    from rngru import ModelState, Texts
+
+    numbers = itertools.count(1)
+
+    def make(text: str, **options: Any) -> ModelState:
+        small = {"state_size": 8, "seq_len": 20, "rng": 1, "report": "silent"} | options
+        folder = tmp_path / f"model {next(numbers)}"
+        return ModelState.initfromsrcfile(Texts([text], names=["a text"]), folder, **small)
+
+    return make

@@ -1,0 +1,266 @@
+"""What the models compute, as plain NumPy loops over layers and time: the reference of the tests.
+
+Written from the equations, not from the package, and slow. Every operation is an :class:`Array`, which
+remembers how it was made, so that the gradient of a loop follows from the loop by the chain rule; the
+tests check that against finite differences once. All in the dtype given, float64 as a rule.
+
+Shapes: T steps, B lanes, S units, L layers, V symbols, H numbers in the state of a layer.
+"""
+
+import itertools
+from functools import cached_property
+
+import numpy as np
+
+_clock = itertools.count()
+
+
+class Array:
+    """Numbers, and how their gradient reaches the arrays they were made from."""
+
+    # NumPy would take an Array for a scalar object; this makes it ask the methods here instead.
+    __array_ufunc__ = None
+
+    def __init__(self, value, *parents):
+        self.value, self.parents, self.made = np.asarray(value), parents, next(_clock)
+
+    def __add__(self, other):
+        other = array(other)
+        return Array(self.value + other.value, (self, lambda g: g), (other, lambda g: g))
+
+    def __mul__(self, other):
+        other = array(other)
+        return Array(
+            self.value * other.value,
+            (self, lambda g: g * other.value),
+            (other, lambda g: g * self.value),
+        )
+
+    def __matmul__(self, other):
+        return Array(
+            self.value @ other.value,
+            (self, lambda g: g @ other.value.T),
+            (other, lambda g: self.value.T @ g),
+        )
+
+    def __getitem__(self, index):
+        def scatter(g):
+            whole = np.zeros_like(self.value)
+            np.add.at(whole, index, g)
+            return whole
+
+        return Array(self.value[index], (self, scatter))
+
+    def __neg__(self):
+        return self * -1.0
+
+    def __sub__(self, other):
+        return self + -array(other)
+
+    def __rsub__(self, other):
+        return array(other) - self
+
+    __radd__, __rmul__ = __add__, __mul__
+
+    def sum(self):
+        return Array(self.value.sum(), (self, lambda g: np.broadcast_to(g, self.value.shape)))
+
+
+def array(value):
+    return value if isinstance(value, Array) else Array(value)
+
+
+def tanh(x):
+    value = np.tanh(x.value)
+    return Array(value, (x, lambda g: g * (1 - value**2)))
+
+
+def sigmoid(x):
+    value = 1 / (1 + np.exp(-x.value))
+    return Array(value, (x, lambda g: g * value * (1 - value)))
+
+
+def hard_sigmoid(x):
+    line = 0.2 * x.value + 0.5
+    return Array(np.clip(line, 0, 1), (x, lambda g: g * 0.2 * ((line > 0) & (line < 1))))
+
+
+def log_softmax(x):
+    shifted = x.value - x.value.max(-1, keepdims=True)
+    value = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    return Array(value, (x, lambda g: g - np.exp(value) * g.sum(-1, keepdims=True)))
+
+
+def gradients(result, wanted):
+    """Return the gradient of the number ``result`` for each Array of ``wanted``."""
+    found, waiting = {result: np.ones_like(result.value)}, {result}
+    while waiting:
+        node = max(waiting, key=lambda each: each.made)
+        waiting.remove(node)
+        for parent, back in node.parents:
+            g = back(found[node])
+            # What was broadcast on the way there is summed on the way back.
+            g = g.sum(tuple(range(g.ndim - parent.value.ndim)))
+            ones = tuple(i for i, n in enumerate(parent.value.shape) if n == 1)
+            g = g.sum(ones, keepdims=True)
+            found[parent] = found[parent] + g if parent in found else g
+            waiting.add(parent)
+    return [found.get(each, np.zeros_like(each.value)) for each in wanted]
+
+
+# ------------------------------------------------------------------------------------- cells
+
+
+def gru(x, s, W, _, gate):
+    """Reset before the product; z keeps the old state."""
+    n = W.value.shape[0]
+    z = gate(x[:, :n] + s @ W[:, :n])
+    r = gate(x[:, n : 2 * n] + s @ W[:, n : 2 * n])
+    c = tanh(x[:, 2 * n :] + (r * s) @ W[:, 2 * n :])
+    return (1 - z) * c + z * s
+
+
+def gru_after(x, s, W, b, gate):
+    """Reset after the product, which has a bias of its own, as torch and Keras have it."""
+    n = W.value.shape[0]
+    z = gate(x[:, :n] + s @ W[:, :n])
+    r = gate(x[:, n : 2 * n] + s @ W[:, n : 2 * n])
+    c = tanh(x[:, 2 * n :] + r * (s @ W[:, 2 * n :] + b))
+    return (1 - z) * c + z * s
+
+
+def lstm(x, s, W, _, gate):
+    """The state is (output, memory) side by side."""
+    n = W.value.shape[0]
+    h, m = s[:, :n], s[:, n:]
+    i, f, o = (gate(x[:, k * n : (k + 1) * n] + h @ W[:, k * n : (k + 1) * n]) for k in range(3))
+    m = f * m + i * tanh(x[:, 3 * n :] + h @ W[:, 3 * n :])
+    return beside(o * tanh(m), m)
+
+
+def rnn(x, s, W, _, gate):
+    return tanh(x + s @ W)
+
+
+def beside(left, right):
+    n = left.value.shape[1]
+    return Array(
+        np.concatenate([left.value, right.value], axis=1),
+        (left, lambda g: g[:, :n]),
+        (right, lambda g: g[:, n:]),
+    )
+
+
+CELLS = {"GRU": gru, "GRU_AFTER": gru_after, "LSTM": lstm, "RNN": rnn}
+GATES = {"GRU": 3, "GRU_AFTER": 3, "LSTM": 4, "RNN": 1}
+
+
+def layer(cell, hard, pre, start, W, second_bias=None, truncate=-1):
+    """Run a cell over ``pre``, one Array (B, G S) per step: (list of states (B, S), ending (B, H)).
+
+    Only the last ``truncate`` steps pass gradients on.
+    """
+    gate, n = hard_sigmoid if hard else sigmoid, W.value.shape[0]
+    states, s = [], start
+    for t, x in enumerate(pre):
+        if 0 <= truncate < len(pre) - t:
+            before = (array(x.value), array(s.value), array(W.value))
+            s = array(CELLS[cell](*before, second_bias and array(second_bias.value), gate).value)
+        else:
+            s = CELLS[cell](x, s, W, second_bias, gate)
+        states.append(s[:, :n])
+    return states, s
+
+
+# ------------------------------------------------------------------------------------ models
+
+
+def model(modeltype, hyper, p, ids, start):
+    """Run text ``ids`` (T, B) from state ``start`` (L, B, H), ``p`` being Arrays by name.
+
+    Returns (states per layer and step, logits (B, V) per step, endings (B, H) per layer).
+    """
+    kind = modeltype.removesuffix("Encode").removesuffix("Resize")
+    cell, hard = "GRU_AFTER" if hyper.reset_after else kind, hyper.gate == "hard_sigmoid"
+    states, endings, inputs = [], [], None
+    for k in range(hyper.layers):
+        U, W, b = (p[f"layers.{k}.{name}"] for name in "UWb")
+        if k > 0:
+            pre = [each @ U + b for each in inputs]
+        elif modeltype.endswith("Encode"):
+            pre = [tanh(p["E"][row] + p["a"]) @ U + b for row in ids]
+        else:
+            pre = [U[row] + b for row in ids]
+        d, s = p.get(f"layers.{k}.d"), array(start[k])
+        inputs, ending = layer(cell, hard, pre, s, W, d, truncate=hyper.bptt_truncate)
+        states.append(inputs)
+        endings.append(ending)
+    return states, [each @ p["V"] + p["c"] for each in inputs], endings
+
+
+class Result:
+    """One batch: ``logits`` (T, B, V), ``losses`` (T, B), ``loss`` in nats, ``states`` (L, T, B, S),
+    ``endings`` (L, B, H), and the cost that is minimised with its ``gradients`` by name."""
+
+    def __init__(self, modeltype, hyper, parameters, x, y, start):
+        p = {name: Array(np.asarray(value, np.float64)) for name, value in parameters.items()}
+        states, logits, endings = model(modeltype, hyper, p, x, np.asarray(start, np.float64))
+        scores = [log_softmax(each) for each in logits]
+        lanes = np.arange(x.shape[1])
+        chosen = [each[lanes, targets] for each, targets in zip(scores, y, strict=True)]
+        loss = -sum(each.sum() for each in chosen)
+        squares = sum((w * w).sum() for w in p.values() if w.value.ndim == 2)
+        cost = (loss + hyper.regcost / 2 * squares) * (1 / x.shape[1])
+        self.logits = np.stack([each.value for each in logits])
+        self.losses = -np.stack([each.value for each in chosen])
+        self.loss, self.cost = float(loss.value), float(cost.value)
+        self.states = np.stack([[each.value for each in layer] for layer in states])
+        self.endings = np.stack([each.value for each in endings])
+        self._cost, self._parameters = cost, p
+
+    @cached_property
+    def gradients(self):
+        found = gradients(self._cost, self._parameters.values())
+        return dict(zip(self._parameters, found, strict=True))
+
+    @property
+    def gradnorm(self):
+        return np.sqrt(sum((g**2).sum() for g in self.gradients.values()))
+
+
+# ---------------------------------------------------------------------------------- training
+
+
+def rmsprop(old, all_gradients, *, rate, decay, clip):
+    """Parameter and mean after a step for each of ``all_gradients``, in closed form:
+
+    the mean after n steps is (1 - d) sum of d^(n - k) g_k^2, and starts at zero.
+    """
+    clipped = [g if clip is None else np.clip(g, -clip, clip) for g in all_gradients]
+    parameter, n = old, 0
+    for n in range(1, len(clipped) + 1):
+        mean = (1 - decay) * sum(decay ** (n - k) * clipped[k - 1] ** 2 for k in range(1, n + 1))
+        parameter = parameter - rate * clipped[n - 1] / np.sqrt(mean + 1e-6)
+    return parameter, mean
+
+
+# ----------------------------------------------------------------------------------- helpers
+
+
+def close(actual, expected, tolerance, what=""):
+    """Assert that arrays agree to ``tolerance``, of the largest number expected if above one."""
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    assert actual.shape == expected.shape, f"{what}: shape {actual.shape}, not {expected.shape}"
+    scale = max(1.0, np.abs(expected).max(initial=0))
+    worst = np.abs(actual - expected).max(initial=0) / scale
+    assert worst <= tolerance, f"{what}: off by {worst:.2e}, allowed {tolerance:g}"
+
+
+def slope(function, at, along, step=1e-5):
+    """Return how fast ``function`` changes where the array ``at`` moves in the direction ``along``."""
+    kept, values = at.copy(), []
+    for shift in (step, -step):
+        at[...] = kept + shift * along
+        values.append(function())
+    at[...] = kept
+    return (values[0] - values[1]) / (2 * step)
