@@ -14,6 +14,7 @@ Shapes: T steps, B lanes, L layers, S units, H state, V vocabulary. ``arrays`` a
 ``caches`` are what the optimizer remembers, by its name for it and then by parameter.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -25,7 +26,7 @@ import numpy as np
 
 from rngru import models, sampling
 from rngru.errors import choose
-from rngru.hyper import HyperParams
+from rngru.hyper import CACHES, HyperParams
 from rngru.kernels import layers, output, threads, update
 from rngru.kernels.sampler import Sampler
 from rngru.models import Model
@@ -54,21 +55,28 @@ class Step:
         return bool(np.isfinite(self.loss) and np.isfinite(self.gradnorm))
 
 
-def freshcaches(arrays: Arrays) -> Caches:
-    """Return what the optimizer remembers before its first step."""
-    return {"mean": {name: np.zeros_like(array) for name, array in arrays.items()}}
+def freshcaches(arrays: Arrays, optimizer: str = "rmsprop") -> Caches:
+    """Return what the optimizer remembers before its first step: zeros."""
+    return {
+        cache: {name: np.zeros_like(array) for name, array in arrays.items()}
+        for cache in CACHES[optimizer]
+    }
 
 
-def _graph(model: Model, hyper: HyperParams, layer, affine):
-    """Return symbolic parameters by name, text x (T, B), start (L, B, H), states and endings."""
+def _graph(model: Model, hyper: HyperParams, layer, affine, *, training: bool):
+    """Return symbolic parameters by name, text x (T, B), [start, and masks], states and endings."""
     import pytensor.tensor as pt
 
     kinds = {1: pt.fvector, 2: pt.fmatrix}
     parameters = {n: kinds[len(s)](n) for n, s in model.shapes(hyper).items()}
     x, start = pt.imatrix("x"), pt.ftensor3("start")
     xp = SimpleNamespace(tanh=pt.tanh, affine=affine)
-    states, endings = models.run(model, hyper, parameters, x, start, layer, xp)
-    return parameters, x, start, states, endings
+    masks = []
+    if training and hyper.dropout:
+        shape = (None, 1 if hyper.locked else None, None, None)
+        masks = [pt.tensor("masks", dtype="float32", shape=shape)]
+    states, endings = models.run(model, hyper, parameters, x, start, layer, xp, *masks)
+    return parameters, x, [start, *masks], states, endings
 
 
 class Backend(ABC):
@@ -101,8 +109,20 @@ class Backend(ABC):
         y: np.ndarray,
         state: np.ndarray,
         rate: float,
+        *,
+        number: int = 1,
+        masks: np.ndarray | None = None,
     ) -> Step:
-        """Train on one batch: ``x`` and ``y`` (T, B) int32, ``state`` (L, B, H)."""
+        """Train on one batch.
+
+        Parameters
+        ----------
+        x, y: (T, B), int32.
+        state: (L, B, H), what the lanes begin with.
+        rate: the learning rate.
+        number: 1 for the first update of the parameters' life, and so on.
+        masks: what dropout multiplies by, if there is any: see :func:`rngru.models.run`.
+        """
 
     @abstractmethod
     def trace(
@@ -145,50 +165,66 @@ class CPU(Backend):
 
         from rngru.recurrence import CPU_MODE, Affine, CrossEntropy, fused
 
-        parameters, x, start, states, endings = _graph(self.model, self.hyper, fused, Affine())
+        parameters, x, given, states, endings = _graph(
+            self.model, self.hyper, fused, Affine(), training=True
+        )
         y = x.type("y")
         rows = states[-1].reshape((-1, self.hyper.state_size))
-        loss = CrossEntropy()(rows, parameters["V"], parameters["c"], y.flatten())[0]
+        loss = CrossEntropy()(rows, *models.readout(parameters), y.flatten())[0]
         cost = loss / x.shape[1].astype("float32")
         gradients = pytensor.grad(cost, list(parameters.values()))
         self._gradients = pytensor.function(
-            [*parameters.values(), x, y, start], [loss, *endings, *gradients], mode=CPU_MODE
+            [*parameters.values(), x, y, *given], [loss, *endings, *gradients], mode=CPU_MODE
         )
         self._gradients.trust_input = True
 
-    def step(self, arrays, caches, x, y, state, rate):
+    def step(self, arrays, caches, x, y, state, rate, *, number=1, masks=None):
         self.compile()
         hyper, lanes, count = self.hyper, x.shape[1], threads.available()
-        loss, *results = self._gradients(*arrays.values(), x, y, state)
+        given = [state] if masks is None else [state, masks]
+        loss, *results = self._gradients(*arrays.values(), x, y, *given)
         endings, gradients = results[: hyper.layers], results[hyper.layers :]
-        penalties = [
-            hyper.regcost / lanes if models.penalised(each.ndim) else 0.0 for each in gradients
-        ]
-        gradients, old = _flat(gradients), (_flat(arrays.values()), _flat(caches["mean"].values()))
+        weights = [models.penalised(each.ndim) for each in gradients]
+        old = [_flat(arrays), *map(_flat, caches.values())]
+        gradients = [np.ascontiguousarray(each).reshape(-1) for each in gradients]
+        penalties = [hyper.regcost / lanes * weight for weight in weights]
         norm = update.norm(gradients, old[0], penalties, count=count)
         result = Step(float(loss), norm, arrays, caches, np.stack(endings))
         if not result.finite:
             return result
         arrays = {name: np.empty_like(array) for name, array in arrays.items()}
-        caches = {"mean": {name: np.empty_like(array) for name, array in arrays.items()}}
-        update.rmsprop(
-            gradients, old, (_flat(arrays.values()), _flat(caches["mean"].values())), rate=rate,
-            decay=hyper.decay, clip=np.inf if hyper.clip is None else hyper.clip, count=count,
-        )  # fmt: skip
+        caches = {
+            cache: {name: np.empty_like(array) for name, array in values.items()}
+            for cache, values in caches.items()
+        }
+        decays = [hyper.weightdecay * weight for weight in weights]
+        update.apply(
+            hyper.optimizer,
+            gradients,
+            old,
+            [_flat(arrays), *map(_flat, caches.values())],
+            rate=rate,
+            number=number,
+            scale=1.0 if hyper.clipnorm is None else min(1.0, hyper.clipnorm / max(norm, 1e-30)),
+            clip=math.inf if hyper.clip is None else hyper.clip,
+            decay=hyper.decay,
+            momentum=hyper.momentum,
+            beta2=hyper.beta2,
+            shrinks=decays if hyper.optimizer == "adamw" else [0.0] * len(decays),
+            count=count,
+        )
         return replace(result, arrays=arrays, caches=caches)
 
     def trace(self, arrays, ids, state):
         states, endings = models.run(self.model, self.hyper, arrays, ids, state, _layer, _NUMPY)
         rows = states[-1].reshape(-1, self.hyper.state_size)
-        logits = _NUMPY.affine(rows, arrays["V"], arrays["c"])
+        logits = _NUMPY.affine(rows, *_readout(arrays))
         return np.stack(states), logits.reshape(*ids.shape, -1), np.stack(endings)
 
     def losses(self, arrays, x, y, state):
         states, endings = models.run(self.model, self.hyper, arrays, x, state, _layer, _NUMPY)
         rows = states[-1].reshape(-1, self.hyper.state_size)
-        losses, _ = output.score(
-            rows, arrays["V"], arrays["c"], y.reshape(-1), count=threads.available()
-        )
+        losses, _ = output.score(rows, *_readout(arrays), y.reshape(-1), count=threads.available())
         return losses.reshape(y.shape), np.stack(endings)
 
     def generate(self, arrays, ids, state, uniforms, temperature):
@@ -205,7 +241,7 @@ class CPU(Backend):
             [(arrays[f"layers.{i}.U"], arrays[f"layers.{i}.b"]) for i in depth[1:]],
             [arrays[f"layers.{i}.W"] for i in depth],
             [arrays[f"layers.{i}.d"] for i in depth] if self.hyper.reset_after else None,
-            (arrays["V"], arrays["c"]),
+            _readout(arrays),
         )
 
 
@@ -222,8 +258,13 @@ _NUMPY = SimpleNamespace(
 )
 
 
-def _flat(arrays) -> list[np.ndarray]:
-    return [np.ascontiguousarray(array).reshape(-1) for array in arrays]
+def _readout(arrays: Arrays) -> tuple[np.ndarray, np.ndarray]:
+    weights, bias = models.readout(arrays)
+    return np.ascontiguousarray(weights), bias
+
+
+def _flat(arrays: Arrays) -> list[np.ndarray]:
+    return [array.reshape(-1) for array in arrays.values()]
 
 
 def _affine(rows, weights, bias):
@@ -249,18 +290,20 @@ class Scan(Backend):
     def compile(self) -> None:
         self._function("step")
 
-    def step(self, arrays, caches, x, y, state, rate):
-        means = caches["mean"]
+    def step(self, arrays, caches, x, y, state, rate, *, number=1, masks=None):
+        memory = [each for values in caches.values() for each in values.values()]
+        given = [state] if masks is None else [state, masks]
         loss, norm, *results = self._function("step")(
-            *arrays.values(), *means.values(), x, y, state, np.float32(rate)
+            *arrays.values(), *memory, x, y, np.float32(rate), np.float32(number), *given
         )
-        depth, count = self.hyper.layers, len(arrays)
+        depth = self.hyper.layers
         result = Step(float(loss), float(norm), arrays, caches, np.stack(results[:depth]))
         if not result.finite:
             return result
-        new = dict(zip(arrays, results[depth : depth + count], strict=True))
-        memory = dict(zip(means, results[depth + count :], strict=True))
-        return replace(result, arrays=new, caches={"mean": memory})
+        new = iter(results[depth:])
+        arrays = {name: next(new) for name in arrays}
+        caches = {cache: {name: next(new) for name in values} for cache, values in caches.items()}
+        return replace(result, arrays=arrays, caches=caches)
 
     def trace(self, arrays, ids, state):
         logits, *results = self._function("trace")(*arrays.values(), ids, state)
@@ -292,7 +335,9 @@ class Scan(Backend):
             mode = self.mode or PLAIN
             build = self._step_graph if name == "step" else self._trace_graph
             inputs, outputs = build(partial(scanned, mode=mode))
-            self._functions[name] = pytensor.function(inputs, outputs, mode=mode)
+            self._functions[name] = pytensor.function(
+                inputs, outputs, mode=mode, on_unused_input="ignore"
+            )
         return self._functions[name]
 
     def _step_graph(self, layer):
@@ -302,28 +347,43 @@ class Scan(Backend):
         from rngru import optim
 
         hyper = self.hyper
-        parameters, x, start, states, endings = _graph(self.model, hyper, layer, _affine)
+        parameters, x, given, states, endings = _graph(
+            self.model, hyper, layer, _affine, training=True
+        )
         y, values = x.type("y"), list(parameters.values())
-        logits = _affine(states[-1], parameters["V"], parameters["c"])
+        logits = _affine(states[-1], *models.readout(parameters))
         logits = logits.reshape((-1, hyper.vocab_size))
         chosen = pt.special.log_softmax(logits, axis=-1)[pt.arange(y.size), y.flatten()]
         loss = -chosen.sum()
-        squares = sum(pt.sqr(each).sum() for each in values if models.penalised(each.ndim))
+        weights = [models.penalised(each.ndim) for each in values]
+        squares = sum(pt.sqr(p).sum() for p, weight in zip(values, weights, strict=True) if weight)
         cost = (loss + np.float32(hyper.regcost / 2) * squares) / x.shape[1].astype("float32")
         gradients = pytensor.grad(cost, values)
-        means = [each.type(f"mean of {each.name}") for each in values]
-        rate = pt.fscalar("rate")
-        updates = optim.rmsprop(
-            values, optim.clipped(gradients, hyper.clip), means, rate=rate, decay=hyper.decay
+        norm = optim.norm(gradients)
+        caches = [
+            [p.type(f"{cache}.{p.name}") for p in values] for cache in CACHES[hyper.optimizer]
+        ]
+        rate, number = pt.fscalar("rate"), pt.fscalar("number")
+        shrink = hyper.weightdecay if hyper.optimizer == "adamw" else 0.0
+        updates = optim.OPTIMIZERS[hyper.optimizer](
+            values,
+            optim.clipped(gradients, hyper, norm),
+            caches,
+            rate=rate,
+            hyper=hyper,
+            number=number,
+            shrinks=[shrink * weight for weight in weights],
         )
-        new = [updates[each] for each in (*values, *means)]
-        inputs = [*values, *means, x, y, start, rate]
-        return inputs, [loss, optim.norm(gradients), *endings, *new]
+        memory = [each for cache in caches for each in cache]
+        new = [updates[each] for each in (*values, *memory)]
+        return [*values, *memory, x, y, rate, number, *given], [loss, norm, *endings, *new]
 
     def _trace_graph(self, layer):
-        parameters, x, start, states, endings = _graph(self.model, self.hyper, layer, _affine)
-        logits = _affine(states[-1], parameters["V"], parameters["c"])
-        return [*parameters.values(), x, start], [logits, *states, *endings]
+        parameters, x, given, states, endings = _graph(
+            self.model, self.hyper, layer, _affine, training=False
+        )
+        logits = _affine(states[-1], *models.readout(parameters))
+        return [*parameters.values(), x, *given], [logits, *states, *endings]
 
 
 BACKENDS = {backend.name: backend for backend in (CPU, Scan)}

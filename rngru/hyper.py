@@ -29,6 +29,21 @@ T = TypeVar("T")
 GATES: Final = ("sigmoid", "hard_sigmoid")
 """The forms a gate may have; `rngru.cells` has their equations."""
 
+OPTIMIZERS: Final = ("rmsprop", "adam", "adamw", "sgd", "adagrad")
+"""The update rules; `rngru.optim` has their equations."""
+
+SCHEDULES: Final = ("constant", "plateau", "exponential", "cosine")
+"""The learning-rate schedules; `rngru.training` has them."""
+
+CACHES: Final = {
+    "rmsprop": ("mean",),
+    "adam": ("first", "second"),
+    "adamw": ("first", "second"),
+    "sgd": ("velocity",),
+    "adagrad": ("total",),
+}
+"""What each update rule remembers of each parameter, in the order that it wants."""
+
 _REQUIRED: Final = inspect.Parameter.empty
 _LARGEST: Final = 1e30  # far above any use, and still a number in float32
 
@@ -220,6 +235,60 @@ class HyperParams:
         "yes or no",
         _flag(),
         False,
+    )
+    optimizer = Setting(
+        "update rule: rmsprop, adam, adamw, sgd or adagrad", "name", _one_of(OPTIMIZERS), "rmsprop"
+    )
+    momentum = Setting(
+        "share of the running mean of gradients that each update keeps (sgd, adam, adamw)",
+        "share",
+        _real(0, 1, below=True),
+        0.9,
+    )
+    beta2 = Setting(
+        "share of the running mean of squared gradients that each update keeps (adam, adamw)",
+        "share",
+        _real(0, 1, below=True),
+        0.999,
+    )
+    weightdecay = Setting(
+        "how much each update shrinks weights, times the rate (adamw)",
+        "share/update",
+        _real(),
+        0.01,
+    )
+    schedule = Setting(
+        "how the rate changes: constant, plateau, exponential or cosine",
+        "name",
+        _one_of(SCHEDULES),
+        "constant",
+    )
+    warmup = Setting(
+        "share of a call's length in which the rate rises to learnrate (cosine)",
+        "share",
+        _real(0, 1),
+        0.05,
+    )
+    dropout = Setting(
+        "share of each layer's outputs set to zero while training",
+        "share",
+        _real(0, 1, below=True),
+        0.0,
+    )
+    locked = Setting(
+        "one dropout mask for a whole sequence instead of a fresh one each step",
+        "yes or no",
+        _flag(),
+        False,
+    )
+    tied = Setting(
+        "output weights are the encoder's, transposed (Encode models)", "yes or no", _flag(), False
+    )
+    clipnorm = Setting(
+        "bound on the length of the whole gradient; None: no bound",
+        "nats/weight",
+        _or_none(_real(above=True)),
+        None,
     )
     clip = Setting(
         "bound on each element of the gradient, either way; None: no bound",

@@ -15,7 +15,7 @@ name                   shape         meaning
 ``layers.<l>.W``       (S, G S)      recurrent weights
 ``layers.<l>.b``       (G S,)        bias
 ``layers.<l>.d``       (S,)          second bias of the candidate (``reset_after`` only)
-``V``                  (S, V)        output weights
+``V``                  (S, V)        output weights (``tied``: those of E, transposed)
 ``c``                  (V,)          output bias
 =====================  ============  ===============================================================
 
@@ -67,6 +67,11 @@ class Model:
                 f"reset_after=True is a form of the GRU, but {self.name} has {self.cell} layers. "
                 "Leave it out, or choose GRUEncode or GRUResize."
             )
+        if hyper.tied and not self.encode:
+            raise InputError(
+                f"tied=True shares the encoder's weights with the output, but {self.name} has no "
+                f"encoder. Leave it out, or choose {self.cell}Encode."
+            )
 
     def shapes(self, hyper: HyperParams) -> dict[str, tuple[int, ...]]:
         """Return the shape of every parameter, in the order of the table above."""
@@ -81,7 +86,7 @@ class Model:
             shapes[f"layers.{i}.b"] = (gates * size,)
             if hyper.reset_after:
                 shapes[f"layers.{i}.d"] = (size,)
-        return shapes | {"V": (size, symbols), "c": (symbols,)}
+        return shapes | ({} if hyper.tied else {"V": (size, symbols)}) | {"c": (symbols,)}
 
     def initial(self, hyper: HyperParams, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Draw fresh parameters: weights uniform in ±1/√fan-in, biases zero; float32.
@@ -148,6 +153,12 @@ def table(model: Model, parameters: Mapping[str, Any], xp: Any) -> Any:
     return into + bias
 
 
+def readout(parameters: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Return output weights (S, V) and bias (V,)."""
+    tied = "V" not in parameters
+    return parameters["E"].T if tied else parameters["V"], parameters["c"]
+
+
 def run(
     model: Model,
     hyper: HyperParams,
@@ -156,6 +167,7 @@ def run(
     start: Any,
     layer: Callable,
     xp: Any,
+    masks: Any = None,
 ) -> tuple[Sequence[Any], Sequence[Any]]:
     """Run text through the layers of a model.
 
@@ -167,9 +179,11 @@ def run(
     layer: ``layer(description, inputs, weights, start, recurrent[, second bias])`` gives (states, ending).
     xp: has ``tanh`` and ``affine(rows, weights, bias)`` for the kind of parameters given.
 
+    masks: (L, T or 1, B, S), what each layer's output is multiplied by, for dropout; or None.
+
     Returns
     -------
-    (states of each layer (T, B, S), ending of each layer (B, H)).
+    (outputs of each layer (T, B, S), ending of each layer (B, H)).
     """
     description = model.layer(hyper)
     states: list[Any] = []
@@ -183,6 +197,6 @@ def run(
         second = (parameters[f"layers.{i}.d"],) if hyper.reset_after else ()
         recurrent = parameters[f"layers.{i}.W"]
         output, ending = layer(description, inputs, weights, start[i], recurrent, *second)
-        states.append(output)
+        states.append(output if masks is None else output * masks[i])
         endings.append(ending)
     return states, endings

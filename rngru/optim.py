@@ -1,50 +1,121 @@
-r"""Update rules: from gradients to new parameters.
+r"""Update rules and learning-rate schedules: from gradients to new parameters.
 
 Each rule is a function that returns PyTensor's own updates dict, ``{old: new}``, for parameters and
-caches, so that any backend's graph can use it; :data:`OPTIMIZERS` names them. The ``cpu`` backend runs
-the same rules fused, from :mod:`rngru.kernels.update`.
+caches, so that any backend's graph can use it; :data:`OPTIMIZERS` names them. The ``cpu`` backend
+runs the same rules fused, from :mod:`rngru.kernels.update`. A learning rate is an input of the graph:
+changing it never recompiles.
 
+>>> import numpy as np
 >>> p, g, m = pt.fvectors("pgm")
->>> updates = rmsprop([p], [g], [m], rate=np.float32(0.001), decay=0.95)
+>>> updates = rmsprop([p], [g], [[m]], rate=np.float32(0.001), hyper=HyperParams(2))
 >>> [variable.name for variable in updates]
 ['p', 'm']
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import pytensor.tensor as pt
 
+from rngru.hyper import HyperParams
 
-def rmsprop(parameters, gradients, caches, *, rate, decay):
+
+def _constants(like, *values):
+    """Values with the dtype of ``like``: PyTensor takes a Python 0.95 for float64."""
+    return [np.asarray(value, like.dtype) for value in values]
+
+
+def rmsprop(parameters, gradients, caches, *, rate, hyper, number=None, shrinks=None):
     r"""RMSProp, with the small constant under the root.
 
     .. math:: m' = d m + (1 - d) g^2, \qquad p' = p - \eta\, g / \sqrt{m' + 10^{-6}}
 
-    Torch's ``RMSprop`` adds its ``eps`` outside the root, and so takes larger steps where gradients
-    are tiny. The mean starts at zero and is not corrected: the first step is
+    d is ``decay``. Torch's ``RMSprop`` adds its ``eps`` outside the root, and so takes larger steps
+    where gradients are tiny. The mean starts at zero and is not corrected: the first step is
     :math:`\eta / \sqrt{1 - d}`. Tieleman and Hinton, Coursera "Neural Networks for Machine Learning",
     lecture 6.5 (2012).
     """
     updates = {}
-    for parameter, gradient, mean in zip(parameters, gradients, caches, strict=True):
-        keep, rest, small = (np.asarray(x, mean.dtype) for x in (decay, 1 - decay, 1e-6))
-        new = keep * mean + rest * gradient**2
-        updates[parameter] = parameter - rate * gradient / pt.sqrt(new + small)
-        updates[mean] = new
+    for p, g, m in zip(parameters, gradients, caches[0], strict=True):
+        keep, rest, small = _constants(m, hyper.decay, 1 - hyper.decay, 1e-6)
+        new = keep * m + rest * g**2
+        updates[p] = p - rate * g / pt.sqrt(new + small)
+        updates[m] = new
     return updates
 
 
-def clipped(gradients, bound):
-    """Clip each element of the gradients to ±``bound``; ``None`` leaves them as they are."""
-    if bound is None:
+def adam(parameters, gradients, caches, *, rate, hyper, number, shrinks):
+    r"""Adam, and AdamW, which also shrinks weights towards zero, whatever the gradient.
+
+    .. math::
+        m' &= \beta_1 m + (1 - \beta_1) g, \qquad v' = \beta_2 v + (1 - \beta_2) g^2 \\
+        p' &= p - \eta \left( \frac{m' / (1 - \beta_1^t)}{\sqrt{v' / (1 - \beta_2^t)} + 10^{-8}} + w p \right)
+
+    :math:`\beta_1` is ``momentum``, :math:`\beta_2` is ``beta2``; w is ``weightdecay`` for AdamW and 0
+    for Adam. The same numbers as torch's, except that biases are never decayed. Kingma and Ba, arXiv
+    1412.6980; Loshchilov and Hutter, arXiv 1711.05101.
+    """
+    updates = {}
+    for p, g, m, v, w in zip(parameters, gradients, *caches, shrinks, strict=True):
+        b1, b2, one, small, shrink = _constants(m, hyper.momentum, hyper.beta2, 1, 1e-8, w)
+        new_m, new_v = b1 * m + (one - b1) * g, b2 * v + (one - b2) * g**2
+        mean, square = new_m / (one - b1**number), new_v / (one - b2**number)
+        updates[p] = p - rate * (mean / (pt.sqrt(square) + small) + shrink * p)
+        updates[m], updates[v] = new_m, new_v
+    return updates
+
+
+def sgd(parameters, gradients, caches, *, rate, hyper, number=None, shrinks=None):
+    r"""Stochastic gradient descent with momentum, as torch's.
+
+    .. math:: v' = \mu v + g, \qquad p' = p - \eta v'
+
+    :math:`\mu` is ``momentum``. Sutskever et al., ICML 2013, scale the velocity by the rate instead.
+    """
+    updates = {}
+    for p, g, v in zip(parameters, gradients, caches[0], strict=True):
+        (keep,) = _constants(v, hyper.momentum)
+        updates[v] = keep * v + g
+        updates[p] = p - rate * updates[v]
+    return updates
+
+
+def adagrad(parameters, gradients, caches, *, rate, hyper, number=None, shrinks=None):
+    r"""Adagrad, with the small constant under the root.
+
+    .. math:: a' = a + g^2, \qquad p' = p - \eta\, g / \sqrt{a' + 10^{-8}}
+
+    Torch adds its ``eps``, 1e-10, outside the root. Duchi, Hazan and Singer, JMLR 12 (2011).
+    """
+    updates = {}
+    for p, g, a in zip(parameters, gradients, caches[0], strict=True):
+        (small,) = _constants(a, 1e-8)
+        updates[a] = a + g**2
+        updates[p] = p - rate * g / pt.sqrt(updates[a] + small)
+    return updates
+
+
+OPTIMIZERS: dict[str, Callable] = {
+    "rmsprop": rmsprop,
+    "adam": adam,
+    "adamw": adam,
+    "sgd": sgd,
+    "adagrad": adagrad,
+}
+"""Every rule by name."""
+
+
+def clipped(gradients, hyper: HyperParams, length):
+    """Clip gradients as ``clipnorm`` (all together, by their ``length``) and ``clip`` (each) say."""
+    if hyper.clipnorm is not None:
+        one, most = _constants(gradients[0], 1, hyper.clipnorm)
+        scale = pt.minimum(one, most / length)
+        gradients = [scale * gradient for gradient in gradients]
+    if hyper.clip is None:
         return list(gradients)
+    low, high = _constants(gradients[0], -hyper.clip, hyper.clip)
     # Not pt.clip: without generated code it runs element by element.
-    return [
-        pt.minimum(
-            pt.maximum(gradient, np.asarray(-bound, gradient.dtype)),
-            np.asarray(bound, gradient.dtype),
-        )
-        for gradient in gradients
-    ]
+    return [pt.minimum(pt.maximum(gradient, low), high) for gradient in gradients]
 
 
 def norm(gradients):

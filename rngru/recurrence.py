@@ -134,12 +134,13 @@ class RecurrenceGradient(Op):
         return Apply(self, list(inputs), [each.type() for each in wanted])
 
     def perform(self, node, inputs, output_storage) -> None:
-        gates, side, states, *gradients = inputs[:5]
+        gates, side, states, above, ending = map(np.ascontiguousarray, inputs[:5])
         if not self.inplace:
             gates, side = gates.copy(), side.copy()
+        text, weights, start, recurrent, _ = _arguments(inputs[5:])
         dinputs, dweights, *others = layers.backward(
-            self.layer, *_arguments(inputs[5:])[:4], states, gates, side,
-            *map(np.ascontiguousarray, gradients), count=threads.available(),
+            self.layer, text, weights, start, recurrent, states, gates, side, above, ending,
+            count=threads.available(),
         )  # fmt: skip
         results = (each for each in (dinputs, *dweights, *others) if each is not None)
         for cell, result in zip(output_storage, results, strict=True):

@@ -35,7 +35,7 @@ from rngru.errors import (
     WorkdirError,
     choose,
 )
-from rngru.hyper import HyperParams
+from rngru.hyper import CACHES, HyperParams
 from rngru.models import find
 from rngru.report import History, Recorder, reporter
 from rngru.sampling import Sample, checkedtemperature, probabilities
@@ -50,6 +50,7 @@ from rngru.training import (
     Run,
     Timing,
     evaluate,
+    plateau,
 )
 
 if TYPE_CHECKING:
@@ -143,13 +144,14 @@ class ModelState:
         progress: Progress,
         seq_len: int,
         rng: np.random.Generator,
+        seed: int = 0,
         backend: str = "cpu",
         about: Mapping[str, Any] | None = None,
     ) -> None:
         """Put a state together from its parts; :meth:`initfromsrcfile` and :meth:`load` do that."""
         self.workdir = Path(workdir)
         self.modeltype, self.hyper, self.chars = modeltype, hyper, chars
-        self.seq_len, self.rng = seq_len, rng
+        self.seq_len, self.rng, self._seed = seq_len, rng, seed
         self.backend = backend
         self._corpus = corpus
         self._progress = progress
@@ -173,6 +175,10 @@ class ModelState:
         backend: str = "cpu",
         overwrite: bool = False,
         encoding: str = "utf-8",
+        level: str = "char",
+        min_count: int = 1,
+        max_vocab: int | None = None,
+        validfiles: Source | None = None,
         report: str | None = None,
         **hyperparams: Any,
     ) -> Self:
@@ -203,6 +209,14 @@ class ModelState:
             Whether a model that ``usedir`` holds already may be thrown away.
         encoding : str
             How the bytes of the file become characters.
+        level : str
+            What the model reads: ``'char'``, ``'word'`` or ``'byte'``.
+        min_count : int
+            Symbols that occur less often become "unknown".
+        max_vocab : int
+            How many symbols at most; the rarest beyond become "unknown".
+        validfiles
+            Whole files to validate on, instead of the tail of the text.
         report : str
             ``'rich'``, ``'plain'`` or ``'silent'``; by default what suits the screen.
         **hyperparams
@@ -231,7 +245,16 @@ class ModelState:
                 "it; overwrite=True throws it away; or name another directory."
             )
         with reporter(report) as show:
-            corpus = encodecorpus(srcfile, workdir / "data", trainfrac=trainfrac, encoding=encoding)
+            corpus = encodecorpus(
+                srcfile,
+                workdir / "data",
+                level=level,
+                trainfrac=trainfrac,
+                encoding=encoding,
+                min_count=min_count,
+                max_vocab=max_vocab,
+                validfiles=validfiles,
+            )
             if _holdsmodel(workdir):
                 shutil.rmtree(workdir / "checkpoints")
                 (workdir / "history.jsonl").unlink(missing_ok=True)
@@ -244,12 +267,15 @@ class ModelState:
                 hyper=hyper,
                 chars=corpus.vocab,
                 corpus=corpus,
-                progress=Progress(arrays, freshcaches(arrays)),
+                progress=Progress(arrays, freshcaches(arrays, hyper.optimizer)),
                 seq_len=seq_len,
                 rng=generator,
+                seed=int(generator.integers(1 << 62)),
                 backend=backend,
             )
             show(Notice(f"{corpus.vocab!r}"))
+            if corpus.vocab.rare:
+                show(Notice(f"{corpus.vocab.rare!r}"))
             show(
                 Notice(
                     f"{len(corpus):,} {ms.chars.units}: {corpus.split:,} for training, "
@@ -363,6 +389,8 @@ class ModelState:
         *,
         max_seconds: float | None = None,
         learnrate: float | None = None,
+        patience: int | None = None,
+        keep: int | None = None,
         report: str | None = None,
     ) -> History:
         """Train; after each round validate and save a checkpoint.
@@ -389,6 +417,10 @@ class ModelState:
             Train for this much wall time, however many rounds it takes.
         learnrate : float
             Changes ``hyper.learnrate``, from this call on.
+        patience : int
+            Stop after so many rounds in a row without a lower validation loss.
+        keep : int
+            Keep only so many of the newest checkpoints, and the best.
         report : str
             ``'rich'``, ``'plain'`` or ``'silent'``; by default what suits the screen.
 
@@ -411,11 +443,13 @@ class ModelState:
         print_every = _whole("print_every", print_every, 0)
         if max_seconds is not None and not 0 < max_seconds < math.inf:
             raise InputError(f"max_seconds={max_seconds!r}: expected a number of seconds above 0.")
+        patience = None if patience is None else _whole("patience", patience, 1)
+        keep = None if keep is None else _whole("keep", keep, 1)
         if learnrate is not None:
             self.hyper = self.hyper.replace(learnrate=learnrate)
         data = self._text().train
         length = length or data.batchepoch(lanes, self.seq_len)
-        run = Run(self._compute, data, self._progress)
+        run = Run(self._compute, data, self._progress, self._seed)
         record, drawn = Recorder(), self._current
         curve: list[tuple[int, float]] = []
 
@@ -423,6 +457,7 @@ class ModelState:
             number: int,
             loss: float,
             norm: float,
+            rate: float,
             characters: int,
             seconds: float,
             interrupted: bool,
@@ -432,12 +467,17 @@ class ModelState:
             self._progress = run.progress
             event = Round(
                 number, run.progress.position, run.epoch, loss, nats,
-                valid.bits if valid else None, self.hyper.learnrate, norm, characters, seconds,
+                valid.bits if valid else None, rate, norm, characters, seconds,
                 str(self._nextstep()),
             )  # fmt: skip
             self._remember(event, curve)
             curve.clear()
-            self._save(trainloss=loss, validloss=nats)
+            previous = self._about.get("validloss")
+            if self.hyper.schedule == "plateau" and nats and previous:
+                lower = plateau(self.hyper.learnrate, nats, previous)
+                self.hyper = self.hyper.replace(learnrate=lower)
+                run.backend = self._compute
+            self._save(trainloss=loss, validloss=nats, keep=keep)
             return event
 
         with reporter(report) as show:
@@ -447,7 +487,7 @@ class ModelState:
                 run.clear()
             events = run.train(
                 rounds=rounds, batches=length, batchsize=lanes, seq_len=self.seq_len,
-                rate=self.hyper.learnrate, max_seconds=max_seconds, print_every=print_every,
+                max_seconds=max_seconds, print_every=print_every, patience=patience,
                 draw=drawn, finish=finish,
             )  # fmt: skip
             try:
@@ -474,7 +514,7 @@ class ModelState:
             How many to measure, after one that is not.
         """
         lanes, batches = _whole("batchsize", batchsize, 1), _whole("batches", batches, 1)
-        run = Run(self._compute, self._text().train, self._progress)
+        run = Run(self._compute, self._text().train, self._progress, self._seed)
         seconds = []
         for _ in range(batches + 1):
             began = time.perf_counter()
@@ -669,8 +709,13 @@ class ModelState:
         from rngru.compiled import backend
 
         computes = self._computes
-        if computes is None or (computes.name, computes.hyper) != (self.backend, self.hyper):
+        # The rate is an input of what was compiled, not a part of it.
+        if computes is None or (computes.name, computes.hyper.replace(learnrate=0)) != (
+            self.backend,
+            self.hyper.replace(learnrate=0),
+        ):
             computes = self._computes = backend(self.backend, find(self.modeltype), self.hyper)
+        computes.hyper = self.hyper
         return computes
 
     @property
@@ -759,7 +804,11 @@ class ModelState:
         return self._progress.batches if self._progress.batches >= last else last + 1
 
     def _save(
-        self, *, trainloss: float | None = None, validloss: float | None = None
+        self,
+        *,
+        trainloss: float | None = None,
+        validloss: float | None = None,
+        keep: int | None = None,
     ) -> Checkpoint:
         """Save the model as it is now."""
         now, folder = self._progress, self.workdir / "checkpoints"
@@ -783,11 +832,12 @@ class ModelState:
             "position": now.position,
             "batches": now.batches,
             "rng": self.rng.bit_generator.state,
+            "seed": self._seed,
             "corpus": self._corpus.digest if self._corpus else None,
             "history": self._told,
             "versions": _versions(),
         }
-        return checkpoint.save(folder, step, arrays, meta)
+        return checkpoint.save(folder, step, arrays, meta, keep=keep)
 
     def _adopt(
         self, found: Checkpoint | Path, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]
@@ -801,7 +851,7 @@ class ModelState:
             ):
                 raise InputError(f"it is of another model, {meta['modeltype']}, or another text.")
             shapes = find(meta["modeltype"]).shapes(hyper)
-            caches = sorted({name.split(".")[0] for name in arrays if name.startswith("mean.")})
+            caches = CACHES[hyper.optimizer]
             wanted = dict(shapes)
             for cache in caches:
                 wanted |= {f"{cache}.{name}": shape for name, shape in shapes.items()}
@@ -834,7 +884,7 @@ class ModelState:
                 int(meta["batches"]),
             )
             self.hyper, self.rng, self._about = hyper, rng, dict(meta["summary"])
-            self._told = int(meta["history"])
+            self._told, self._seed = int(meta["history"]), int(meta["seed"])
 
     def _find(self, which: "int | str | Path | Checkpoint") -> Checkpoint | Path:
         """Return the checkpoint that a user means."""

@@ -27,6 +27,7 @@ import numpy as np
 
 from rngru.dataset import DataSet, evallanes
 from rngru.errors import InputError, NumericsError
+from rngru.hyper import HyperParams
 
 if TYPE_CHECKING:  # importing the backends takes a while, and whoever only reads events needs none
     from rngru.compiled import Arrays, Backend, Caches, Step
@@ -111,7 +112,10 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """Training stopped. ``reason`` is ``'done'``, ``'time'`` or ``'interrupted'``."""
+    """Training stopped.
+
+    ``reason`` is ``'done'``, ``'time'``, ``'patience'`` or ``'interrupted'``.
+    """
 
     reason: str
 
@@ -267,6 +271,53 @@ class Interrupts:
         self.raised, self._at = True, now
 
 
+def scheduled(hyper: HyperParams, *, epoch: float, share: float) -> float:
+    r"""Return the learning rate of the next batch, as ``hyper.schedule`` says.
+
+    ==============  ==========================================================================
+    constant        ``learnrate``
+    plateau         ``learnrate``, which :func:`plateau` lowers after a round
+    exponential     char-rnn's: × 0.97 at the end of the tenth epoch and of each one after it
+    cosine          from 0 up to ``learnrate`` over ``warmup``, then down to a tenth of it along
+                    :math:`(1 + \cos \pi u)/2`; over the length of the call
+    ==============  ==========================================================================
+
+    Parameters
+    ----------
+    epoch: passes over the training text so far.
+    share: how much of this call to train is over, 0 … 1.
+
+    Example
+    -------
+    >>> scheduled(HyperParams(66, schedule="exponential", learnrate=1.0), epoch=11.5, share=0)
+    0.9409
+    """
+    rate = hyper.learnrate
+    if hyper.schedule == "exponential":
+        return rate * 0.97 ** max(0, math.floor(epoch) - 9)
+    if hyper.schedule == "cosine":
+        share = min(share, 1.0)
+        if share < hyper.warmup:
+            return rate * max(share, 0.01 * hyper.warmup) / hyper.warmup
+        left = (1 - share) / max(1 - hyper.warmup, 1e-9)
+        return rate * (0.1 + 0.9 * (1 - math.cos(math.pi * left)) / 2)
+    return rate
+
+
+def plateau(rate: float, loss: float, previous: float) -> float:
+    """Return a lower rate if the validation loss has not come down: the 2016 rule, on losses.
+
+    Halved where it rose by 3 % or more, × 0.8 where it changed by less than 2 or 3 %.
+
+    >>> plateau(0.1, 2.0, 1.0), plateau(0.1, 1.0, 1.0), plateau(0.1, 1.0, 2.0)
+    (0.05, 0.08, 0.1)
+    """
+    ratio = loss / previous
+    if ratio >= 1.03:
+        return rate * 0.5
+    return rate * 0.8 if ratio > 0.98 else rate
+
+
 class Run:
     """A model being trained: a backend, a text and the progress made.
 
@@ -275,10 +326,14 @@ class Run:
     backend: computes the steps.
     data: the training text.
     progress: where to go on from; the attribute of this name moves on with each batch.
+    seed: what dropout masks are drawn from, with the number of the batch: the same batch has the
+        same mask on any backend, however often it is tried.
     """
 
-    def __init__(self, backend: "Backend", data: DataSet, progress: Progress) -> None:
-        self.backend, self.data, self.progress = backend, data, progress
+    def __init__(
+        self, backend: "Backend", data: DataSet, progress: Progress, seed: int = 0
+    ) -> None:
+        self.backend, self.data, self.progress, self.seed = backend, data, progress, seed
 
     @property
     def lanes(self) -> int:
@@ -311,7 +366,21 @@ class Run:
     def step(self, batchsize: int, seq_len: int, rate: float) -> "Step":
         """Compute one training step from here, without taking it."""
         x, y, state = self._next(batchsize, seq_len)
-        return self.backend.step(self.progress.arrays, self.progress.caches, x, y, state, rate)
+        now = self.progress
+        masks = self._masks(seq_len, state)
+        return self.backend.step(
+            now.arrays, now.caches, x, y, state, rate, number=now.batches + 1, masks=masks
+        )
+
+    def _masks(self, seq_len: int, state: np.ndarray) -> np.ndarray | None:
+        """Draw what dropout multiplies the next batch by, (L, T or 1, B, S): 0, or 1 / (1 - p)."""
+        hyper = self.backend.hyper
+        if not hyper.dropout:
+            return None
+        rng = np.random.default_rng((self.seed, self.progress.batches))
+        shape = (hyper.layers, 1 if hyper.locked else seq_len, state.shape[1], hyper.state_size)
+        kept = rng.integers(0, 1 << 16, shape, np.uint16) >= round(hyper.dropout * (1 << 16))
+        return kept.astype(np.float32) / np.float32(1 - hyper.dropout)
 
     def train(
         self,
@@ -320,11 +389,11 @@ class Run:
         batches: int,
         batchsize: int,
         seq_len: int,
-        rate: float,
         max_seconds: float | None,
         print_every: int,
         draw: Callable[[], str],
-        finish: Callable[[int, float, float, int, float, bool], Round],
+        patience: int | None,
+        finish: Callable[[int, float, float, float, int, float, bool], Round],
     ) -> Iterator[Event]:
         """Train, and say what happens as it happens.
 
@@ -332,13 +401,13 @@ class Run:
         ----------
         rounds, batches: how many rounds of how many batches.
         batchsize, seq_len: B lanes, T characters each per batch.
-        rate: the learning rate.
         max_seconds: stop when this much wall time has passed, however many rounds that takes.
         print_every: draw a sample after so many batches of a round; 0: never.
         draw: gives the sample.
-        finish: called at the end of each round with its number, mean loss, mean gradient norm, and
-            characters and seconds since the beginning, and whether Ctrl-C ended it; validates,
-            saves, and gives the ``Round``.
+        patience: stop after so many rounds in a row without a lower validation loss.
+        finish: called at the end of each round with its number, mean loss, mean gradient norm, last
+            learning rate, characters and seconds since the beginning, and whether Ctrl-C ended it;
+            validates, saves, and gives the ``Round``.
 
         Raises
         ------
@@ -347,7 +416,7 @@ class Run:
         """
         began = time.monotonic()
         yield Begin(rounds, batches, batchsize, seq_len, len(self.data), max_seconds)
-        reason, characters = "done", 0
+        reason, characters, best, worse = "done", 0, math.inf, 0
         with Interrupts() as interrupts:
             for number in itertools.count(1):
                 losses, norms = [], []
@@ -359,6 +428,11 @@ class Run:
                         reason = "time"
                     if reason != "done":
                         break
+                    if max_seconds is None:
+                        share = ((number - 1) * batches + batch - 1) / (rounds * batches)
+                    else:
+                        share = seconds / max_seconds
+                    rate = scheduled(self.backend.hyper, epoch=self.epoch, share=share)
                     step = self.step(batchsize, seq_len, rate)
                     if not step.finite:
                         raise NumericsError(
@@ -384,7 +458,14 @@ class Run:
                 if losses:
                     mean, norm = math.fsum(losses) / len(losses), math.fsum(norms) / len(norms)
                     seconds = time.monotonic() - began
-                    yield finish(number, mean, norm, characters, seconds, reason == "interrupted")
+                    interrupted = reason == "interrupted"
+                    done = finish(number, mean, norm, rate, characters, seconds, interrupted)
+                    yield done
+                    if done.validloss is not None:
+                        worse = 0 if done.validloss < best else worse + 1
+                        best = min(best, done.validloss)
+                    if reason == "done" and worse == patience:
+                        reason = "patience"
                 if reason != "done" or (max_seconds is None and number == rounds):
                     break
         yield End(reason)

@@ -81,7 +81,7 @@ def reused(old: np.ndarray | None, shape: tuple[int, ...], dtype: np.dtype) -> n
 def forward(
     layer, inputs, weights, start, recurrent, second_bias, *, old=(None, None, None), count
 ):
-    """Run a layer over a
+    """Run a layer over a sequence.
 
     Parameters
     ----------

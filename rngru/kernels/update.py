@@ -15,6 +15,11 @@ import numpy as np
 from rngru.kernels import threads
 from rngru.kernels.elementwise import VECTOR
 
+RMSPROP, ADAM, SGD, ADAGRAD = range(4)
+
+RULES = {"rmsprop": RMSPROP, "adam": ADAM, "adamw": ADAM, "sgd": SGD, "adagrad": ADAGRAD}
+"""The rule of each optimizer."""
+
 BLOCK = 1 << 16
 """Numbers that one thread updates at a time."""
 
@@ -35,15 +40,38 @@ def _penalise(gradient, parameter, penalty, first, last):
 
 
 @numba.njit(nogil=True, cache=True, **VECTOR)
-def _rmsprop(gradient, clip, old, new, old_mean, new_mean, rate, decay, first, last):
+def _apply(
+    rule, gradient, scale, clip, rate, keep, keep_square, fix, fix_square, shrink,
+    p, m, v, new_p, new_m, new_v, first, last,
+):  # fmt: skip
+    """One rule on elements ``first`` … ``last - 1``: parameter p, caches m and v (v: Adam only)."""
     kind = gradient.dtype.type
-    rest, small = kind(1) - decay, kind(1e-6)
+    one, small, tiny = kind(1), kind(1e-6), kind(1e-8)
     for i in range(first, last):
-        g = clip if gradient[i] > clip else gradient[i]
-        g = -clip if g < -clip else g
-        mean = decay * old_mean[i] + rest * g * g
-        new_mean[i] = mean
-        new[i] = old[i] - rate * g / np.sqrt(mean + small)
+        g = gradient[i] * scale
+        g = clip if g > clip else g
+        gradient[i] = -clip if g < -clip else g
+    if rule == RMSPROP:
+        for i in range(first, last):
+            g = gradient[i]
+            new_m[i] = keep * m[i] + (one - keep) * g * g
+            new_p[i] = p[i] - rate * g / np.sqrt(new_m[i] + small)
+    elif rule == ADAM:
+        for i in range(first, last):
+            g = gradient[i]
+            new_m[i] = keep * m[i] + (one - keep) * g
+            new_v[i] = keep_square * v[i] + (one - keep_square) * g * g
+            step = new_m[i] * fix / (np.sqrt(new_v[i] * fix_square) + tiny)
+            new_p[i] = p[i] - rate * (step + shrink * p[i])
+    elif rule == SGD:
+        for i in range(first, last):
+            new_m[i] = keep * m[i] + gradient[i]
+            new_p[i] = p[i] - rate * new_m[i]
+    else:
+        for i in range(first, last):
+            g = gradient[i]
+            new_m[i] = m[i] + g * g
+            new_p[i] = p[i] - rate * g / np.sqrt(new_m[i] + tiny)
 
 
 def _blocks(arrays: Sequence[np.ndarray]) -> list[tuple[int, int, int]]:
@@ -79,23 +107,48 @@ def norm(
     return math.sqrt(math.fsum(squares)) if all(map(math.isfinite, squares)) else math.nan
 
 
-def rmsprop(gradients, old, new, *, rate, decay, clip, count) -> None:
-    r"""Fill ``new`` = (parameters, means of squares) from ``old``, by RMSProp.
+def apply(
+    name: str,
+    gradients: Sequence[np.ndarray],
+    old: Sequence[Sequence[np.ndarray]],
+    new: Sequence[Sequence[np.ndarray]],
+    *,
+    rate: float,
+    number: int,
+    scale: float,
+    clip: float,
+    decay: float,
+    momentum: float,
+    beta2: float,
+    shrinks: Sequence[float],
+    count: int,
+) -> None:
+    """Fill ``new`` from ``old``, both (parameters, cache, cache …), by a rule of :data:`RULES`.
 
-    .. math:: m' = d m + (1 - d) g^2, \qquad p' = p - \eta\, g / \sqrt{m' + 10^{-6}}
-
-    with :math:`g` the gradient clipped elementwise to ±``clip``. Arrays are flat.
+    Parameters
+    ----------
+    name: the rule; :mod:`rngru.optim` has its equations.
+    gradients: flat arrays like the parameters; used up.
+    rate: the learning rate.
+    number: 1 for the first update, for Adam's correction.
+    scale, clip: multiply the gradient, then clip it elementwise; infinity for no clipping.
+    decay, momentum, beta2: the hyperparameters of those names.
+    shrinks: weight decay of each parameter (adamw).
+    count: how many threads.
     """
+    rule = RULES[name]
+    keep = decay if rule == RMSPROP else momentum
+    numbers = (
+        scale, clip, rate, keep, beta2, 1 / (1 - momentum**number), 1 / (1 - beta2**number),
+    )  # fmt: skip
     blocks = _blocks(gradients)
 
     def share(first: int, last: int) -> None:
         for i in range(first, last):
             which, start, stop = blocks[i]
-            g = gradients[which]
-            kind = g.dtype.type
-            _rmsprop(
-                g, kind(clip), old[0][which], new[0][which],
-                old[1][which], new[1][which], kind(rate), kind(decay), start, stop,
-            )  # fmt: skip
+            kind = gradients[which].dtype.type
+            arrays = [(side[min(c, len(side) - 1)][which]) for side in (old, new) for c in range(3)]
+            constants = [kind(each) for each in (*numbers, shrinks[which])]
+            _apply(rule, gradients[which], *constants, *arrays, start, stop)
 
     threads.run(share, len(blocks), count)

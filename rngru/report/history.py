@@ -75,6 +75,7 @@ class Table:
 REASONS: Final = {
     "done": "all done",
     "time": "stopped because the time was up",
+    "patience": "stopped because the validation loss no longer falls",
     "interrupted": "interrupted; trainmodel() goes on from here",
 }
 """Why training stops, as the events and a history say it, and in words."""
@@ -92,7 +93,7 @@ class History(Sequence[Round]):
         For each batch of the run, its training loss (nats per character) and how many characters
         of training text had been consumed after it.
     reason
-        Why the run stopped: ``'done'``, ``'time'`` or ``'interrupted'``.
+        Why the run stopped: ``'done'``, ``'time'``, ``'patience'`` or ``'interrupted'``.
 
     Attributes
     ----------

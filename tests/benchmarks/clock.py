@@ -116,7 +116,8 @@ def child(code: str, *arguments: object, **environment: str) -> tuple[float, str
 @dataclass(slots=True)
 class Disturbance:
     """Per cent of the machine's processor time that went elsewhere: to other processes, and to
-    other machines of the same host."""
+    other machines of the same host.
+    """
 
     others: float = 0.0
     stolen: float = 0.0

@@ -49,7 +49,7 @@ def figures(options: Options) -> Iterator[Figure]:
         return generate
 
     counts = sorted({1, options.threads})
-    sides = {str(count): torch_on(count) for count in counts}
+    sides: dict[str, Callable[[], object]] = {str(count): torch_on(count) for count in counts}
     sides |= {
         "rngru": lambda: ours.generate(CHARACTERS),
         "sum": repeated(lambda: _total(buffer), CHARACTERS),

@@ -1,0 +1,485 @@
+"""The kernels against NumPy: functions over all of float32, products, and four cells there and back."""
+
+import threading
+
+import numba
+import numpy as np
+import pytest
+
+from rngru.kernels import layers, output, threads, tiles
+from rngru.kernels.elementwise import VECTOR, exp, gate, gate_slope, tanh
+from rngru.kernels.layer import Layer
+from tests import reference
+from tests.reference import CELLS, GATES, Array, close, gradients
+
+FLOATS = [np.float32, np.float64]
+
+
+# ------------------------------------------------------------------------------- elementwise
+
+
+@numba.njit(**VECTOR)
+def _tanh(x, result):
+    for j in range(x.size):
+        result[j] = tanh(x[j])
+
+
+@numba.njit(**VECTOR)
+def _exp(x, result):
+    for j in range(x.size):
+        result[j] = exp(x[j])
+
+
+@numba.njit(**VECTOR)
+def _gate(x, result, slope, hard):
+    for j in range(x.size):
+        result[j] = gate(x[j], hard)
+        slope[j] = gate_slope(result[j], hard)
+
+
+@pytest.fixture(scope="module")
+def everywhere():
+    """Finite float32 numbers of every exponent, denormals too, and closely where functions bend."""
+    bits = np.arange(0, 2**32, 4099, dtype=np.uint64).astype(np.uint32).view(np.float32)
+    bends = np.linspace(-100, 100, 400_001).astype(np.float32)
+    edges = np.array([0.0, -0.0, 1e-45, -1e-45, 3.4e38, -3.4e38, 88, -87, 2.5, -2.5], np.float32)
+    return np.concatenate([bits[np.isfinite(bits)], bends, edges])
+
+
+def test_tanh_everywhere(everywhere):
+    """A coefficient mistyped, or a bound that lets the rational function turn back, shows here.
+
+    A value beyond one would turn the sign of 1 - tanh², and with it the gradient's.
+    """
+    result = np.empty_like(everywhere)
+    _tanh(everywhere, result)
+    expected = np.tanh(everywhere.astype(np.float64))
+    assert np.abs(result - expected).max() < 4e-7
+    assert np.abs(result).max() <= 1
+    small = (np.abs(everywhere) < 1) & (np.abs(everywhere) > 1e-30)
+    assert np.abs(result / expected - 1)[small].max() < 4e-7
+
+
+def test_exp_everywhere(everywhere):
+    """A wrong bit in the power of two is a factor of two, somewhere."""
+    result = np.empty_like(everywhere)
+    _exp(everywhere, result)
+    inside = (everywhere >= -87) & (everywhere <= 88)
+    expected = np.exp(everywhere[inside].astype(np.float64))
+    assert np.abs(result[inside] / expected - 1).max() < 1e-7
+    assert not result[everywhere < -87].any()
+    assert np.isposinf(result[everywhere > 88]).all()
+
+
+@pytest.mark.parametrize("hard", [False, True])
+def test_gate_and_its_slope_everywhere(everywhere, hard):
+    """The slope is made from the gate's value: where the hard gate is flat it has to be zero."""
+    result, slope = np.empty_like(everywhere), np.empty_like(everywhere)
+    _gate(everywhere, result, slope, hard)
+    x = Array(everywhere.astype(np.float64))
+    with np.errstate(over="ignore"):
+        y = (reference.hard_sigmoid if hard else reference.sigmoid)(x)
+    assert np.abs(result - y.value).max() < 3e-7
+    assert result.min() >= 0 and result.max() <= 1
+    # In float32 the hard gate reaches its ends a rounding before 2.5.
+    away = np.abs(np.abs(everywhere) - 2.5) > 1e-6
+    (expected,) = gradients(y.sum(), [x])
+    assert np.abs(slope - expected)[away].max() < 3e-7
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_nan_stays_nan_and_infinity_has_its_limit(dtype):
+    """Clamping with min and max turns NaN into a number: a broken run would look healthy."""
+    x = np.array([np.nan, np.inf, -np.inf], dtype)
+    results = {}
+    for name, function in (("tanh", _tanh), ("exp", _exp)):
+        results[name] = np.empty_like(x)
+        function(x, results[name])
+    slopes = {hard: np.empty_like(x) for hard in (False, True)}
+    for hard, slope in slopes.items():
+        results[f"gate {hard}"] = np.empty_like(x)
+        _gate(x, results[f"gate {hard}"], slope, hard)
+    limits = {"tanh": (1, -1), "exp": (np.inf, 0), "gate False": (1, 0), "gate True": (1, 0)}
+    for name, result in results.items():
+        assert np.isnan(result[0]), name
+        np.testing.assert_allclose(result[1:], limits[name], atol=4e-7, err_msg=name)
+    assert all(np.isnan(slope[0]) for slope in slopes.values())
+    assert all(abs(slope[1:]).max() < 4e-7 for slope in slopes.values())
+
+
+def test_float64_is_as_good_as_the_c_library(everywhere):
+    """The gradient checks in float64 prove nothing if they run on seven digits."""
+    x = everywhere.astype(np.float64)
+    result, slope = np.empty_like(x), np.empty_like(x)
+    _tanh(x, result)
+    np.testing.assert_allclose(result, np.tanh(x), rtol=1e-14)
+    _gate(x, result, slope, False)
+    np.testing.assert_allclose(result, (1 + np.tanh(x / 2)) / 2, rtol=0, atol=1e-15)
+    x = x[np.abs(x) < 600]
+    result = np.empty_like(x)
+    _exp(x, result)
+    np.testing.assert_allclose(result, np.exp(x), rtol=1e-14)
+
+
+# ---------------------------------------------------------------------------------- products
+
+
+@numba.njit
+def _multiply(a, a_at, a_row, a_col, rows, inner, panels, first, count, c, c_at, c_row):
+    tiles.multiply(a, a_at, a_row, a_col, rows, inner, panels, first, count, c, c_at, c_row)
+
+
+def whole(rng, shape, dtype):
+    """Small whole numbers: their products and sums are exact, so any order of addition agrees."""
+    return rng.integers(-9, 10, shape).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("transpose", [False, True])
+@pytest.mark.parametrize("columns", [1, 31, 32, 33, 70])
+def test_packing_keeps_every_number_and_pads_with_zeros(columns, transpose, dtype):
+    """What stands in the padding is multiplied too: rubbish there spoils the next row."""
+    matrix = np.random.default_rng(1).normal(size=(5, columns)).astype(dtype)
+    source = np.ascontiguousarray(matrix.T) if transpose else matrix
+    for count in (1, 3):
+        panels = layers.packed(source, count, transpose=transpose)
+        panels = panels.reshape(-1, 5, tiles.PANEL).transpose(1, 0, 2).reshape(5, -1)
+        assert panels.shape[1] == tiles.padded(columns)
+        assert np.array_equal(panels[:, :columns], matrix) and not panels[:, columns:].any()
+
+
+def test_packing_some_columns_takes_those():
+    """The candidate's weights are the last columns of a matrix that holds three gates."""
+    matrix = np.random.default_rng(2).normal(size=(4, 96)).astype(np.float32)
+    part = layers.packed(matrix, 1, left=32, right=64).reshape(4, 32)
+    assert np.array_equal(part, matrix[:, 32:64])
+    turned = layers.packed(matrix, 1, left=64, right=70, transpose=True).reshape(6, 32)
+    assert np.array_equal(turned[:, :4], matrix[:, 64:70].T) and not turned[:, 4:].any()
+
+
+@pytest.mark.parametrize("size", [1, 32, 33])
+def test_narrowed_undoes_widened(size):
+    """Gates lie side by side, each padded on its own: padding the row as a whole mixes them."""
+    array = np.random.default_rng(3).normal(size=(2, 5, 3 * size)).astype(np.float32)
+    wide = layers.widened(array, 3)
+    parts = wide.reshape(2, 5, 3, -1)
+    assert parts.shape[-1] == tiles.padded(size) and not parts[..., size:].any()
+    assert np.array_equal(parts[..., 1, :size], array[..., size : 2 * size])
+    assert np.array_equal(layers.narrowed(wide, 3, size), array)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize(
+    ("rows", "inner", "columns"),
+    [*((rows, 5, 32) for rows in range(1, 18)), (25, 33, 70), (1, 1, 1), (64, 300, 96), (3, 0, 32)],
+)
+def test_product_agrees_with_numpy(rows, inner, columns, dtype):
+    """Every height of a tile, with rows and columns left over, A in both orders, added to C."""
+    tiles.provide(dtype)
+    rng = np.random.default_rng(rows)
+    a, b = whole(rng, (rows, inner), dtype), whole(rng, (inner, columns), dtype)
+    panels, wide = layers.packed(b, 1), tiles.padded(columns)
+    before = whole(rng, (rows, wide), dtype)
+    padding = np.zeros((inner, wide - columns), dtype)
+    expected = before + a @ np.hstack([b, padding])
+    for flat, row, column in ((a, inner, 1), (np.ascontiguousarray(a.T), 1, rows)):
+        c = before.copy()
+        args = (0, row, column, rows, inner, panels, 0, wide // tiles.PANEL, c.reshape(-1), 0, wide)
+        _multiply(flat.reshape(-1), *args)
+        assert np.array_equal(c, expected)
+
+
+def test_product_writes_nothing_outside_its_block():
+    """An offset counted in the wrong unit tramples on a neighbour, who may be of another thread."""
+    tiles.provide(np.float32)
+    rng = np.random.default_rng(4)
+    a, b = whole(rng, (6, 9), np.float32), whole(rng, (7, 96), np.float32)
+    c = np.full((6, 128), 5, np.float32)
+    args = (2 * 9 + 1, 9, 1, 3, 7, layers.packed(b, 1), 1, 2, c.reshape(-1), 128 + 32, 128)
+    _multiply(a.reshape(-1), *args)
+    expected = np.full((6, 128), 5, np.float32)
+    expected[1:4, 32:96] += a[2:5, 1:8] @ b[:, 32:96]
+    assert np.array_equal(c, expected)
+
+
+def test_a_row_of_a_product_has_the_same_bits_in_any_company():
+    """Lanes are cut over threads: were a short tile summed in another order, threads would show."""
+    tiles.provide(np.float32)
+    rng = np.random.default_rng(5)
+    a, b = rng.normal(size=(23, 77)).astype("f"), rng.normal(size=(77, 64)).astype("f")
+    panels = layers.packed(b, 1)
+
+    def product(some):
+        c = np.zeros((len(some), 64), np.float32)
+        _multiply(some.reshape(-1), 0, 77, 1, len(some), 77, panels, 0, 2, c.reshape(-1), 0, 64)
+        return c
+
+    together = product(a)
+    for height in range(1, 12):
+        parts = [product(a[top : top + height].copy()) for top in range(0, 23, height)]
+        assert np.array_equal(np.concatenate(parts), together)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("inner", [0, 1, 37, tiles.BLOCK, 2 * tiles.BLOCK + 3])
+def test_transposed_product_agrees_with_numpy(inner, dtype):
+    """The weight gradient sums over steps and lanes in blocks: the last, short one counts too."""
+    tiles.provide(dtype)
+    rng = np.random.default_rng(inner)
+    a, b = whole(rng, (inner, 13), dtype), whole(rng, (inner, 160), dtype)
+    c = whole(rng, (13, 96), dtype)
+    expected = c.copy()
+    expected[:10, 32:96] += a[:, :10].T @ b[:, 64:128]
+    ribbon = np.empty(tiles.BLOCK * tiles.PANEL, dtype)
+    tiles.multiply_transposed(
+        a.reshape(-1), 13, 10, inner, b.reshape(-1), 32, 160, 1, 3, c.reshape(-1), 96, ribbon
+    )
+    assert np.array_equal(c, expected)
+
+
+# --------------------------------------------------------------------------- affine and loss
+
+SIZES = [(1, 1, 1), (5, 7, 3), (70, 33, 65), (65, 32, 32)]
+"""Rows, inputs and outputs: more rows than are scored at once, widths around that of a panel."""
+
+
+def limit(dtype):
+    return 1e-12 if dtype == np.float64 else 3e-6
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize(("rows", "size", "columns"), SIZES)
+def test_affine_and_its_gradient_agree_with_numpy(rows, size, columns, dtype):
+    """Also for a gradient that comes padded, as the loss gives it."""
+    rng = np.random.default_rng(6)
+    shapes = ((rows, size), (size, columns), (columns,), (rows, columns))
+    x, w, b, g = (rng.normal(size=shape).astype(dtype) for shape in shapes)
+    wide = np.zeros((rows, tiles.padded(columns)), dtype)
+    wide[:, :columns] = g
+    expected = {"rows": g @ w.T, "weights": x.T @ g, "bias": g.sum(0)}
+    for count in (1, 2):
+        close(output.affine(x, w, b, count=count), x @ w + b, limit(dtype), "affine")
+        for given in (g, wide):
+            found = output.affine_back(x, w, given, count=count)
+            for (name, right), gradient in zip(expected.items(), found, strict=True):
+                close(gradient, right, 5 * limit(dtype), name)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize(("rows", "size", "symbols"), SIZES)
+def test_loss_and_its_gradient_agree_with_numpy(rows, size, symbols, dtype):
+    """Symbols that exist only as padding must get no probability, and no row may be left out."""
+    rng = np.random.default_rng(7)
+    shapes = ((rows, size), (size, symbols), (symbols,))
+    s, w, b = (rng.normal(size=shape).astype(dtype) for shape in shapes)
+    targets = rng.integers(0, symbols, rows).astype(np.int32)
+    given = [Array(each.astype(np.float64)) for each in (s, w, b)]
+    logp = reference.log_softmax(given[0] @ given[1] + given[2])
+    total = -logp[np.arange(rows), targets].sum() * 0.25
+    expected = gradients(total, given)
+    for count in (1, 2):
+        losses, deltas = output.score(s, w, b, targets, count=count)
+        close(losses, -logp.value[np.arange(rows), targets], limit(dtype), "losses")
+        found = output.score_back(s, w, deltas, 0.25, count=count)
+        for name, right, gradient in zip(("states", "weights", "bias"), expected, found):  # noqa: B905
+            close(gradient, right, 5 * limit(dtype), name)
+
+
+def test_loss_of_very_large_logits_is_finite():
+    """exp(300) is infinite in float32; the largest logit has to be taken off first."""
+    states, weights = np.ones((2, 1), np.float32), np.array([[300, -300, 0]], np.float32)
+    targets = np.array([0, 1], np.int32)
+    losses, _ = output.score(states, weights, np.zeros(3, np.float32), targets, count=1)
+    assert np.array_equal(losses, [0, 600])
+
+
+def test_loss_of_nan_and_infinite_logits_is_nan():
+    """A row that is not a number says so, and only that row."""
+    states = np.array([[np.nan], [1], [np.inf]], np.float32)
+    weights, bias = np.ones((1, 3), np.float32), np.zeros(3, np.float32)
+    losses, deltas = output.score(states, weights, bias, np.zeros(3, np.int32), count=1)
+    assert np.array_equal(np.isnan(losses), [True, False, True])
+    assert np.array_equal(np.isnan(deltas[:, :3]).all(1), [True, False, True])
+
+
+# --------------------------------------------------------------------------------- the cells
+
+BATCHES = [(1, 1, 1), (1, 3, 5), (7, 1, 33), (5, 3, 32), (4, 9, 70)]
+"""Steps, lanes and units: one of each, odd numbers, and sizes around the width of a vector."""
+
+
+class Case:
+    """A layer with random weights, what it should give, and what its gradient should be.
+
+    ``kind`` is ``'ids'`` for characters, ``'floats'`` for the states of a layer below.
+    """
+
+    def __init__(self, layer, kind, steps, lanes, size, dtype):
+        rng = np.random.default_rng(8)
+        columns, state = GATES[layer.cell] * size, layer.state(size)
+
+        def draw(*shape, spread=0.8):
+            return rng.normal(0, spread, shape).astype(dtype)
+
+        if kind == "ids":
+            inputs, weights = (
+                rng.integers(0, 4, (steps, lanes)).astype(np.int32),
+                [draw(4, columns)],
+            )
+        else:
+            inputs, weights = draw(steps, lanes, 6), [draw(6, columns), draw(columns)]
+        start, recurrent = draw(lanes, state), draw(size, columns, spread=1 / np.sqrt(size))
+        second = draw(size) if layer.cell == "GRU_AFTER" else None
+        self.arguments = (layer, inputs, tuple(weights), start, recurrent, second)
+        self.above, self.ending = draw(steps, lanes, size), draw(lanes, state)
+
+        def node(value):
+            return value if value is None else Array(value.astype(np.float64))
+
+        W, s, d = node(recurrent), node(start), node(second)
+        given = [node(each) for each in weights]
+        if kind == "ids":
+            rows = []
+            pre = [given[0][row] for row in inputs]
+        else:
+            rows = [node(row) for row in inputs]
+            pre = [row @ given[0] + given[1] for row in rows]
+        states, last = reference.layer(layer.cell, layer.hard, pre, s, W, d, layer.truncate)
+        total = (last * self.ending).sum()
+        total += sum((state * g).sum() for state, g in zip(states, self.above, strict=True))
+        self.states, self.last = np.stack([each.value for each in states]), last.value
+        wanted = [*rows, *given, s, W] + ([] if d is None else [d])
+        found = gradients(total, wanted)
+        self.gradients = ([np.stack(found[: len(rows)])] if rows else []) + found[len(rows) :]
+
+    def forward(self, count, old=(None, None, None)):
+        return layers.forward(*self.arguments, old=old, count=count)
+
+    def backward(self, count, states, gates, side):
+        """Gradients of inputs (not characters), weights, start, recurrent, second bias if any."""
+        dinputs, dweights, *others = layers.backward(
+            *self.arguments[:5], states, gates, side, self.above, self.ending, count=count
+        )
+        return [each for each in (dinputs, *dweights, *others) if each is not None]
+
+
+def everything(case, count, old=(None, None, None)):
+    """All that a layer gives, there and back."""
+    states, ending, gates, side = case.forward(count, old)
+    results = [states.copy(), ending.copy()]
+    return results + case.backward(count, states, gates, side)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("kind", ["ids", "floats"])
+@pytest.mark.parametrize("hard", [False, True])
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_layer_and_its_gradient_agree_with_the_loop(cell, hard, kind, dtype):
+    """Forward and backpropagation through time, for each cell, from either kind of input.
+
+    A step read one too early, a gradient that forgets the last state or the first, a gate's columns
+    exchanged with another's: each is wrong in some number here.
+    """
+    for steps, lanes, size in BATCHES:
+        case = Case(Layer(cell, hard), kind, steps, lanes, size, dtype)
+        states, ending, *found = everything(case, 1)
+        what = f"{steps} steps, {lanes} lanes, {size} units"
+        close(states, case.states, limit(dtype), f"states of {what}")
+        close(ending, case.last, limit(dtype), f"ending of {what}")
+        assert len(found) == len(case.gradients)
+        for i, (gradient, expected) in enumerate(zip(found, case.gradients, strict=True)):
+            assert gradient.dtype == dtype
+            close(gradient, expected, 10 * limit(dtype), f"gradient {i} of {what}")
+
+
+@pytest.mark.parametrize("truncate", [1, 3, 7, 9])
+@pytest.mark.parametrize("cell", CELLS)
+def test_truncated_gradients_agree_with_the_loop(cell, truncate):
+    """Truncation that is off by one step, or lets the first state have a gradient."""
+    case = Case(Layer(cell, truncate=truncate), "floats", 7, 2, 5, np.float64)
+    for gradient, expected in zip(everything(case, 2)[2:], case.gradients, strict=True):
+        close(gradient, expected, 1e-11)
+
+
+@pytest.mark.parametrize("kind", ["ids", "floats"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_layer_has_the_same_bits_on_any_number_of_threads(cell, kind):
+    """Sums cut between threads depend on how many there are, and so would every run."""
+    case = Case(Layer(cell), kind, 6, 7, 45, np.float32)
+    alone = everything(case, 1)
+    for count in (2, 3, 8):
+        for one, same in zip(alone, everything(case, count), strict=True):
+            assert np.array_equal(one, same)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_arrays_given_back_for_reuse_are_only_written_to(cell):
+    """What the last batch left in them, NaN for example, must not leak into the next."""
+    case = Case(Layer(cell), "floats", 4, 3, 33, np.float32)
+    states, _, gates, side = case.forward(1)
+    expected = everything(case, 1)
+    old = tuple(np.full_like(each, np.nan) for each in (states, gates, side))
+    for one, same in zip(expected, everything(case, 1, old), strict=True):
+        assert np.array_equal(one, same)
+    again = case.forward(1, old)
+    assert np.shares_memory(again[0], old[0]) and np.shares_memory(again[2], old[1])
+    assert not np.shares_memory(again[1], old[0]), "the ending is the caller's to keep"
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_one_lane_that_is_not_a_number_leaves_the_others_alone(cell):
+    """Lanes share tiles of a product: NaN must neither spread over one nor be lost in it."""
+    clean = Case(Layer(cell), "floats", 3, 4, 5, np.float32)
+    spoiled = Case(Layer(cell), "floats", 3, 4, 5, np.float32)
+    spoiled.arguments[3][2] = np.nan
+    one, other = clean.forward(1), spoiled.forward(1)
+    rest = [0, 1, 3]
+    assert np.isnan(other[0][:, 2]).all() and np.isnan(other[1][2]).all()
+    assert np.array_equal(one[0][:, rest], other[0][:, rest])
+    back = clean.backward(1, one[0], *one[2:]), spoiled.backward(1, other[0], *other[2:])
+    assert np.isnan(back[1][0][:, 2]).all() and np.array_equal(
+        back[0][0][:, rest], back[1][0][:, rest]
+    )
+
+
+# ----------------------------------------------------------------------------------- threads
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 64])
+@pytest.mark.parametrize("wanted", [1, 2, 3, 8])
+def test_shares_cover_the_work_once(count, wanted):
+    """A share forgotten is a lane that is never computed; one done twice is a gradient doubled."""
+    done = []
+    threads.run(lambda first, last: done.extend(range(first, last)), count, wanted)
+    assert sorted(done) == list(range(count))
+
+
+def test_an_error_on_any_thread_reaches_the_caller():
+    """Otherwise a batch with half of its lanes missing would count as done."""
+    for failing in range(3):
+
+        def share(first, last, failing=failing):
+            if first <= failing < last:
+                raise ZeroDivisionError(failing)
+
+        with pytest.raises(ZeroDivisionError, match=str(failing)):
+            threads.run(share, 3, 3)
+    done = []
+    threads.run(lambda first, last: done.append(last - first), 3, 3)
+    assert done == [1, 1, 1], "the threads still work after an error"
+
+
+def test_threads_really_share_the_work():
+    """All shares on one thread would be right, and slow."""
+    meeting = threading.Barrier(3, timeout=10)
+    threads.run(lambda first, last: meeting.wait(), 3, 3)
+
+
+@pytest.mark.parametrize(("value", "expected"), [("3", 3), ("1", 1), ("0", None), ("many", None)])
+def test_the_number_of_threads_can_be_chosen(monkeypatch, value, expected):
+    """A value that makes no sense means all cores, rather than none."""
+    monkeypatch.delenv("RNGRU_THREADS", raising=False)
+    default = threads.available()
+    assert default >= 1
+    monkeypatch.setenv("RNGRU_THREADS", value)
+    assert threads.available() == (expected or default)
