@@ -9,20 +9,23 @@ text, see :mod:`rngru.dataset`) and ``history.jsonl`` (one line for each round o
 
 import json
 import math
+import os
 import platform
 import shutil
 import statistics
+import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from rngru import __version__, checkpoint
 from rngru.checkpoint import Checkpoint, Checkpoints
@@ -32,6 +35,7 @@ from rngru.errors import (
     InputError,
     NoModelError,
     RngruError,
+    WorkdirBusy,
     WorkdirError,
     choose,
 )
@@ -45,6 +49,7 @@ from rngru.training import (
     Evaluation,
     Interrupts,
     Notice,
+    Plan,
     Progress,
     Round,
     Run,
@@ -157,6 +162,7 @@ class ModelState:
         self._progress = progress
         self._about = dict(about or {})
         self._computes: Backend | None = None
+        self._timed: int | None = None  # the step of a checkpoint that the next one replaces
         self._told = 0  # the line of history.jsonl that the latest round of this model is on
 
     # ------------------------------------------------------------------ making, loading, saving
@@ -244,7 +250,7 @@ class ModelState:
                 f"{workdir} holds a model already. ModelState.load({str(workdir)!r}) goes on with "
                 "it; overwrite=True throws it away; or name another directory."
             )
-        with reporter(report) as show:
+        with _locked(workdir), reporter(report) as show:
             corpus = encodecorpus(
                 srcfile,
                 workdir / "data",
@@ -336,6 +342,13 @@ class ModelState:
             ms.backend = _checkbackend(backend)
         ms._adopt(found, arrays, meta)
         ms._corpus = ms._opencorpus(meta["corpus"])
+        here = _versions()
+        if changed := [name for name, then in meta["versions"].items() if here.get(name) != then]:
+            told = ", ".join(f"{n} {meta['versions'][n]} (here {here.get(n)})" for n in changed)
+            warnings.warn(
+                f"Saved with {told}. Training goes on, but perhaps not to the same bits.",
+                stacklevel=2,
+            )
         return ms
 
     def restore(self, which: "int | str | Path | Checkpoint | None" = None) -> Self:
@@ -370,7 +383,8 @@ class ModelState:
         CheckpointError
             If the disk refuses; what was saved before is intact.
         """
-        return self._save()
+        with self._locked():
+            return self._save()
 
     def checkpoints(self) -> Checkpoints:
         """Return all checkpoints, oldest first; at the prompt, a table of them."""
@@ -391,6 +405,7 @@ class ModelState:
         learnrate: float | None = None,
         patience: int | None = None,
         keep: int | None = None,
+        save_every: float = 60.0,
         report: str | None = None,
     ) -> History:
         """Train; after each round validate and save a checkpoint.
@@ -421,6 +436,9 @@ class ModelState:
             Stop after so many rounds in a row without a lower validation loss.
         keep : int
             Keep only so many of the newest checkpoints, and the best.
+        save_every : float
+            Seconds of training after which a checkpoint is saved in the middle of a round; the next
+            one replaces it.
         report : str
             ``'rich'``, ``'plain'`` or ``'silent'``; by default what suits the screen.
 
@@ -448,51 +466,49 @@ class ModelState:
         if learnrate is not None:
             self.hyper = self.hyper.replace(learnrate=learnrate)
         data = self._text().train
-        length = length or data.batchepoch(lanes, self.seq_len)
+        plan = Plan(
+            rounds, length or data.batchepoch(lanes, self.seq_len), lanes, self.seq_len,
+            max_seconds, print_every, patience, save_every,
+        )  # fmt: skip
         run = Run(self._compute, data, self._progress, self._seed)
-        record, drawn = Recorder(), self._current
+        record = Recorder()
         curve: list[tuple[int, float]] = []
+        with self._locked(), Interrupts(terminate=True) as interrupts, reporter(report) as show:
 
-        def finish(
-            number: int,
-            loss: float,
-            norm: float,
-            rate: float,
-            characters: int,
-            seconds: float,
-            interrupted: bool,
-        ) -> Round:
-            valid = None if interrupted else self._validate(run, lanes, valid_len)
-            nats = valid.nats if valid else None
-            self._progress = run.progress
-            event = Round(
-                number, run.progress.position, run.epoch, loss, nats,
-                valid.bits if valid else None, rate, norm, characters, seconds,
-                str(self._nextstep()),
-            )  # fmt: skip
-            self._remember(event, curve)
-            curve.clear()
-            previous = self._about.get("validloss")
-            if self.hyper.schedule == "plateau" and nats and previous:
-                lower = plateau(self.hyper.learnrate, nats, previous)
-                self.hyper = self.hyper.replace(learnrate=lower)
-                run.backend = self._compute
-            self._save(trainloss=loss, validloss=nats, keep=keep)
-            return event
+            def stop() -> bool:
+                return interrupts.raised
 
-        with reporter(report) as show:
+            def follow() -> None:
+                self._progress, self.hyper = run.progress, run.backend.hyper
+
+            def save() -> None:
+                follow()
+                self._save(timed=True)
+
+            def finish(done: Round, cut: bool) -> Round:
+                follow()
+                valid = None if cut else self._validate(run, plan, valid_len, stop)
+                if valid is not None and not valid.interrupted:
+                    done = replace(done, validloss=valid.nats, bits=valid.bits)
+                done = replace(done, checkpoint=str(self._nextstep()))
+                self._remember(done, curve)
+                curve.clear()
+                before = self._about.get("validloss")
+                if self.hyper.schedule == "plateau" and before and done.validloss:
+                    rate = plateau(self.hyper.learnrate, done.validloss, before)
+                    self.hyper = run.backend.hyper = self.hyper.replace(learnrate=rate)
+                self._save(trainloss=done.trainloss, validloss=done.validloss, keep=keep)
+                return done
+
             for notice in self._notices(lanes, data, clear_state):
                 show(notice)
             if clear_state or run.lanes != lanes:
                 run.clear()
-            events = run.train(
-                rounds=rounds, batches=length, batchsize=lanes, seq_len=self.seq_len,
-                max_seconds=max_seconds, print_every=print_every, patience=patience,
-                draw=drawn, finish=finish,
-            )  # fmt: skip
             try:
-                for event in events:
-                    self._progress = run.progress
+                for event in run.train(
+                    plan, draw=self._current, save=save, finish=finish, stop=stop
+                ):
+                    follow()
                     if isinstance(event, Batch):
                         curve.append((event.position, event.loss))
                     record(event)
@@ -500,7 +516,11 @@ class ModelState:
             except KeyboardInterrupt:
                 show(Notice("Stopped at once; the model is as after the last complete batch."))
             finally:
-                self._progress = run.progress
+                follow()
+        if interrupts.terminated:
+            # What SIGTERM would have done, but for the checkpoint.
+            sys.stdout.flush()
+            os._exit(143)
         return record.history()
 
     def traintime(self, batchsize: int = 16, batches: int = 5) -> Timing:
@@ -635,15 +655,20 @@ class ModelState:
         """
         arrays, units = self._progress.arrays, self.chars.units
         if text is not None:
-            ids = self._encode(text)
-            return evaluate(self._compute, arrays, ids, 0, len(ids), units=units)
-        corpus = self._text()
-        if corpus.split == len(corpus):
-            raise InputError(
-                "All of the text is for training (trainfrac=1.0), so there is no validation text. "
-                "Give evaluate() a text."
-            )
-        return evaluate(self._compute, arrays, corpus.ids, corpus.split, len(corpus), units=units)
+            ids, start = self._encode(text), 0
+        else:
+            corpus = self._text()
+            ids, start = corpus.ids, corpus.split
+            if start == len(ids):
+                raise InputError(
+                    "All of the text is for training (trainfrac=1.0), so there is no validation "
+                    "text. Give evaluate() a text."
+                )
+        with Interrupts() as interrupts:
+            return evaluate(
+                self._compute, arrays, ids, start, len(ids),
+                units=units, interrupted=lambda: interrupts.raised,
+            )  # fmt: skip
 
     def parameters(self) -> dict[str, np.ndarray]:
         """Return a copy of every parameter by name; :mod:`rngru.models` has names and shapes."""
@@ -724,6 +749,10 @@ class ModelState:
             return float(self._about.get("epoch") or 0.0)
         return self.position / self._corpus.split
 
+    def _locked(self) -> AbstractContextManager[None]:
+        """Hold the working directory while something is written to it."""
+        return _locked(self.workdir)
+
     def _text(self) -> Corpus:
         if self._corpus is None:
             raise WorkdirError(
@@ -763,16 +792,23 @@ class ModelState:
         stop = min(start + 20_000, len(corpus))
         return evaluate(self._compute, self._progress.arrays, corpus.ids, start, stop).nats
 
-    def _validate(self, run: Run, lanes: int, valid_len: int) -> Evaluation:
+    def _validate(
+        self, run: Run, plan: Plan, valid_len: int, interrupted: Callable[[], bool]
+    ) -> Evaluation:
         """Evaluate as :meth:`trainmodel` says."""
         corpus, arrays = self._text(), run.progress.arrays
         start, stop = corpus.split, len(corpus)
         if start == stop:
-            epoch = run.data.batchepoch(lanes, self.seq_len)
-            return run.lookahead(min(valid_len or NEXT_SECTION, epoch), lanes, self.seq_len)
+            batches = min(
+                valid_len or NEXT_SECTION, run.data.batchepoch(plan.batchsize, plan.seq_len)
+            )
+            return run.lookahead(batches, plan.batchsize, plan.seq_len, interrupted)
         if valid_len:
-            stop = min(stop, start + valid_len * lanes * self.seq_len)
-        return evaluate(self._compute, arrays, corpus.ids, start, stop, units=self.chars.units)
+            stop = min(stop, start + valid_len * plan.size)
+        return evaluate(
+            self._compute, arrays, corpus.ids, start, stop,
+            units=self.chars.units, interrupted=interrupted,
+        )  # fmt: skip
 
     def _current(self) -> str:
         """A sample from the state of the first lane, as training stands."""
@@ -809,8 +845,9 @@ class ModelState:
         trainloss: float | None = None,
         validloss: float | None = None,
         keep: int | None = None,
+        timed: bool = False,
     ) -> Checkpoint:
-        """Save the model as it is now."""
+        """Save the model as it is now; a ``timed`` checkpoint lasts until the next one."""
         now, folder = self._progress, self.workdir / "checkpoints"
         step = self._nextstep()
         self._about = {
@@ -837,7 +874,11 @@ class ModelState:
             "history": self._told,
             "versions": _versions(),
         }
-        return checkpoint.save(folder, step, arrays, meta, keep=keep)
+        saved = checkpoint.save(folder, step, arrays, meta, keep=keep)
+        if self._timed is not None and self._timed != saved.step:
+            checkpoint.discard(folder, self._timed)
+        self._timed = saved.step if timed else None
+        return saved
 
     def _adopt(
         self, found: Checkpoint | Path, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]
@@ -980,6 +1021,50 @@ def _checkbackend(name: str) -> str:
     from rngru.compiled import BACKENDS
 
     return choose("backend", name, BACKENDS)
+
+
+@contextmanager
+def _locked(workdir: Path) -> Iterator[None]:
+    """Hold a working directory against other processes; a dead one's lock is nobody's.
+
+    Raises
+    ------
+    WorkdirBusy
+        At once, with the process and the host that hold it.
+    """
+    lock, holder = FileLock(workdir / "lock", is_singleton=True), workdir / "lock.json"
+    with _writable(workdir):
+        workdir.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            try:
+                who = json.loads(holder.read_text(encoding="utf-8"))
+                told = f"process {who['pid']} on {who['host']}"
+            except (OSError, ValueError, KeyError, TypeError):
+                told = "another process"
+            raise WorkdirBusy(
+                f"{workdir} is in use by {told}. Wait for it, stop it, or name another directory."
+            ) from None
+    try:
+        with _writable(workdir):
+            holder.write_text(json.dumps({"pid": os.getpid(), "host": platform.node()}))
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _writable(workdir: Path) -> Iterator[None]:
+    """Say which directory it is that cannot be written."""
+    try:
+        yield
+    except RngruError:
+        raise
+    except (OSError, ValueError) as problem:
+        raise WorkdirError(
+            f"{str(workdir)!r} cannot be used as a working directory: {problem}."
+        ) from problem
 
 
 @contextmanager

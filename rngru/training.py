@@ -123,6 +123,10 @@ class End:
 Event = Begin | Batch | Drawn | Round | Notice | End
 
 
+def _never() -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Evaluation:
     """How well a model predicts a text.
@@ -137,6 +141,8 @@ class Evaluation:
         How long that took.
     units : str
         What a symbol is: ``'characters'``, ``'words'`` or ``'bytes'``.
+    interrupted : bool
+        Whether Ctrl-C cut it short.
 
     Example
     -------
@@ -148,6 +154,7 @@ class Evaluation:
     characters: int
     seconds: float
     units: str = "characters"
+    interrupted: bool = False
 
     @property
     def bits(self) -> float:
@@ -163,6 +170,7 @@ class Evaluation:
         return (
             f"{self.nats:.4f} nats per {self.units[:-1]}, {self.bits:.3f} bits, "
             f"perplexity {self.perplexity:.2f}, over {self.characters:,} {self.units}"
+            + (" (interrupted)" if self.interrupted else "")
         )
 
 
@@ -174,9 +182,11 @@ def evaluate(
     stop: int,
     *,
     units: str = "characters",
-    lanes: int = 32,
+    interrupted: Callable[[], bool] = _never,
 ) -> Evaluation:
     """Predict each of the symbols ``ids[start:stop]`` once; see :func:`rngru.dataset.evallanes`.
+
+    ``interrupted`` is asked between chunks whether to stop early.
 
     Raises
     ------
@@ -185,17 +195,20 @@ def evaluate(
     """
     began = time.monotonic()
     total, count, state = 0.0, 0, None
-    for x, y, counted in evallanes(ids, start, stop, seq_len=200, lanes=lanes):
+    for x, y, counted in evallanes(ids, start, stop, seq_len=200):
         state = backend.freshstate(x.shape[1]) if state is None else state
         losses, state = backend.losses(arrays, x, y, state)
         total += float(losses[counted].sum(dtype=np.float64))
         count += int(counted.sum())
+        if count and interrupted():
+            break
     if not count:
         raise InputError(
             f"There is nothing to predict in {stop - start} {units}: expected 2 or more, for each "
             "is predicted from those before it."
         )
-    return Evaluation(total / count, count, time.monotonic() - began, units)
+    whole = stop - max(start, 1)
+    return Evaluation(total / count, count, time.monotonic() - began, units, count < whole)
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,31 +255,35 @@ class Interrupts:
     """Turns Ctrl-C into a flag for as long as it is entered, so that a batch is never torn.
 
     ``raised`` says whether one came. A second Ctrl-C within two seconds raises KeyboardInterrupt at
-    once. Outside the main thread, where no signal arrives, it does nothing.
+    once. With ``terminate``, SIGTERM raises the flag, too, and ``terminated`` with it. Outside the
+    main thread, where no signal arrives, nothing is installed.
 
     >>> with Interrupts() as interrupts:
     ...     interrupts.raised
     False
     """
 
-    def __init__(self) -> None:
-        self.raised = False
+    def __init__(self, *, terminate: bool = False) -> None:
+        self.raised = self.terminated = False
+        self._signals = (signal.SIGINT, signal.SIGTERM) if terminate else (signal.SIGINT,)
+        self._previous: list[Any] = []
         self._at = -math.inf
-        self._previous: Any = None
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(signal.SIGINT, self._note)
+            self._previous = [signal.signal(number, self._note) for number in self._signals]
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
-            self._previous = None
+        for number, handler in zip(self._signals, self._previous, strict=False):
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        self._previous = []
 
     def _note(self, number: int, frame: object) -> None:
         now = time.monotonic()
-        if self.raised and now - self._at < 2:
+        if number == signal.SIGTERM:
+            self.terminated = True
+        elif self.raised and now - self._at < 2:
             raise KeyboardInterrupt
         self.raised, self._at = True, now
 
@@ -318,12 +335,42 @@ def plateau(rate: float, loss: float, previous: float) -> float:
     return rate * 0.8 if ratio > 0.98 else rate
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How to train, for one call.
+
+    Parameters
+    ----------
+    rounds, batches: how many rounds of how many batches.
+    batchsize, seq_len: B lanes, T characters each per batch.
+    max_seconds: stop when this much wall time has passed, however many rounds that takes.
+    print_every: draw a sample after so many batches of a round; 0: never.
+    patience: stop after so many rounds in a row without a lower validation loss.
+    save_every: save after so many seconds without it.
+    """
+
+    rounds: int
+    batches: int
+    batchsize: int
+    seq_len: int
+    max_seconds: float | None = None
+    print_every: int = 0
+    patience: int | None = None
+    save_every: float = math.inf
+
+    @property
+    def size(self) -> int:
+        """Characters in a batch."""
+        return self.batchsize * self.seq_len
+
+
 class Run:
     """A model being trained: a backend, a text and the progress made.
 
     Parameters
     ----------
-    backend: computes the steps.
+    backend: computes the steps. Its ``hyper`` has the learning rate, and gets a lower one if the
+        numbers go wrong.
     data: the training text.
     progress: where to go on from; the attribute of this name moves on with each batch.
     seed: what dropout masks are drawn from, with the number of the batch: the same batch has the
@@ -336,6 +383,11 @@ class Run:
         self.backend, self.data, self.progress, self.seed = backend, data, progress, seed
 
     @property
+    def epoch(self) -> float:
+        """Passes over the training text so far."""
+        return self.progress.position / len(self.data)
+
+    @property
     def lanes(self) -> int:
         """Lanes that the carried state is of; 0 if there is none."""
         return 0 if self.progress.state is None else self.progress.state.shape[1]
@@ -343,6 +395,158 @@ class Run:
     def clear(self) -> None:
         """Forget the hidden state."""
         self.progress = replace(self.progress, state=None)
+
+    def step(self, batchsize: int, seq_len: int, rate: float) -> "Step":
+        """Compute one training step from here, without taking it."""
+        now, (x, y, state) = self.progress, self._next(batchsize, seq_len)
+        return self.backend.step(
+            now.arrays,
+            now.caches,
+            x,
+            y,
+            state,
+            rate,
+            number=now.batches + 1,
+            masks=self._masks(seq_len, batchsize),
+        )
+
+    def lookahead(
+        self, batches: int, batchsize: int, seq_len: int, stop: Callable[[], bool] = _never
+    ) -> Evaluation:
+        """Evaluate on the batches that come next, without training on them."""
+        began, (_, _, state) = time.monotonic(), self._next(batchsize, seq_len)
+        total, count, size = 0.0, 0, batchsize * seq_len
+        while count < batches * size and not (count and stop()):
+            x, y = self.data.batch(self.progress.position + count, batchsize, seq_len)
+            losses, state = self.backend.losses(self.progress.arrays, x, y, state)
+            total += float(losses.sum(dtype=np.float64))
+            count += size
+        seconds, units = time.monotonic() - began, self.data.vocab.units
+        return Evaluation(total / count, count, seconds, units, count < batches * size)
+
+    def train(
+        self,
+        plan: Plan,
+        *,
+        draw: Callable[[], str],
+        save: Callable[[], object],
+        finish: Callable[[Round, bool], Round],
+        stop: Callable[[], bool] = _never,
+    ) -> Iterator[Event]:
+        """Train, and say what happens as it happens.
+
+        When a loss or gradient is not finite, or the loss climbs to three times that of blind
+        guessing, the run goes back to where it was last saved and halves the learning rate; the
+        fourth time it gives up.
+
+        Parameters
+        ----------
+        plan: what to do.
+        draw: gives a sample.
+        save: keeps the progress as it is.
+        finish: called at the end of each round with what is known of it, and whether it was cut
+            short by ``stop``; validates, saves, and gives the whole ``Round``.
+        stop: whether to stop before the next batch.
+
+        Raises
+        ------
+        NumericsError
+            When it gives up. The progress is that of the last save.
+        """
+        began = saved = time.monotonic()
+        good, tamed, first, smooth = self.progress, 0, None, None
+        best, worse, reason, characters = math.inf, 0, "done", 0
+        yield Begin(
+            plan.rounds,
+            plan.batches,
+            plan.batchsize,
+            plan.seq_len,
+            len(self.data),
+            plan.max_seconds,
+        )
+        for number in itertools.count(1):
+            start = self.progress.batches
+            losses: list[float] = []
+            norms: list[float] = []
+            rate = self.backend.hyper.learnrate
+            while len(losses) < plan.batches:
+                seconds = time.monotonic() - began
+                if stop():
+                    reason = "interrupted"
+                elif plan.max_seconds is not None and seconds >= plan.max_seconds and characters:
+                    reason = "time"
+                if reason != "done":
+                    break
+                if plan.max_seconds is None:
+                    share = (number - 1 + len(losses) / plan.batches) / plan.rounds
+                else:
+                    share = seconds / plan.max_seconds
+                rate = scheduled(self.backend.hyper, epoch=self.epoch, share=share)
+                step = self.step(plan.batchsize, plan.seq_len, rate)
+                loss = step.loss / plan.size
+                first = loss if first is None else first
+                smooth = loss if smooth is None else 0.9 * smooth + 0.1 * loss
+                # Not "smooth > limit": that is false for NaN.
+                sane = smooth <= 3 * max(first, math.log(self.backend.hyper.vocab_size))
+                if not (step.finite and sane):
+                    tamed += 1
+                    self._tame(step, loss, good, tamed)
+                    yield Notice(self._told(step, loss, good))
+                    smooth = None
+                    kept = max(good.batches - start, 0)
+                    del losses[kept:], norms[kept:]
+                    continue
+                self.progress = Progress(
+                    step.arrays,
+                    step.caches,
+                    step.state,
+                    self.progress.position + plan.size,
+                    self.progress.batches + 1,
+                )
+                characters += plan.size
+                losses.append(loss)
+                norms.append(step.gradnorm)
+                now, seconds = self.progress, time.monotonic() - began
+                yield Batch(
+                    number, len(losses), plan.batches, now.position, self.epoch, loss,
+                    step.gradnorm, characters, seconds,
+                )  # fmt: skip
+                if plan.print_every and len(losses) % plan.print_every == 0:
+                    yield Drawn(now.position, self.epoch, draw())
+                if time.monotonic() - saved >= plan.save_every:
+                    save()
+                    good, saved = self.progress, time.monotonic()
+            if losses:
+                mean, norm = math.fsum(losses) / len(losses), math.fsum(norms) / len(norms)
+                seconds, position = time.monotonic() - began, self.progress.position
+                done = finish(
+                    Round(
+                        number,
+                        position,
+                        self.epoch,
+                        mean,
+                        None,
+                        None,
+                        rate,
+                        norm,
+                        characters,
+                        seconds,
+                        None,
+                    ),  # fmt: skip
+                    reason == "interrupted",
+                )
+                good, saved = self.progress, time.monotonic()
+                yield done
+                if done.validloss is not None:
+                    worse = 0 if done.validloss < best else worse + 1
+                    best = min(best, done.validloss)
+            if reason == "done" and stop():
+                reason = "interrupted"
+            elif reason == "done" and plan.patience is not None and worse >= plan.patience:
+                reason = "patience"
+            if reason != "done" or (plan.max_seconds is None and number == plan.rounds):
+                break
+        yield End(reason)
 
     def _next(self, batchsize: int, seq_len: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the next batch and the state to begin it with."""
@@ -352,125 +556,37 @@ class Run:
         x, y = self.data.batch(self.progress.position, batchsize, seq_len)
         return x, y, state
 
-    def lookahead(self, batches: int, batchsize: int, seq_len: int) -> Evaluation:
-        """Evaluate on the batches that come next, without training on them."""
-        began, (_, _, state) = time.monotonic(), self._next(batchsize, seq_len)
-        total, size = 0.0, batchsize * seq_len
-        for i in range(batches):
-            x, y = self.data.batch(self.progress.position + i * size, batchsize, seq_len)
-            losses, state = self.backend.losses(self.progress.arrays, x, y, state)
-            total += float(losses.sum(dtype=np.float64))
-        seconds, count = time.monotonic() - began, batches * size
-        return Evaluation(total / count, count, seconds, self.data.vocab.units)
-
-    def step(self, batchsize: int, seq_len: int, rate: float) -> "Step":
-        """Compute one training step from here, without taking it."""
-        x, y, state = self._next(batchsize, seq_len)
-        now = self.progress
-        masks = self._masks(seq_len, state)
-        return self.backend.step(
-            now.arrays, now.caches, x, y, state, rate, number=now.batches + 1, masks=masks
-        )
-
-    def _masks(self, seq_len: int, state: np.ndarray) -> np.ndarray | None:
+    def _masks(self, seq_len: int, lanes: int) -> np.ndarray | None:
         """Draw what dropout multiplies the next batch by, (L, T or 1, B, S): 0, or 1 / (1 - p)."""
         hyper = self.backend.hyper
         if not hyper.dropout:
             return None
         rng = np.random.default_rng((self.seed, self.progress.batches))
-        shape = (hyper.layers, 1 if hyper.locked else seq_len, state.shape[1], hyper.state_size)
+        shape = (hyper.layers, 1 if hyper.locked else seq_len, lanes, hyper.state_size)
         kept = rng.integers(0, 1 << 16, shape, np.uint16) >= round(hyper.dropout * (1 << 16))
         return kept.astype(np.float32) / np.float32(1 - hyper.dropout)
 
-    def train(
-        self,
-        *,
-        rounds: int,
-        batches: int,
-        batchsize: int,
-        seq_len: int,
-        max_seconds: float | None,
-        print_every: int,
-        draw: Callable[[], str],
-        patience: int | None,
-        finish: Callable[[int, float, float, float, int, float, bool], Round],
-    ) -> Iterator[Event]:
-        """Train, and say what happens as it happens.
+    def _tame(self, step: "Step", loss: float, good: Progress, times: int) -> None:
+        """Go back to ``good`` with half the learning rate, or give up."""
+        wrong, hyper = self._wrong(step, loss), self.backend.hyper
+        self.progress = good
+        if times > 3:
+            raise NumericsError(
+                f"{wrong}, after the learning rate was halved three times. The model is as it was "
+                f"saved at batch {good.batches}. Try learnrate below {hyper.learnrate:g}, a smaller "
+                "clip, or clipnorm=1."
+            )
+        self.backend.hyper = hyper.replace(learnrate=hyper.learnrate / 2)
 
-        Parameters
-        ----------
-        rounds, batches: how many rounds of how many batches.
-        batchsize, seq_len: B lanes, T characters each per batch.
-        max_seconds: stop when this much wall time has passed, however many rounds that takes.
-        print_every: draw a sample after so many batches of a round; 0: never.
-        draw: gives the sample.
-        patience: stop after so many rounds in a row without a lower validation loss.
-        finish: called at the end of each round with its number, mean loss, mean gradient norm, last
-            learning rate, characters and seconds since the beginning, and whether Ctrl-C ended it;
-            validates, saves, and gives the ``Round``.
+    def _told(self, step: "Step", loss: float, good: Progress) -> str:
+        rate = self.backend.hyper.learnrate
+        return (
+            f"{self._wrong(step, loss)}. Back to batch {good.batches}, with learnrate {rate:g} "
+            f"instead of {2 * rate:g}."
+        )
 
-        Raises
-        ------
-        NumericsError
-            If the loss or the gradient is no longer finite. The step is not taken.
-        """
-        began = time.monotonic()
-        yield Begin(rounds, batches, batchsize, seq_len, len(self.data), max_seconds)
-        reason, characters, best, worse = "done", 0, math.inf, 0
-        with Interrupts() as interrupts:
-            for number in itertools.count(1):
-                losses, norms = [], []
-                for batch in range(1, batches + 1):
-                    seconds = time.monotonic() - began
-                    if interrupts.raised:
-                        reason = "interrupted"
-                    elif max_seconds is not None and seconds >= max_seconds and batch + number > 2:
-                        reason = "time"
-                    if reason != "done":
-                        break
-                    if max_seconds is None:
-                        share = ((number - 1) * batches + batch - 1) / (rounds * batches)
-                    else:
-                        share = seconds / max_seconds
-                    rate = scheduled(self.backend.hyper, epoch=self.epoch, share=share)
-                    step = self.step(batchsize, seq_len, rate)
-                    if not step.finite:
-                        raise NumericsError(
-                            f"Batch {self.progress.batches + 1}: the loss is {step.loss:g} and the "
-                            f"length of the gradient {step.gradnorm:g}. The parameters are those "
-                            "before this batch. Try a smaller learnrate, or clip."
-                        )
-                    now = self.progress
-                    self.progress = Progress(
-                        step.arrays, step.caches, step.state,
-                        now.position + batchsize * seq_len, now.batches + 1,
-                    )  # fmt: skip
-                    characters += batchsize * seq_len
-                    losses.append(step.loss / (batchsize * seq_len))
-                    norms.append(step.gradnorm)
-                    position, epoch = self.progress.position, self.epoch
-                    yield Batch(
-                        number, batch, batches, position, epoch, losses[-1], norms[-1],
-                        characters, time.monotonic() - began,
-                    )  # fmt: skip
-                    if print_every and batch % print_every == 0:
-                        yield Drawn(position, epoch, draw())
-                if losses:
-                    mean, norm = math.fsum(losses) / len(losses), math.fsum(norms) / len(norms)
-                    seconds = time.monotonic() - began
-                    interrupted = reason == "interrupted"
-                    done = finish(number, mean, norm, rate, characters, seconds, interrupted)
-                    yield done
-                    if done.validloss is not None:
-                        worse = 0 if done.validloss < best else worse + 1
-                        best = min(best, done.validloss)
-                    if reason == "done" and worse == patience:
-                        reason = "patience"
-                if reason != "done" or (max_seconds is None and number == rounds):
-                    break
-        yield End(reason)
-
-    @property
-    def epoch(self) -> float:
-        """Passes over the training text so far."""
-        return self.progress.position / len(self.data)
+    @staticmethod
+    def _wrong(step: "Step", loss: float) -> str:
+        if step.finite:
+            return f"The loss climbs far above its start, to {loss:.3g} nats per character"
+        return f"The loss is {loss:.3g} and the length of the gradient {step.gradnorm:.3g}"

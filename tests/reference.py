@@ -199,8 +199,11 @@ def model(modeltype, hyper, p, ids, start):
 
 
 class Result:
-    """One batch: ``logits`` (T, B, V), ``losses`` (T, B), ``loss`` in nats, ``states`` (L, T, B, S),
-    ``endings`` (L, B, H), and the cost that is minimised with its ``gradients`` by name."""
+    """What a model makes of one batch, and how its cost changes with each parameter.
+
+    ``logits`` (T, B, V), ``losses`` (T, B) and their sum ``loss`` in nats, ``states`` (L, T, B, S),
+    ``endings`` (L, B, H), ``cost``, ``gradients`` of the cost by name, and ``gradnorm``.
+    """
 
     def __init__(self, modeltype, hyper, parameters, x, y, start):
         p = {name: Array(np.asarray(value, np.float64)) for name, value in parameters.items()}

@@ -73,7 +73,6 @@ def test_the_state_is_carried_while_the_model_learns(newmodel, verse):
 
 
 @pytest.mark.parametrize("backend", ["cpu", "scan"])
-@pytest.mark.filterwarnings("ignore:PyTensor could not link to a BLAS:UserWarning")
 def test_parts_of_an_epoch_add_up_to_the_bit(newmodel, verse, backend):
     """Twice three batches are six batches; so are five, a new object from the disk, and one."""
     whole, halves, reloaded = (newmodel(verse, backend=backend) for _ in range(3))

@@ -250,13 +250,31 @@ def prune(folder: str | os.PathLike[str], keep: int, protect: Collection[int] = 
     _checkkeep(keep)
     known = listing(folder)
     kept = {one.step for one in (*known.intact[-keep:], known.best) if one} | set(protect)
-    doomed = [one for one in known.intact if one.step not in kept]
+    doomed = [one.step for one in known.intact if one.step not in kept]
+    discard(folder, *doomed)
+    return doomed
+
+
+def discard(folder: str | os.PathLike[str], *steps: int) -> None:
+    """Remove the checkpoints of these steps, where there are any.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> saved = save(folder, 5, {}, {})
+    >>> discard(folder, 5, 6)
+    >>> listing(folder)
+    no checkpoints
+    """
+    folder = topath(folder)
+    known = _steps(folder)
+    doomed = [known[step] for step in steps if step in known]
     with refusals("Old checkpoints could not be removed", folder):
-        for one in doomed:  # a directory must not look like a checkpoint while its files go
-            os.rename(one.path, folder / f".tmp-{one.step}")
+        for path in doomed:  # a directory must not look like a checkpoint while its files go
+            os.rename(path, folder / f".tmp-{path.name}")
         if doomed:
             _tidy(folder)
-    return [one.step for one in doomed]
 
 
 # ---- The folder: what is in it, and how something new gets there ----

@@ -1,0 +1,788 @@
+"""``ModelState`` as a person meets it: names and defaults, saving, loading, generating, looking inside.
+
+And what happens when that person gets something wrong: an error that says so, and nothing is lost.
+"""
+
+import inspect
+import json
+import math
+import os
+import pydoc
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import rngru
+from rngru import HyperParams, ModelState, Texts, checkpoint, generatestring
+from rngru.errors import (
+    CheckpointDamaged,
+    InputError,
+    NoModelError,
+    RngruError,
+    TextError,
+    WorkdirError,
+)
+
+QUIET = {"print_every": 0, "report": "silent"}
+
+
+def bits(ms):
+    """The parameters, to the bit."""
+    return {name: array.tobytes() for name, array in ms.parameters().items()}
+
+
+def elsewhere(code, *arguments):
+    """Run code in a new process and return what it prints, read as JSON."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture
+def trained(newmodel, verse):
+    """A model with three checkpoints, of 0, 4 and 8 batches."""
+    ms = newmodel(verse, learnrate=0.01)
+    ms.trainmodel(2, batchsize=2, train_len=4, **QUIET)
+    return ms
+
+
+# ---- Names and defaults ----
+
+EMPTY, GIVEN = inspect.Parameter.empty, object()
+PUBLIC = {
+    "initfromsrcfile": {
+        "srcfile": EMPTY,
+        "usedir": EMPTY,
+        "modeltype": "GRUEncode",
+        "seq_len": 100,
+        "trainfrac": 0.9,
+        "init_checkpoint": True,
+        "rng": None,
+        "backend": GIVEN,
+        "overwrite": False,
+        "encoding": GIVEN,
+    },
+    "trainmodel": {
+        "num_rounds": 1,
+        "batchsize": 16,
+        "train_len": 0,
+        "valid_len": 0,
+        "print_every": 1000,
+        "clear_state": False,
+        "max_seconds": None,
+    },
+    "generatestring": {
+        "numchars": 100,
+        "temp": 0.5,
+        "seed": "\n",
+        "init_state": None,
+        "ret_state": False,
+        "rng": None,
+    },
+    "trackneurons": {"usestr": EMPTY, "temp": GIVEN, "ret_output": False, "transpose": True},
+    "evaluate": {"text": None},
+    "load": {"workdir": EMPTY},
+    "restore": {"which": None},
+    "newcheckpoint": {},
+    "checkpoints": {},
+    "traintime": {},
+    "parameters": {},
+    "plotloss": {},
+}
+BY_NAME_ONLY = {"modeltype", "trainfrac", "rng", "backend", "max_seconds"}
+
+
+@pytest.mark.parametrize("method", PUBLIC)
+def test_the_public_names_and_defaults(method):
+    """A script of 2016 calls by these names, in this order, and relies on these defaults."""
+    parameters = inspect.signature(getattr(ModelState, method)).parameters
+    found = [name for name in parameters if name != "self" and name in PUBLIC[method]]
+    assert found == list(PUBLIC[method])
+    for name, default in PUBLIC[method].items():
+        assert default is GIVEN or parameters[name].default == default, name
+        keyword = parameters[name].kind is inspect.Parameter.KEYWORD_ONLY
+        assert not (name in BY_NAME_ONLY and not keyword), name
+    positional = [p.name for p in parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    assert [name for name in positional if name in PUBLIC[method]] == positional[1:] or (
+        positional == [name for name in PUBLIC[method] if name not in BY_NAME_ONLY][:2]
+    )
+
+
+def test_hyperparameters_have_their_defaults():
+    """Those of 2016, with the two layers that its README says."""
+    hyper = HyperParams(vocab_size=66)
+    wanted = {
+        "layers": 2,
+        "state_size": 128,
+        "learnrate": 1e-3,
+        "decay": 0.95,
+        "regcost": 0.1,
+        "gate": "sigmoid",
+    }
+    assert {name: getattr(hyper, name) for name in wanted} == wanted
+
+
+@pytest.mark.parametrize(
+    "name",
+    "ModelState HyperParams CharSet DataSet Checkpoint GRUEncode GRUResize generatestring".split(),
+)
+def test_it_is_importable_and_documented(name):
+    """help() of a name that the manual mentions must not be empty."""
+    assert name in rngru.__all__
+    assert len(pydoc.getdoc(getattr(rngru, name))) > 50
+
+
+def test_the_parts_are_usable_alone():
+    """Without a ModelState around them."""
+    data = rngru.DataSet.fromtext("so it goes\n" * 9, rngru.CharSet("so it goes\n"))
+    x, y = data.batch(0, batchsize=2, seq_len=5)
+    assert x.shape == y.shape == (5, 2)
+    for model in (rngru.GRUEncode, rngru.GRUResize):
+        arrays = model.initial(HyperParams(9, layers=3, state_size=4), np.random.default_rng(1))
+        assert arrays["layers.2.W"].shape == (4, 12)
+
+
+def test_help_tells_the_workflow_in_order():
+    """help() sorts methods by name, so the story has to be in the class's own words."""
+    text = pydoc.plain(pydoc.render_doc(ModelState)).split("Methods defined here")[0]
+    steps = ["initfromsrcfile(", "trainmodel(", "generatestring(", "load(", "checkpoints("]
+    steps += ["restore(", "evaluate(", "trackneurons(", "plotloss(", "traintime("]
+    places = [text.index(f".{step}") for step in steps]
+    assert places == sorted(places)
+
+
+def test_help_on_hyperparameters_is_a_table():
+    """Name, meaning, unit and default of every one of them."""
+    lines = pydoc.plain(pydoc.render_doc(HyperParams)).splitlines()
+    heads = [line.split() for line in lines]
+    assert any("name meaning unit default".split() == head[-4:] for head in heads)
+    for name, default in HyperParams(66).to_json().items():
+        row = next(head for head in heads if name in head[:2])
+        assert name == "vocab_size" or row[-1] == repr(default), row
+
+
+# ---- A new model ----
+
+
+def test_making_a_model_reports_what_it_found(verse, tmp_path, capsys):
+    """The character set, the two sizes and a first loss close to ln V, and a first checkpoint."""
+    (tmp_path / "verse.txt").write_text(verse, encoding="utf-8")
+    ms = ModelState.initfromsrcfile(tmp_path / "verse.txt", tmp_path / "new" / "work", rng=1)
+    said = capsys.readouterr().out
+    train = math.floor(len(verse) * 0.9)
+    assert f"{ms.chars.vocab_size} ids" in said
+    assert f"{len(verse):,} characters: {train:,} for training" in said
+    assert f"{len(verse) - train:,} for validation" in said
+    untrained = float(said.split("Untrained loss ")[1].split()[0])
+    assert untrained == pytest.approx(math.log(ms.chars.vocab_size), abs=0.1)
+    assert untrained == pytest.approx(ms.evaluate().nats, abs=1e-4)
+    assert [each.step for each in ms.checkpoints()] == [0]
+    assert ms.hyper == HyperParams(ms.chars.vocab_size)
+    assert (ms.modeltype, ms.backend, ms.seq_len) == ("GRUEncode", "cpu", 100)
+
+
+def test_a_model_without_a_first_checkpoint(newmodel, verse):
+    """It lives in memory until it is saved."""
+    ms = newmodel(verse, init_checkpoint=False)
+    assert not ms.checkpoints()
+    with pytest.raises(NoModelError):
+        ModelState.load(ms.workdir)
+    ms.newcheckpoint()
+    assert bits(ModelState.load(ms.workdir)) == bits(ms)
+
+
+@pytest.mark.parametrize("modeltype", ["GRUEncode", "GRUResize"])
+@pytest.mark.parametrize("layers", [1, 3])
+def test_parameters_have_the_names_and_shapes_of_the_design(newmodel, verse, modeltype, layers):
+    """Whoever reads a checkpoint with NumPy alone relies on them."""
+    ms = newmodel(verse, modeltype=modeltype, layers=layers)
+    v, s = ms.chars.vocab_size, 8
+    shapes = {"E": (v, s), "a": (s,)} if modeltype == "GRUEncode" else {}
+    for layer in range(layers):
+        into = v if layer == 0 and modeltype == "GRUResize" else s
+        shapes |= {f"layers.{layer}.U": (into, 3 * s), f"layers.{layer}.W": (s, 3 * s)}
+        shapes |= {f"layers.{layer}.b": (3 * s,)}
+    shapes |= {"V": (s, v), "c": (v,)}
+    found = ms.parameters()
+    assert {name: array.shape for name, array in found.items()} == shapes
+    assert {array.dtype for array in found.values()} == {np.dtype("float32")}
+    before = bits(ms)
+    found["V"][:] = 0
+    assert bits(ms) == before, "what parameters() returns is a copy"
+
+
+def test_the_text_lies_encoded_in_the_working_directory(newmodel, verse):
+    """One byte per character, mapped, not copied: a text larger than memory can be trained on."""
+    ms = newmodel(verse)
+    [ids] = [path for path in (ms.workdir / "data").iterdir() if path.suffix != ".json"]
+    assert ids.stat().st_size == len(verse)
+    assert ms.chars.decode(np.fromfile(ids, np.uint8)) == verse
+
+
+def test_the_prompt_shows_one_sentence(trained):
+    """Model, size, parameters, corpus, epoch and position, last losses, backend."""
+    shown, count = repr(trained), sum(array.size for array in trained.parameters().values())
+    for part in (
+        "GRUEncode",
+        "2 layers of 8",
+        f"{count:,} parameters",
+        "1,609 characters of a text",
+        "epoch 0.22",
+        "position 320",
+        "train loss 3.",
+        "valid loss 3.",
+        "cpu",
+    ):
+        assert part in shown, part
+    assert "\n" not in shown
+    assert repr(ModelState.load(trained.workdir)) == shown
+
+
+# ---- Save, load, go on ----
+
+RELOADED = """
+import hashlib, json, sys
+from rngru import ModelState
+ms = ModelState.load(sys.argv[1])
+drawn = str(ms.generatestring(80, temp=0.9, seed="The ", rng=5))
+_, outputs = ms.trackneurons("The ship drove fast", temp=1.0, ret_output=True)
+light = sorted({"pytensor", "matplotlib"} & set(sys.modules))
+history = ms.trainmodel(batchsize=2, train_len=5, print_every=0, report="silent")
+print(json.dumps({
+    "drawn": drawn, "outputs": hashlib.sha256(outputs.tobytes()).hexdigest(), "loaded": light,
+    "losses": history.losses.tolist(), "position": ms.position,
+    "parameters": {n: hashlib.sha256(a.tobytes()).hexdigest() for n, a in ms.parameters().items()},
+}))
+"""
+
+
+def test_another_process_goes_on_to_the_bit(trained):
+    """Same text from the same rng, same outputs, and training as if nothing had come between."""
+    from hashlib import sha256
+
+    drawn = str(trained.generatestring(80, temp=0.9, seed="The ", rng=5))
+    _, outputs = trained.trackneurons("The ship drove fast", temp=1.0, ret_output=True)
+    found = elsewhere(RELOADED, trained.workdir)
+    assert found["drawn"] == drawn
+    assert found["outputs"] == sha256(outputs.tobytes()).hexdigest()
+    assert found["loaded"] == [], "loading and generating are light"
+    trained.restore()
+    history = trained.trainmodel(batchsize=2, train_len=5, **QUIET)
+    assert found["losses"] == history.losses.tolist()
+    assert found["position"] == trained.position
+    assert found["parameters"] == {n: sha256(b).hexdigest() for n, b in bits(trained).items()}
+
+
+def test_the_saved_generator_goes_on(trained):
+    """A draw without ``rng=`` continues the model's own chance, also after reloading."""
+    trained.generatestring(10)
+    trained.newcheckpoint()
+    again = ModelState.load(trained.workdir)
+    assert str(again.generatestring(50, temp=1.0)) == str(trained.generatestring(50, temp=1.0))
+
+
+def test_restore_goes_to_any_checkpoint(trained):
+    """By number, by its record, by its path, to the best, and to the newest."""
+    table = trained.checkpoints()
+    assert [each.step for each in table] == [0, 4, 8]
+    at = {}
+    for which in (4, table[1], table[1].path):
+        at[trained.restore(which).position] = bits(trained)
+        assert trained.position == 160
+        assert trained.restore().position == 320
+    assert trained.restore(0).position == 0
+    lowest = min(table, key=lambda each: each.validloss)
+    assert trained.restore("best").position == lowest.position
+    assert trained.restore(4) is trained, "so that the prompt shows where it is"
+    trained.trainmodel(batchsize=2, train_len=4, **QUIET)
+    assert bits(trained) != at[160]
+
+
+def test_training_from_an_older_checkpoint_repeats_what_followed_it(trained):
+    """State, optimizer and position come from that checkpoint, too, not from where one was."""
+    after = bits(trained)
+    trained.restore(4)
+    trained.trainmodel(batchsize=2, train_len=4, **QUIET)
+    assert bits(trained) == after
+
+
+def test_a_checkpoint_that_does_not_exist(trained):
+    """It says which there are."""
+    with pytest.raises(InputError, match="0, 4, 8"):
+        trained.restore(5)
+    assert trained.position == 320
+
+
+def test_a_new_checkpoint_keeps_what_is_known_of_the_model(trained):
+    """Saving once more, with nothing changed, must not forget the losses or which is best."""
+    shown, best = repr(trained), trained.checkpoints().best.step
+    saved = trained.newcheckpoint()
+    assert saved.position == trained.position
+    assert repr(trained) == shown
+    assert trained.checkpoints().best.step == best
+    assert trained.checkpoints()[-1].validloss is not None
+
+
+def test_the_table_of_checkpoints(trained):
+    """Step, epoch, losses and date."""
+    head, *rows = repr(trained.checkpoints()).splitlines()
+    for word in ("step", "epoch", "train", "valid", "saved"):
+        assert word in head
+    assert [row.split()[0] for row in rows] == ["0", "4", "8"]
+    assert sum("best" in row for row in rows) == 1
+    assert not [row for row in rows if len(row) > 79]
+
+
+def spoil(path):
+    """Change one byte in the middle of a file."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("how", ["a bit", "cut", "gone"])
+def test_a_damaged_checkpoint_is_passed_over(trained, how):
+    """The one before is used, and it is said."""
+    arrays = trained.checkpoints()[-1].path / "arrays.npz"
+    if how == "a bit":
+        spoil(arrays)
+    elif how == "cut":
+        arrays.write_bytes(arrays.read_bytes()[:-100])
+    else:
+        arrays.unlink()
+    with pytest.warns(UserWarning, match="4 is used instead"):
+        ms = ModelState.load(trained.workdir)
+    assert ms.position == 160
+    ms.trainmodel(batchsize=2, train_len=1, **QUIET)
+    assert ModelState.load(trained.workdir).position == 200, "what is new is loaded next time"
+
+
+def test_nothing_but_damaged_checkpoints(trained):
+    """Neither a model made of noise nor a traceback of zipfile."""
+    for each in trained.checkpoints():
+        spoil(each.path / "meta.json")
+    with pytest.raises(CheckpointDamaged, match="No checkpoint can be used"):
+        ModelState.load(trained.workdir)
+
+
+def test_a_load_on_another_backend(trained):
+    """The same model, computed by the reference: what was drawn at random may not change."""
+    here = trained.generatestring(30, temp=0, seed="The ")
+    there = ModelState.load(trained.workdir, backend="scan").generatestring(30, temp=0, seed="The ")
+    assert str(there) == str(here)
+
+
+def test_it_goes_on_after_the_shell_has_moved(newmodel, verse, tmp_path, monkeypatch):
+    """``os.chdir`` at the prompt must not send the next checkpoint elsewhere."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "verse.txt").write_text(verse, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    ms = ModelState.initfromsrcfile("verse.txt", "work", state_size=8, report="silent")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    ms.trainmodel(train_len=1, batchsize=2, **QUIET)
+    assert not list(Path().iterdir())
+    assert ModelState.load(tmp_path / "work").position == ms.position
+
+
+# ---- Generating ----
+
+
+def test_a_sample_shows_its_text(trained):
+    """Whatever way it is looked at."""
+    sample = trained.generatestring(50)
+    assert repr(sample) == str(sample) == sample.text
+    assert len(sample) == len(sample.text) == 50
+    assert set(sample.text) <= set(trained.chars.chars)
+    assert sample.state.shape == (2, 1, 8)
+    assert str(trained.generatestring(0)) == ""
+
+
+def test_the_function_is_the_method(trained):
+    """The README of 2016 calls it as a function, with the same arguments in the same order."""
+    first = trained.generatestring(40, 0.7, "The ", None, True, rng=3)
+    second = generatestring(trained, 40, 0.7, "The ", None, True, rng=3)
+    assert str(first[0]) == str(second[0])
+    assert (first[1] == second[1]).all()
+    assert len(generatestring(trained).text) == 100
+
+
+def test_ret_state_returns_the_state_as_well(trained):
+    """The same one that the sample holds."""
+    sample, state = trained.generatestring(10, ret_state=True)
+    assert (state == sample.state).all()
+
+
+def test_pieces_with_their_states_are_one_long_sample(trained):
+    """A character fed twice or left out at the seam changes all that follows."""
+    whole = trained.generatestring(90, temp=1.0, seed="The ", rng=9)
+    rng = np.random.default_rng(9)
+    first = trained.generatestring(35, temp=1.0, seed="The ", rng=rng)
+    second = trained.generatestring(
+        55, temp=1.0, seed=first.text[-1], init_state=first.state, rng=rng
+    )
+    assert first.text + second.text == whole.text
+    assert (second.state == whole.state).all()
+
+
+def test_a_longer_seed_warms_the_state(trained):
+    """All of it is read, in order, also where it is longer than what is read at once."""
+    for seed in ("The ", "The ship drove fast, " * 100):
+        whole = trained.generatestring(30, temp=0, seed=seed)
+        warm = trained.trackneurons(seed[:-1])[:, np.newaxis, :, -1]
+        assert str(trained.generatestring(30, temp=0, seed=seed[-1], init_state=warm)) == str(whole)
+
+
+def test_greedy_takes_the_likeliest(trained):
+    """Each character is the one that the outputs after all text before it name."""
+    text = "The ship"
+    drawn = str(trained.generatestring(25, temp=0, seed=text, rng=1))
+    assert drawn == str(trained.generatestring(25, temp=0, seed=text, rng=2))
+    for char in drawn:
+        _, outputs = trained.trackneurons(text, temp=1.0, ret_output=True)
+        assert char == trained.chars.charatidx(int(outputs[-1].argmax()))
+        text += char
+
+
+def test_an_empty_seed_starts_a_line(newmodel):
+    """With a character that starts one in the source; it is part of the text returned."""
+    ms = newmodel("apple\nbanana\ncherry\n" * 20, trainfrac=0.5)
+    firsts = {str(ms.generatestring(5, seed="", rng=rng))[0] for rng in range(40)}
+    assert firsts == set("abc")
+    assert len(ms.generatestring(5, seed="").text) == 5
+
+
+def test_a_text_without_lines_generates_too(newmodel):
+    """The system of 2016 failed on a text without a newline, whenever a sample was due."""
+    ms = newmodel("abcabcabdabe" * 20)
+    with pytest.warns(UserWarning, match=r"\\n"):
+        assert len(ms.generatestring(5).text) == 5
+    assert len(ms.generatestring(5, seed="").text) == 5
+    ms.trainmodel(train_len=2, print_every=1, report="silent")
+
+
+def test_unseen_characters_are_listed(trained):
+    """And read as "unknown", each as a character of its own."""
+    with pytest.warns(UserWarning, match="never seen") as caught:
+        sample = trained.generatestring(10, temp=0, seed="Ωh é!")
+    assert "Ω" in str(caught[0].message)
+    assert "é" in str(caught[0].message)
+    assert len(caught) == 1
+    assert caught[0].filename == __file__, "the warning points at the call"
+    with pytest.warns(UserWarning):
+        assert str(trained.generatestring(10, temp=0, seed="\ufffdh \ufffd!")) == str(sample)
+
+
+def test_the_temperature_is_that_of_the_outputs(trained):
+    """Half the temperature squares the odds."""
+    _, warm = trained.trackneurons("The ", temp=1.0, ret_output=True)
+    _, cold = trained.trackneurons("The ", temp=0.5, ret_output=True)
+    squared = warm**2
+    np.testing.assert_allclose(cold, squared / squared.sum(1, keepdims=True), rtol=1e-6)
+
+
+@pytest.mark.parametrize("temp", [-0.1, math.nan, math.inf, "hot", None])
+def test_a_temperature_that_makes_no_sense(trained, temp):
+    """Not a traceback of NumPy, and not a text of one repeated character."""
+    with pytest.raises(InputError, match="temp="):
+        trained.generatestring(temp=temp)
+
+
+@pytest.mark.parametrize("numchars", [-1, 1.5, "10", True])
+def test_a_count_that_makes_no_sense(trained, numchars):
+    """Named in the error."""
+    with pytest.raises(InputError, match="numchars="):
+        trained.generatestring(numchars)
+
+
+@pytest.mark.parametrize("seed", [5, None, ["a"]], ids=repr)
+def test_a_seed_that_is_no_text(trained, seed):
+    """Named in the error."""
+    with pytest.raises(InputError, match="seed="):
+        trained.generatestring(seed=seed)
+
+
+@pytest.mark.parametrize("rng", ["dice", -1, 1.5])
+def test_chance_that_is_none(trained, rng):
+    """Named in the error."""
+    with pytest.raises(InputError, match="rng="):
+        trained.generatestring(rng=rng)
+
+
+@pytest.mark.parametrize("state", [np.zeros((2, 8)), np.zeros((1, 1, 8)), "warm"], ids=repr)
+def test_a_state_that_does_not_fit(trained, state):
+    """It says what would."""
+    with pytest.raises(InputError, match="init_state"):
+        trained.generatestring(init_state=state)
+
+
+# ---- Looking inside ----
+
+
+def test_neurons_have_a_row_each(trained):
+    """(layer, neuron, step), or (step, layer, neuron) as it was computed."""
+    states = trained.trackneurons("The ship")
+    assert states.shape == (2, 8, 8)
+    assert states.dtype == np.float32
+    turned, outputs = trained.trackneurons("The ship", 0.5, True, False)
+    assert (turned == states.transpose(2, 0, 1)).all()
+    assert outputs.shape == (8, trained.chars.vocab_size)
+    np.testing.assert_allclose(outputs.sum(1), 1)
+    assert (trained.trackneurons("The s")[:, :, :5] == states[:, :, :5]).all(), "no look ahead"
+
+
+def test_evaluating_is_predicting_character_by_character(trained):
+    """In one lane, to the last digit that float32 leaves."""
+    text = "The ship drove fast, loud roared the blast,\n" * 3
+    nats = []
+    for place in range(1, len(text)):
+        _, outputs = trained.trackneurons(text[:place], temp=1.0, ret_output=True)
+        nats.append(-math.log(outputs[-1, trained.chars.idxofchar(text[place])]))
+    found = trained.evaluate(text)
+    assert found.nats == pytest.approx(np.mean(nats), rel=1e-6)
+    assert found.bits == pytest.approx(found.nats / math.log(2))
+    assert found.perplexity == pytest.approx(math.exp(found.nats))
+    assert found.characters == len(text) - 1
+    assert f"{found.nats:.4f} nats per character" in repr(found)
+
+
+def test_many_lanes_agree_with_one_unbroken_pass(newmodel):
+    """To 0.001 nats, each character counted once, on a model whose states have a long memory."""
+    from rngru.corpora import pydoc
+
+    text = pydoc()[:40_000]
+    ms = newmodel(text, trainfrac=0.5, state_size=32, learnrate=0.01, seq_len=50)
+    ms.trainmodel(2, batchsize=8, **QUIET)
+    _, outputs = ms.trackneurons(text, temp=1.0, ret_output=True)
+    following = ms.chars.encode(text)[1:].astype(int)
+    nats = -np.log(outputs[np.arange(len(following)), following])
+    found = ms.evaluate()
+    assert found.characters == 20_000
+    assert found.nats < 2.9, "it has learned something"
+    assert found.nats == pytest.approx(nats[19_999:].mean(), abs=1e-3)
+    everything = ms.evaluate(text)
+    assert everything.characters == len(text) - 1
+    assert everything.nats == pytest.approx(nats.mean(), abs=1e-3)
+
+
+def test_without_a_validation_text_there_is_nothing_to_evaluate(newmodel, verse):
+    """It says why, and what to do."""
+    ms = newmodel(verse, trainfrac=1.0)
+    with pytest.raises(InputError, match="trainfrac=1.0"):
+        ms.evaluate()
+    assert ms.evaluate(verse).characters == len(verse) - 1
+
+
+@pytest.mark.parametrize("text", ["", "a"])
+@pytest.mark.parametrize("wide", [False, True])
+def test_a_text_too_short_to_look_at(trained, text, wide):
+    """Nothing is predicted in one character; nothing at all is read in none."""
+    if wide or not text:
+        with pytest.raises(InputError, match="text|character"):
+            trained.evaluate(text) if wide else trained.trackneurons(text)
+    else:
+        assert trained.trackneurons(text).shape == (2, 8, 1)
+
+
+# ---- Bad input gets a clear error and nothing is lost ----
+
+TEXTS = {
+    "missing": (None, "no such file"),
+    "empty": (b"", "empty"),
+    "one character": (b"x", "one|short|two"),
+    "two characters": (b"xy", "2"),
+    "not UTF-8": (b"caf\xe9 au lait\n" * 9, r"offset 3\b.*encoding="),
+    "binary": (bytes(range(256)) * 9, "byte"),
+    "UTF-16": ("so it goes".encode("utf-16"), "utf-16"),
+}
+
+
+@pytest.mark.parametrize("kind", TEXTS)
+def test_a_file_that_cannot_be_read_as_text(tmp_path, kind):
+    """The error names the file, what is wrong and what would help; no directory is left behind."""
+    data, words = TEXTS[kind]
+    path = tmp_path / "book.txt"
+    if data is not None:
+        path.write_bytes(data)
+    with pytest.raises(TextError, match=f"(?s){words}") as caught:
+        ModelState.initfromsrcfile(path, tmp_path / "work", report="silent")
+    assert "book.txt" in str(caught.value)
+    with pytest.raises(NoModelError):
+        ModelState.load(tmp_path / "work")
+
+
+def test_other_encodings_and_ends_of_lines(tmp_path):
+    """cp1252 when asked for; a byte order mark dropped; CR LF kept as text."""
+    path = tmp_path / "book.txt"
+    path.write_bytes(b"caf\xe9 au lait\r\n" * 9)
+    ms = ModelState.initfromsrcfile(path, tmp_path / "1", encoding="cp1252", report="silent")
+    assert "é" in ms.chars.chars
+    assert "\r" in ms.chars.chars
+    path.write_bytes(b"\xef\xbb\xbf" + b"so it goes\r\n" * 9)
+    ms = ModelState.initfromsrcfile(path, tmp_path / "2", report="silent")
+    assert ms.chars.chars == "\ufffd" + "".join(sorted(set("so it goes\r\n")))
+    assert "position 0" in repr(ms)
+    assert "108 characters" in repr(ms)
+
+
+WRONG = {
+    "modeltype": ("GRUEncod", "'GRUEncode'.*'GRUResize'"),
+    "state_sise": (8, "'state_size'"),
+    "backend": ("cpuu", "'cpu'.*'scan'"),
+    "gate": ("sigmoyd", "'sigmoid'"),
+    "encoding": ("utf8000", "encoding"),
+    "report": ("loud", "'rich'"),
+    "state_size": (0, "state_size=0"),
+    "layers": (-1, "layers=-1"),
+    "seq_len": (0, "seq_len=0"),
+    "trainfrac": (1.5, "trainfrac=1.5"),
+    "learnrate": (math.nan, "learnrate=nan"),
+    "decay": ("much", "decay='much'"),
+    "regcost": (-0.1, "regcost=-0.1"),
+    "vocab_size": (10, "vocab_size"),
+    "rng": ("dice", "rng='dice'"),
+}
+MORE = [("trainfrac", 0), ("trainfrac", "most"), ("trainfrac", math.nan), ("state_size", 8.5)]
+MORE += [("state_size", "8"), ("layers", True), ("seq_len", 2.5), ("rng", -1)]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [*((n, *case) for n, case in WRONG.items()), *((n, v, n) for n, v in MORE)],
+)
+def test_a_wrong_argument_costs_nothing(trained, verse, name, value, words):
+    """Even with ``overwrite=True``, what the directory holds is there until it can be replaced."""
+    before = bits(trained)
+    with pytest.raises(InputError, match=f"(?s){words}") as caught:
+        ModelState.initfromsrcfile(
+            Texts([verse]),
+            trained.workdir,
+            **({"overwrite": True, "report": "silent"} | {name: value}),
+        )
+    assert "pytensor" not in "".join(traceback.format_exception(caught.value))
+    again = ModelState.load(trained.workdir)
+    assert bits(again) == before
+    again.trainmodel(batchsize=2, train_len=1, **QUIET)
+
+
+@pytest.mark.parametrize("kind", TEXTS)
+def test_a_wrong_text_costs_nothing(trained, tmp_path, kind):
+    """The old text is what the old model goes on with."""
+    data, _ = TEXTS[kind]
+    path = tmp_path / "book.txt"
+    if data is not None:
+        path.write_bytes(data)
+    with pytest.raises(TextError):
+        ModelState.initfromsrcfile(path, trained.workdir, overwrite=True, report="silent")
+    ModelState.load(trained.workdir).trainmodel(batchsize=2, train_len=1, **QUIET)
+
+
+def test_a_directory_with_a_model_is_refused(trained, verse):
+    """By name, with the way to load it; only ``overwrite=True`` throws it away."""
+    before = bits(trained)
+    with pytest.raises(WorkdirError, match="overwrite=True") as caught:
+        ModelState.initfromsrcfile(Texts([verse]), trained.workdir, report="silent")
+    assert str(trained.workdir) in str(caught.value)
+    assert bits(ModelState.load(trained.workdir)) == before
+    ms = ModelState.initfromsrcfile(
+        Texts([verse]), trained.workdir, overwrite=True, state_size=4, report="silent"
+    )
+    assert [each.step for each in ms.checkpoints()] == [0]
+    assert ModelState.load(trained.workdir).hyper.state_size == 4
+    assert not (trained.workdir / "history.jsonl").exists()
+
+
+def test_a_directory_that_cannot_be_one(tmp_path, verse):
+    """A file in the way: the error names it."""
+    (tmp_path / "file").write_text("mine")
+    for usedir in (tmp_path / "file", tmp_path / "file" / "work"):
+        with pytest.raises(WorkdirError, match="file"):
+            ModelState.initfromsrcfile(Texts([verse]), usedir, report="silent")
+        with pytest.raises(NoModelError, match="file"):
+            ModelState.load(usedir)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere"
+)
+def test_a_directory_that_may_not_be_written(tmp_path, verse):
+    """The error names it."""
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(WorkdirError, match="work"):
+            ModelState.initfromsrcfile(Texts([verse]), tmp_path / "work", report="silent")
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def test_a_checkpoint_that_cannot_be_written_costs_nothing(trained, monkeypatch):
+    """Something in the way of the next checkpoint: the model goes on, and can be saved later."""
+    before = trained.parameters()
+    folder = trained.workdir / "checkpoints"
+    folder.rename(trained.workdir / "aside")
+    folder.write_text("in the way")
+    with pytest.raises(RngruError, match="checkpoints"):
+        trained.trainmodel(batchsize=2, train_len=2, **QUIET)
+    assert trained.position == 400
+    assert any((trained.parameters()[name] != before[name]).any() for name in before)
+    folder.unlink()
+    (trained.workdir / "aside").rename(folder)
+    trained.newcheckpoint()
+    assert bits(ModelState.load(trained.workdir)) == bits(trained)
+
+
+def test_a_directory_without_a_model(tmp_path, verse):
+    """Missing, empty, or something else altogether."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "other" / "checkpoints").mkdir(parents=True)
+    for name in ("missing", "empty", "other"):
+        with pytest.raises(NoModelError, match=name):
+            ModelState.load(tmp_path / name)
+    assert not (tmp_path / "missing").exists()
+
+
+def test_a_home_directory_may_be_abbreviated(tmp_path, verse, monkeypatch):
+    """A folder that is called ``~`` is what nobody wants, and a dangerous thing to remove."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    ModelState.initfromsrcfile(Texts([verse]), "~/work", state_size=4, report="silent")
+    assert not list(here.iterdir())
+    assert ModelState.load("~/work").hyper.state_size == 4
+
+
+def test_every_error_is_of_one_tree(trained, tmp_path):
+    """One ``except`` at the prompt, or in a script, is enough."""
+    for wrong in (
+        lambda: ModelState.load(tmp_path / "nothing"),
+        lambda: ModelState.initfromsrcfile(tmp_path / "nothing", tmp_path / "work"),
+        lambda: trained.generatestring(temp=-1),
+        lambda: trained.restore(99),
+        lambda: trained.restore("bset"),
+        lambda: trained.restore(tmp_path / "nothing"),
+        lambda: HyperParams(66, layers=0),
+    ):
+        with pytest.raises(RngruError) as caught:
+            wrong()
+        assert len(str(caught.value)) > 20
+        assert "pytensor" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_checkpoint_of_another_model_is_refused(trained, newmodel):
+    """Its characters mean something else here."""
+    other = newmodel("so it goes, " * 30)
+    before = bits(trained)
+    with pytest.raises(RngruError, match="another"):
+        trained.restore(checkpoint.listing(other.workdir / "checkpoints")[0])
+    assert bits(trained) == before
