@@ -49,7 +49,8 @@ def main(arguments: list[str] | None = None) -> ModelState | None:
     if chosen.command == "demo":
         return demo(chosen.seconds, chosen.workdir)
     print(f"rngru {__version__}, Python {sys.version.split()[0]}: recurrent language models.")
-    print("ModelState, HyperParams and generatestring are ready; help(ModelState) is the manual.")
+    names = ", ".join(ready.__name__.rpartition(".")[2] for ready in READY)
+    print(f"{names} are ready; help(ModelState) is the manual.")
     return None
 
 

@@ -12,6 +12,14 @@ the method that needs it is called.
 
 Shapes: T steps, B lanes, L layers, S units, H state, V vocabulary. ``arrays`` are parameters by name,
 ``caches`` are what the optimizer remembers, by its name for it and then by parameter.
+
+>>> hyper = HyperParams(5, state_size=8, layers=1)
+>>> computes, rng = backend("cpu", models.find("GRUEncode"), hyper), np.random.default_rng(1)
+>>> arrays = computes.model.initial(hyper, rng)
+>>> ids = rng.integers(0, 5, (7, 2), np.int32)
+>>> losses, state = computes.losses(arrays, ids, ids, computes.freshstate(lanes=2))
+>>> losses.shape, state.shape
+((7, 2), (1, 2, 8))
 """
 
 import math

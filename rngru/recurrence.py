@@ -7,6 +7,13 @@ the whole sequence, backpropagation through time, and the weight gradients as pr
 Shapes: T steps, B lanes, I inputs, S units, G gates, H state. ``inputs`` is (T, B) characters with
 ``weights = (table,)``, one row (G S,) of pre-activations for each; or (T, B, I) floats with
 ``weights = (U, b)``. ``start`` is (B, H) and ``recurrent`` (S, G S).
+
+>>> ids, table = pt.imatrix("ids"), pt.fmatrix("table")
+>>> start, recurrent = pt.fmatrix("start"), pt.fmatrix("recurrent")
+>>> states, ending = fused(Layer("GRU"), ids, (table,), start, recurrent)
+>>> gradient = pytensor.grad(states.sum(), recurrent)
+>>> gradient.ndim, gradient.dtype
+(2, 'float32')
 """
 
 from collections.abc import Sequence

@@ -306,7 +306,8 @@ def scheduled(hyper: HyperParams, *, epoch: float, share: float) -> float:
 
     Example
     -------
-    >>> scheduled(HyperParams(66, schedule="exponential", learnrate=1.0), epoch=11.5, share=0)
+    >>> hyper = HyperParams(66, schedule="exponential", learnrate=1.0)
+    >>> round(scheduled(hyper, epoch=11.5, share=0), 4)
     0.9409
     """
     rate = hyper.learnrate
@@ -326,8 +327,8 @@ def plateau(rate: float, loss: float, previous: float) -> float:
 
     Halved where it rose by 3 % or more, × 0.8 where it changed by less than 2 or 3 %.
 
-    >>> plateau(0.1, 2.0, 1.0), plateau(0.1, 1.0, 1.0), plateau(0.1, 1.0, 2.0)
-    (0.05, 0.08, 0.1)
+    >>> plateau(1.0, 2.0, 1.0), plateau(1.0, 1.0, 1.0), plateau(1.0, 1.0, 2.0)
+    (0.5, 0.8, 1.0)
     """
     ratio = loss / previous
     if ratio >= 1.03:

@@ -64,8 +64,8 @@ def imports(path: Path) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{name(path)}:{node.lineno} has a relative import"
-            # What "from rngru import x" brings is a module; below it, a name of that module.
-            whole = [f"rngru.{alias.name}" for alias in node.names]
+            # What "from rngru import x" brings may be a module; below it, a name of that module.
+            whole = [f"rngru.{alias.name}" for alias in node.names if alias.name in ROWS]
             yield from whole if node.module == "rngru" else [str(node.module)]
 
 
