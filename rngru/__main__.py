@@ -8,8 +8,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from rngru import *  # noqa: F403 - the prompt is meant to have them all
-from rngru import ModelState, __version__, corpora
+from rngru import HyperParams, ModelState, Texts, __version__, corpora, generatestring
+
+READY = (ModelState, HyperParams, generatestring, Texts, corpora)
+"""What the prompt has at hand."""
 
 SEED = "The "
 

@@ -239,7 +239,10 @@ class CPU(Backend):
         if self._sampler is None or self._sampler[0] is not arrays:
             self._sampler = arrays, self._packed(arrays)
         ids, state = ids.astype(np.int32), state.copy()
-        return self._sampler[1].generate(ids, state, uniforms, temperature), state
+        drawn = self._sampler[1].generate(
+            ids, state, uniforms, temperature, count=threads.available()
+        )
+        return drawn, state
 
     def _packed(self, arrays: Arrays) -> Sampler:
         depth = range(self.hyper.layers)

@@ -7,11 +7,16 @@ in compiled code. Shapes: L layers, n streams, S units, V symbols, P = padded(S)
 import numba
 import numpy as np
 
+from rngru.kernels import threads
 from rngru.kernels.elementwise import VECTOR, exp
-from rngru.kernels.layer import GRU, GRU_AFTER, Layer
+from rngru.kernels.layer import GRU, GRU_AFTER, LSTM, Layer
 from rngru.kernels.layers import packed, widened
 from rngru.kernels.sequence import _advance, _copy
+from rngru.kernels.threads import meet
 from rngru.kernels.tiles import PANEL, multiply, padded, provide
+
+ALONE = 1 << 20
+"""Bytes of weights, about what one core's cache holds, up to which one thread is the fastest."""
 
 
 @numba.njit(nogil=True, cache=True, **VECTOR)
@@ -40,64 +45,102 @@ def _draw(logits, temperature, uniform):
 @numba.njit(nogil=True, cache=True)
 def _generate(
     cell, hard, table, inputs, biases, mains, extras, seconds, readout, output_bias,
-    ids, state, uniforms, temperature, drawn,
+    ids, state, other, side, logits, uniforms, temperature, drawn, share, shares, counter,
 ):  # fmt: skip
-    """Fill ``drawn`` (characters, n); ``ids`` (n,) and ``state`` (L, n, H) are carried along."""
-    depth, lanes, _ = state.shape
-    columns, size = table.shape[1], readout.size // output_bias.size
+    """Fill ``drawn`` (characters, n), as thread ``share`` of ``shares``.
+
+    Each thread computes its own panels of every gate, and of the logits; they meet where one needs
+    what the others have. ``ids`` (n,) is the last character of each stream and ``state`` (L, n, H) what
+    goes before it; ``other`` is like it, and the two take turns. ``side`` is (n, P), ``logits`` (n, K).
+    """
+    depth, lanes, height = state.shape
+    columns, symbols = table.shape[1], output_bias.size
+    size = readout.size // symbols
     pad = (size + PANEL - 1) // PANEL * PANEL
-    symbols = output_bias.size
-    gates = np.empty((lanes, columns), table.dtype)
-    side = np.zeros((lanes, pad), table.dtype)
-    fresh = np.empty((lanes, size), table.dtype)
-    logits = np.empty((lanes, symbols), table.dtype)
-    flat, flat_side = gates.reshape(-1), side.reshape(-1)
+    gates_of = columns // pad
+    left, right = pad // PANEL * share // shares, pad // PANEL * (share + 1) // shares
+    first, own = left * PANEL, (right - left) * PANEL
+    last = min(first + own, size)
+    symbol_left = symbols // PANEL * share // shares
+    symbol_right = symbols // PANEL * (share + 1) // shares
+    gates = np.empty((lanes, gates_of * own), table.dtype)
+    row = np.empty(symbols, table.dtype)
+    flat, flat_side, flat_logits = gates.reshape(-1), side.reshape(-1), logits.reshape(-1)
+    now, new, here = state, other, ids.copy()
+    met = 0
     for i in range(drawn.shape[0]):
         for k in range(depth):
-            here = state[k]
-            flat_here, stride = here.reshape(-1), here.shape[1]
+            before = now[k].reshape(-1)
             for b in range(lanes):
-                _copy(table[ids[b]] if k == 0 else biases[k - 1], gates[b])
-            if k > 0:
-                multiply(
-                    state[k - 1].reshape(-1), 0, stride, 1, lanes, size,
-                    inputs[k - 1], 0, columns // PANEL, flat, 0, columns,
-                )  # fmt: skip
-            multiply(
-                flat_here, 0, stride, 1, lanes, size,
-                mains[k], 0, mains[k].size // (size * PANEL), flat, 0, columns,
-            )  # fmt: skip
+                source = table[here[b]] if k == 0 else biases[k - 1]
+                for g in range(gates_of):
+                    _copy(
+                        source[g * pad + first : g * pad + first + own],
+                        gates[b, g * own : (g + 1) * own],
+                    )
+            width = gates_of * own
+            main = mains[k].size // (size * pad)
+            for g in range(gates_of):
+                if k > 0:
+                    multiply(
+                        new[k - 1].reshape(-1), 0, height, 1, lanes, size,
+                        inputs[k - 1], (g * pad + first) // PANEL, right - left,
+                        flat, g * own, width,
+                    )  # fmt: skip
+                if g < main:
+                    multiply(
+                        before, 0, height, 1, lanes, size,
+                        mains[k], (g * pad + first) // PANEL, right - left,
+                        flat, g * own, width,
+                    )  # fmt: skip
             if cell == GRU_AFTER:
                 for b in range(lanes):
-                    _copy(seconds[k], side[b])
+                    _copy(seconds[k, first : first + own], side[b, first : first + own])
                 multiply(
-                    flat_here, 0, stride, 1, lanes, size,
-                    extras[k], 0, pad // PANEL, flat_side, 0, pad,
+                    before, 0, height, 1, lanes, size,
+                    extras[k], left, right - left, flat_side, first, pad,
                 )  # fmt: skip
             for b in range(lanes):
-                before, memory = here[b, :size], here[b, size:]
-                _advance(cell, 0, hard, gates[b], before, memory, side[b], fresh[b])
+                memory = now[k, b, size + first : size + last]
+                _advance(
+                    cell, 0, hard, gates[b], now[k, b, first:last], memory,
+                    side[b, first:last], new[k, b, first:last],
+                )  # fmt: skip
+                if cell == LSTM:
+                    _copy(side[b, first:last], new[k, b, size + first : size + last])
             if cell == GRU:
+                met += shares
+                meet(counter, met)
                 multiply(
                     flat_side, 0, pad, 1, lanes, size,
-                    extras[k], 0, pad // PANEL, flat, 2 * pad, columns,
+                    extras[k], left, right - left, flat, 2 * own, width,
                 )  # fmt: skip
                 for b in range(lanes):
-                    before = here[b, :size]
-                    _advance(cell, 1, hard, gates[b], before, before, side[b], fresh[b])
-            for b in range(lanes):
-                _copy(fresh[b], here[b])
-                _copy(side[b, : stride - size], here[b, size:])
+                    old = now[k, b, first:last]
+                    _advance(
+                        cell, 1, hard, gates[b], old, old,
+                        side[b, first:last], new[k, b, first:last],
+                    )  # fmt: skip
+            met += shares
+            meet(counter, met)
         for b in range(lanes):
-            _copy(output_bias, logits[b])
-        top = state[depth - 1]
+            _copy(
+                output_bias[symbol_left * PANEL : symbol_right * PANEL],
+                logits[b, symbol_left * PANEL : symbol_right * PANEL],
+            )
         multiply(
-            top.reshape(-1), 0, top.shape[1], 1, lanes, size,
-            readout, 0, symbols // PANEL, logits.reshape(-1), 0, symbols,
+            new[depth - 1].reshape(-1), 0, height, 1, lanes, size,
+            readout, symbol_left, symbol_right - symbol_left,
+            flat_logits, symbol_left * PANEL, symbols,
         )  # fmt: skip
-        for b in range(lanes):
-            ids[b] = _draw(logits[b], temperature, uniforms[i, b])
-            drawn[i, b] = ids[b]
+        met += shares
+        meet(counter, met)
+        for b in range(lanes):  # every thread draws, which is cheaper than to meet again
+            _copy(logits[b], row)
+            here[b] = _draw(row, temperature, uniforms[i, b])
+            if share == 0:
+                drawn[i, b] = here[b]
+        now, new = new, now
 
 
 class Sampler:
@@ -132,19 +175,48 @@ class Sampler:
         self.readout = packed(readout[0], 1)
         self.bias = np.full(padded(readout[1].size), -np.inf, table.dtype)
         self.bias[: readout[1].size] = readout[1]
+        parts = (self.inputs, self.mains, self.extras, self.readout)
+        self.weight = sum(part.nbytes for part in parts)
 
     def generate(
-        self, ids: np.ndarray, state: np.ndarray, uniforms: np.ndarray, temperature: float
+        self,
+        ids: np.ndarray,
+        state: np.ndarray,
+        uniforms: np.ndarray,
+        temperature: float,
+        *,
+        count: int,
     ) -> np.ndarray:
         """Generate as many characters as ``uniforms`` (characters, n) has rows.
 
         ``ids`` (n,), int32, the last character of each stream, and ``state`` (L, n, H) are written
-        over with the new ones. Returns the characters, (characters, n), int32.
+        over with the new ones; ``count`` is the number of threads. Returns the characters,
+        (characters, n), int32.
         """
         drawn = np.empty(uniforms.shape, np.int32)
-        _generate(
-            self.layer.code, self.layer.hard, self.table, self.inputs, self.biases, self.mains,
-            self.extras, self.seconds, self.readout, self.bias,
-            ids, state, uniforms, float(temperature), drawn,
-        )  # fmt: skip
+        other, lanes = np.empty_like(state), len(ids)
+        side = np.zeros((lanes, padded(self.size)), self.table.dtype)
+        logits = np.empty((lanes, self.bias.size), self.table.dtype)
+        counter = np.zeros(1, np.int64)
+        shares = min(count, padded(self.size) // PANEL) if self.weight > ALONE else 1
+
+        def share(first: int, last: int) -> None:
+            _generate(
+                self.layer.code, self.layer.hard, self.table, self.inputs, self.biases, self.mains,
+                self.extras, self.seconds, self.readout, self.bias, ids, state, other, side, logits,
+                uniforms, float(temperature), drawn, first, shares, counter,
+            )  # fmt: skip
+
+        if shares > 1 and threads.together.acquire(blocking=False):
+            try:
+                threads.run(share, shares, shares)
+            finally:
+                threads.together.release()
+        else:
+            shares = 1
+            share(0, 1)
+        if len(drawn) % 2:
+            state[:] = other
+        if len(drawn):
+            ids[:] = drawn[-1]
         return drawn

@@ -3,12 +3,20 @@
 A kernel releases the GIL, so a plain Python thread is enough. Work is cut so that it never matters
 how many threads there are: no two tasks add to the same number. :func:`run` gives each thread its
 share of ``range(count)``; the caller's thread takes the first share and waits for the others.
+
+Shares that wait for each other inside a kernel (:func:`meet`) must all be running: whoever starts such
+shares holds :data:`together`, for two sets of them in the same queues could wait for ever.
 """
 
 import os
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
+
+import numba
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
 
 
 def available() -> int:
@@ -17,6 +25,41 @@ def available() -> int:
     if wanted.isdecimal() and int(wanted) > 0:
         return int(wanted)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+together = threading.Lock()
+"""Held while shares run that wait for each other."""
+
+
+@intrinsic
+def _add_one(typingctx, counter):
+    """Add one to ``counter[0]``, atomically."""
+
+    def generate(context, builder, signature, args):
+        array = context.make_array(signature.args[0])(context, builder, args[0])
+        builder.atomic_rmw("add", array.data, ir.Constant(ir.IntType(64), 1), "seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(counter), generate
+
+
+@intrinsic
+def _read(typingctx, counter):
+    """Read ``counter[0]`` as another thread has left it."""
+
+    def generate(context, builder, signature, args):
+        array = context.make_array(signature.args[0])(context, builder, args[0])
+        return builder.load_atomic(array.data, "seq_cst", 8)
+
+    return types.int64(counter), generate
+
+
+@numba.njit(nogil=True)
+def meet(counter, times):
+    """Wait until ``counter`` (1,), int64, has been added to ``times`` times, once of it here."""
+    _add_one(counter)
+    while _read(counter) < times:
+        pass
 
 
 class _Worker:
