@@ -42,9 +42,7 @@ def test_graph_of_rmsprop_agrees_with_its_closed_form(history, clip):
     """The small constant outside the root, or a mean that is of the gradient before clipping."""
     p, g, m = ([pt.ftensor(shape=(None,) * a.ndim) for a in history[0]] for _ in "pgm")
     updates = optim.rmsprop(p, optim.clipped(g, clip), m, rate=np.float32(RATE), decay=DECAY)
-    function = pytensor.function(
-        [*p, *g, *m], [updates[each] for each in (*p, *m)], mode=CPU_MODE
-    )
+    function = pytensor.function([*p, *g, *m], [updates[each] for each in (*p, *m)], mode=CPU_MODE)
     parameters, means = list(history[0]), [np.zeros_like(a) for a in history[0]]
     for gradients in history[1]:
         results = function(*parameters, *gradients, *means)
@@ -65,9 +63,7 @@ def test_kernel_of_rmsprop_agrees_with_its_closed_form(history, clip, count):
         update.rmsprop(flat, old, new, rate=RATE, decay=DECAY, clip=bound, count=count)
         assert all(map(np.array_equal, before, (a for each in old for a in each)))
         old = new
-    shaped = [
-        [a.reshape(b.shape) for a, b in zip(each, history[0], strict=True)] for each in old
-    ]
+    shaped = [[a.reshape(b.shape) for a, b in zip(each, history[0], strict=True)] for each in old]
     check(history, shaped, clip)
 
 

@@ -190,7 +190,9 @@ def test_inputs_in_any_memory_layout_give_the_same(batch):
     function = pytensor.function(inputs, outputs, mode=CPU_MODE)
     turned = [np.asfortranarray(each) for each in batch]
     strided = [np.repeat(each, 2, axis=-1)[..., ::2] for each in batch]
-    for one, two, three in zip(*(function(*each) for each in (batch, turned, strided)), strict=True):
+    for one, two, three in zip(
+        *(function(*each) for each in (batch, turned, strided)), strict=True
+    ):
         assert np.array_equal(one, two) and np.array_equal(one, three)
 
 

@@ -128,7 +128,16 @@ def test_hyperparameters_have_their_defaults():
 
 @pytest.mark.parametrize(
     "name",
-    "ModelState HyperParams CharSet DataSet Checkpoint GRUEncode GRUResize generatestring".split(),
+    [
+        "ModelState",
+        "HyperParams",
+        "CharSet",
+        "DataSet",
+        "Checkpoint",
+        "GRUEncode",
+        "GRUResize",
+        "generatestring",
+    ],
 )
 def test_it_is_importable_and_documented(name):
     """help() of a name that the manual mentions must not be empty."""
@@ -159,7 +168,7 @@ def test_help_on_hyperparameters_is_a_table():
     """Name, meaning, unit and default of every one of them."""
     lines = pydoc.plain(pydoc.render_doc(HyperParams)).splitlines()
     heads = [line.split() for line in lines]
-    assert any("name meaning unit default".split() == head[-4:] for head in heads)
+    assert any(head[-4:] == ["name", "meaning", "unit", "default"] for head in heads)
     for name, default in HyperParams(66).to_json().items():
         row = next(head for head in heads if name in head[:2])
         assert name == "vocab_size" or row[-1] == repr(default), row

@@ -193,7 +193,7 @@ def backward(
     main = packed(wide, count, right=split, transpose=True)
     extra = packed(wide, count, left=split, right=split + size, transpose=True)
     truncate = steps if layer.truncate < 0 else layer.truncate
-    dstart = np.empty_like(start)
+    dstart, carry, kept = np.empty_like(start), *np.zeros((2, lanes, width), dtype)
     dinputs = panels = None
     if inputs.ndim == 3:
         panels = packed(widened(weights[0], layer.gates), count, transpose=True)
@@ -202,7 +202,7 @@ def backward(
     def share(first: int, last: int) -> None:
         unroll_back(
             code, layer.hard, gates, start, states, side, above, ending,
-            main, extra, truncate, dstart, first, last,
+            main, extra, truncate, dstart, carry, kept, first, last,
         )  # fmt: skip
         if dinputs is not None:
             project_back(gates, panels, dinputs, first, last)

@@ -100,27 +100,23 @@ def _generate(
                     before, 0, height, 1, lanes, size,
                     extras[k], left, right - left, flat_side, first, pad,
                 )  # fmt: skip
-            for b in range(lanes):
-                memory = now[k, b, size + first : size + last]
-                _advance(
-                    cell, 0, hard, gates[b], now[k, b, first:last], memory,
-                    side[b, first:last], new[k, b, first:last],
-                )  # fmt: skip
-                if cell == LSTM:
-                    _copy(side[b, first:last], new[k, b, size + first : size + last])
-            if cell == GRU:
-                met += shares
-                meet(counter, met)
-                multiply(
-                    flat_side, 0, pad, 1, lanes, size,
-                    extras[k], left, right - left, flat, 2 * own, width,
-                )  # fmt: skip
+            for phase in range(2 if cell == GRU else 1):
+                if phase == 1:
+                    met += shares
+                    meet(counter, met)
+                    multiply(
+                        flat_side, 0, pad, 1, lanes, size,
+                        extras[k], left, right - left, flat, 2 * own, width,
+                    )  # fmt: skip
                 for b in range(lanes):
-                    old = now[k, b, first:last]
+                    memory = now[k, b, size:][first:last]
                     _advance(
-                        cell, 1, hard, gates[b], old, old,
+                        cell, phase, hard, gates[b], now[k, b, first:last], memory,
                         side[b, first:last], new[k, b, first:last],
                     )  # fmt: skip
+            if cell == LSTM:
+                for b in range(lanes):
+                    _copy(side[b, first:last], new[k, b, size + first : size + last])
             met += shares
             meet(counter, met)
         for b in range(lanes):

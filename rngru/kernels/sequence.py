@@ -29,7 +29,6 @@ at the end; the weight gradients are one product over all steps and lanes after 
 """
 
 import numba
-import numpy as np
 
 from rngru.kernels.elementwise import VECTOR, gate, gate_slope, tanh
 from rngru.kernels.layer import GRU, GRU_AFTER, LSTM, RNN
@@ -208,18 +207,16 @@ def unroll(cell, hard, gates, start, states, side, main, extra, bias, first, las
                 at * pad,
                 pad,
             )
-        for b in range(first, last):
-            before = start[b, :size] if t == 0 else states[t - 1, b]
-            memory = start[b, size:] if t == 0 else side[t - 1, b, :size]
-            _advance(cell, 0, hard, gates[t, b], before, memory, side[t, b], states[t, b])
-        if cell == GRU:
-            multiply(
-                flat_side, at * pad, pad, 1, rows, size,
-                extra, 0, pad // PANEL, flat_gates, at * width + 2 * pad, width,
-            )  # fmt: skip
+        for phase in range(2 if cell == GRU else 1):
+            if phase == 1:
+                multiply(
+                    flat_side, at * pad, pad, 1, rows, size,
+                    extra, 0, pad // PANEL, flat_gates, at * width + 2 * pad, width,
+                )  # fmt: skip
             for b in range(first, last):
                 before = start[b, :size] if t == 0 else states[t - 1, b]
-                _advance(cell, 1, hard, gates[t, b], before, before, side[t, b], states[t, b])
+                memory = start[b, size:] if t == 0 else side[t - 1, b, :size]
+                _advance(cell, phase, hard, gates[t, b], before, memory, side[t, b], states[t, b])
 
 
 @numba.njit(nogil=True, cache=True)
@@ -236,6 +233,8 @@ def unroll_back(
     extra,
     truncate,
     dstart,
+    carry,
+    kept,
     first,
     last,
 ):
@@ -243,7 +242,7 @@ def unroll_back(
 
     ``above`` (T, B, S) is the gradient of ``states``, ``ending`` (B, H) that of the last state, and
     ``dstart`` (B, H) receives that of the first. ``main`` and ``extra`` are the packed transposes.
-    Only the last ``truncate`` steps get a gradient.
+    Only the last ``truncate`` steps get a gradient. ``carry`` and ``kept`` (B, P) are zero.
     """
     steps, lanes, width = gates.shape
     size = states.shape[2]
@@ -251,45 +250,66 @@ def unroll_back(
     inner = main.size // pad
     flat, flat_side = gates.reshape(-1), side.reshape(-1)
     rows = last - first
-    carry = np.zeros((rows, pad), gates.dtype)
-    kept = np.zeros((rows, pad), gates.dtype)
     flat_carry, flat_kept = carry.reshape(-1), kept.reshape(-1)
-    for i in range(rows):
-        _copy(ending[first + i, :size], carry[i])
+    for b in range(first, last):
+        _copy(ending[b, :size], carry[b])
         if cell == LSTM:
-            _copy(ending[first + i, size:], kept[i])
+            _copy(ending[b, size:], kept[b])
     for t in range(steps - 1, -1, -1):
         if t < steps - truncate:
-            for i in range(rows):
-                _clear(gates[t, first + i])
-                _clear(side[t, first + i])
-                _clear(carry[i])
-                _clear(kept[i])
+            for b in range(first, last):
+                _clear(gates[t, b])
+                _clear(side[t, b])
+                _clear(carry[b])
+                _clear(kept[b])
             continue
         at = t * lanes + first
         for phase in range(2 if cell == GRU else 1):
-            for i in range(rows):
-                b = first + i
+            for b in range(first, last):
                 before = start[b, :size] if t == 0 else states[t - 1, b]
                 memory = start[b, size:] if t == 0 else side[t - 1, b, :size]
                 _retreat(
                     cell, phase, hard, gates[t, b], before, memory,
-                    side[t, b], above[t, b], carry[i], kept[i],
+                    side[t, b], above[t, b], carry[b], kept[b],
                 )  # fmt: skip
             if cell == GRU and phase == 0:
                 multiply(
                     flat, at * width + 2 * pad, width, 1, rows, size,
-                    extra, 0, pad // PANEL, flat_kept, 0, pad,
+                    extra, 0, pad // PANEL, flat_kept, first * pad, pad,
                 )  # fmt: skip
-        multiply(flat, at * width, width, 1, rows, inner, main, 0, pad // PANEL, flat_carry, 0, pad)
+        multiply(
+            flat,
+            at * width,
+            width,
+            1,
+            rows,
+            inner,
+            main,
+            0,
+            pad // PANEL,
+            flat_carry,
+            first * pad,
+            pad,
+        )
         if cell == GRU_AFTER:
             multiply(
-                flat_side, at * pad, pad, 1, rows, size, extra, 0, pad // PANEL, flat_carry, 0, pad
+                flat_side,
+                at * pad,
+                pad,
+                1,
+                rows,
+                size,
+                extra,
+                0,
+                pad // PANEL,
+                flat_carry,
+                first * pad,
+                pad,
             )
-    for i in range(rows):
-        _copy(carry[i, :size], dstart[first + i])
+    for b in range(first, last):
+        _copy(carry[b, :size], dstart[b])
         if cell == LSTM:
-            _copy(kept[i, :size], dstart[first + i, size:])
+            _copy(kept[b, :size], dstart[b, size:])
 
 
 @numba.njit(nogil=True, cache=True)

@@ -27,16 +27,21 @@ BLOCK = 1 << 16
 @numba.njit(nogil=True, cache=True, **VECTOR)
 def _penalise(gradient, parameter, penalty, first, last):
     """Add ``penalty * parameter`` to ``gradient`` and return the sum of its squares."""
-    # Eight partial sums: one chain of additions would wait for each of them in turn.
-    sums = np.zeros(8)
+    total = 0.0
     for i in range(first, last):
         gradient[i] += penalty * parameter[i]
     for i in range(first, last - 7, 8):
-        for j in range(8):
-            sums[j] += gradient[i + j] * gradient[i + j]
+        # A tree: one chain of additions would wait for each of them in turn.
+        pairs = (gradient[i] ** 2 + gradient[i + 1] ** 2) + (
+            gradient[i + 2] ** 2 + gradient[i + 3] ** 2
+        )
+        others = (gradient[i + 4] ** 2 + gradient[i + 5] ** 2) + (
+            gradient[i + 6] ** 2 + gradient[i + 7] ** 2
+        )
+        total += pairs + others
     for i in range(last - (last - first) % 8, last):
-        sums[0] += gradient[i] * gradient[i]
-    return sums.sum()
+        total += gradient[i] ** 2
+    return total
 
 
 @numba.njit(nogil=True, cache=True, **VECTOR)
