@@ -32,6 +32,9 @@ _HOMES = {
     "LSTMResize": "models",
     "RNNEncode": "models",
     "RNNResize": "models",
+    "BiGRU": "models",
+    "BiLSTM": "models",
+    "BiRNN": "models",
     "Sample": "sampling",
     "History": "report",
     "RngruError": "errors",
@@ -44,6 +47,9 @@ if TYPE_CHECKING:  # what __getattr__ brings, for editors and type checkers
     from rngru.dataset import DataSet as DataSet
     from rngru.errors import RngruError as RngruError
     from rngru.hyper import HyperParams as HyperParams
+    from rngru.models import BiGRU as BiGRU
+    from rngru.models import BiLSTM as BiLSTM
+    from rngru.models import BiRNN as BiRNN
     from rngru.models import GRUEncode as GRUEncode
     from rngru.models import GRUResize as GRUResize
     from rngru.models import LSTMEncode as LSTMEncode

@@ -71,20 +71,30 @@ def freshcaches(arrays: Arrays, optimizer: str = "rmsprop") -> Caches:
     }
 
 
-def _graph(model: Model, hyper: HyperParams, layer, affine, *, training: bool):
-    """Return symbolic parameters by name, text x (T, B), [start, and masks], states and endings."""
+def _symbols(model: Model, hyper: HyperParams, affine):
+    """Return symbolic parameters by name, text x (T, B), start (L, B, H) and PyTensor's ``xp``."""
     import pytensor.tensor as pt
 
     kinds = {1: pt.fvector, 2: pt.fmatrix}
     parameters = {n: kinds[len(s)](n) for n, s in model.shapes(hyper).items()}
-    x, start = pt.imatrix("x"), pt.ftensor3("start")
-    xp = SimpleNamespace(tanh=pt.tanh, affine=affine)
-    masks = []
-    if training and hyper.dropout:
+    xp = SimpleNamespace(
+        tanh=pt.tanh, zeros_like=pt.zeros_like, concatenate=pt.concatenate, affine=affine
+    )
+    return parameters, pt.imatrix("x"), pt.ftensor3("start"), xp
+
+
+def _training(model: Model, hyper: HyperParams, layer, affine):
+    """Return parameters, x, y, [start, and masks], rows (T B, S or 2 S) to predict from, endings."""
+    import pytensor.tensor as pt
+
+    parameters, x, start, xp = _symbols(model, hyper, affine)
+    y, masks = x.type("y"), []
+    if hyper.dropout:
         shape = (None, 1 if hyper.locked else None, None, None)
         masks = [pt.tensor("masks", dtype="float32", shape=shape)]
-    states, endings = models.run(model, hyper, parameters, x, start, layer, xp, *masks)
-    return parameters, x, [start, *masks], states, endings
+    top, endings = models.predict(model, hyper, parameters, x, y, start, layer, xp, *masks)
+    rows = top.reshape((-1, len(model.towers) * hyper.state_size))
+    return parameters, x, y, [start, *masks], rows, endings
 
 
 class Backend(ABC):
@@ -173,11 +183,7 @@ class CPU(Backend):
 
         from rngru.recurrence import CPU_MODE, Affine, CrossEntropy, fused
 
-        parameters, x, given, states, endings = _graph(
-            self.model, self.hyper, fused, Affine(), training=True
-        )
-        y = x.type("y")
-        rows = states[-1].reshape((-1, self.hyper.state_size))
+        parameters, x, y, given, rows, endings = _training(self.model, self.hyper, fused, Affine())
         loss = CrossEntropy()(rows, *models.readout(parameters), y.flatten())[0]
         cost = loss / x.shape[1].astype("float32")
         gradients = pytensor.grad(cost, list(parameters.values()))
@@ -224,15 +230,16 @@ class CPU(Backend):
         return replace(result, arrays=arrays, caches=caches)
 
     def trace(self, arrays, ids, state):
-        states, endings = models.run(self.model, self.hyper, arrays, ids, state, _layer, _NUMPY)
-        rows = states[-1].reshape(-1, self.hyper.state_size)
-        logits = _NUMPY.affine(rows, *_readout(arrays))
+        states, top, endings = models.look(
+            self.model, self.hyper, arrays, ids, state, _layer, _NUMPY
+        )
+        logits = _NUMPY.affine(top.reshape(-1, top.shape[2]), *_readout(arrays))
         return np.stack(states), logits.reshape(*ids.shape, -1), np.stack(endings)
 
     def losses(self, arrays, x, y, state):
-        states, endings = models.run(self.model, self.hyper, arrays, x, state, _layer, _NUMPY)
-        rows = states[-1].reshape(-1, self.hyper.state_size)
-        losses, _ = output.score(rows, *_readout(arrays), y.reshape(-1), count=threads.available())
+        top, endings = models.predict(self.model, self.hyper, arrays, x, y, state, _layer, _NUMPY)
+        rows, count = top.reshape(-1, top.shape[2]), threads.available()
+        losses, _ = output.score(rows, *_readout(arrays), y.reshape(-1), count=count)
         return losses.reshape(y.shape), np.stack(endings)
 
     def generate(self, arrays, ids, state, uniforms, temperature):
@@ -265,7 +272,10 @@ def _layer(description, inputs, weights, start, recurrent, second_bias=None):
 
 
 _NUMPY = SimpleNamespace(
-    tanh=np.tanh, affine=lambda *arrays: output.affine(*arrays, count=threads.available())
+    tanh=np.tanh,
+    zeros_like=np.zeros_like,
+    concatenate=np.concatenate,
+    affine=lambda *arrays: output.affine(*arrays, count=threads.available()),
 )
 
 
@@ -280,6 +290,13 @@ def _flat(arrays: Arrays) -> list[np.ndarray]:
 
 def _affine(rows, weights, bias):
     return rows @ weights + bias
+
+
+def _cross_entropy(logits, targets):
+    """Cross-entropy of each row of ``logits`` (N, V), in nats, for ``targets`` (N,)."""
+    import pytensor.tensor as pt
+
+    return -pt.special.log_softmax(logits, axis=-1)[pt.arange(targets.size), targets]
 
 
 class Scan(Backend):
@@ -318,16 +335,12 @@ class Scan(Backend):
 
     def trace(self, arrays, ids, state):
         logits, *results = self._function("trace")(*arrays.values(), ids, state)
-        depth = self.hyper.layers
+        depth = len(self.model.towers) * self.hyper.layers
         return np.stack(results[:depth]), logits, np.stack(results[depth:])
 
     def losses(self, arrays, x, y, state):
-        _, logits, state = self.trace(arrays, x, state)
-        logits = logits.astype(np.float64)
-        largest = logits.max(-1, keepdims=True)
-        total = np.log(np.exp(logits - largest).sum(-1)) + largest[..., 0]
-        chosen = np.take_along_axis(logits, y[..., np.newaxis], -1)[..., 0]
-        return total - chosen, state
+        losses, *endings = self._function("losses")(*arrays.values(), x, y, state)
+        return losses, np.stack(endings)
 
     def generate(self, arrays, ids, state, uniforms, temperature):
         drawn = np.empty(uniforms.shape, np.int32)
@@ -337,14 +350,14 @@ class Scan(Backend):
         return drawn, state
 
     def _function(self, name: str):
-        """Compile ``step`` or ``trace`` when it is first needed."""
+        """Compile ``step``, ``losses`` or ``trace`` when it is first needed."""
         import pytensor
 
         if name not in self._functions:
             from rngru.recurrence import PLAIN, scanned
 
             mode = self.mode or PLAIN
-            build = self._step_graph if name == "step" else self._trace_graph
+            build = getattr(self, f"_{name}_graph")
             inputs, outputs = build(partial(scanned, mode=mode))
             self._functions[name] = pytensor.function(
                 inputs, outputs, mode=mode, on_unused_input="ignore"
@@ -358,14 +371,10 @@ class Scan(Backend):
         from rngru import optim
 
         hyper = self.hyper
-        parameters, x, given, states, endings = _graph(
-            self.model, hyper, layer, _affine, training=True
-        )
-        y, values = x.type("y"), list(parameters.values())
-        logits = _affine(states[-1], *models.readout(parameters))
-        logits = logits.reshape((-1, hyper.vocab_size))
-        chosen = pt.special.log_softmax(logits, axis=-1)[pt.arange(y.size), y.flatten()]
-        loss = -chosen.sum()
+        parameters, x, y, given, rows, endings = _training(self.model, hyper, layer, _affine)
+        values = list(parameters.values())
+        logits = _affine(rows, *models.readout(parameters))
+        loss = _cross_entropy(logits, y.flatten()).sum()
         weights = [models.penalised(each.ndim) for each in values]
         squares = sum(pt.sqr(p).sum() for p, weight in zip(values, weights, strict=True) if weight)
         cost = (loss + np.float32(hyper.regcost / 2) * squares) / x.shape[1].astype("float32")
@@ -389,12 +398,17 @@ class Scan(Backend):
         new = [updates[each] for each in (*values, *memory)]
         return [*values, *memory, x, y, rate, number, *given], [loss, norm, *endings, *new]
 
+    def _losses_graph(self, layer):
+        hyper = self.hyper.replace(dropout=0)
+        parameters, x, y, given, rows, endings = _training(self.model, hyper, layer, _affine)
+        losses = _cross_entropy(_affine(rows, *models.readout(parameters)), y.flatten())
+        return [*parameters.values(), x, y, *given], [losses.reshape(y.shape), *endings]
+
     def _trace_graph(self, layer):
-        parameters, x, given, states, endings = _graph(
-            self.model, self.hyper, layer, _affine, training=False
-        )
-        logits = _affine(states[-1], *models.readout(parameters))
-        return [*parameters.values(), x, *given], [logits, *states, *endings]
+        parameters, x, start, xp = _symbols(self.model, self.hyper, _affine)
+        states, top, endings = models.look(self.model, self.hyper, parameters, x, start, layer, xp)
+        logits = _affine(top, *models.readout(parameters))
+        return [*parameters.values(), x, start], [logits, *states, *endings]
 
 
 BACKENDS = {backend.name: backend for backend in (CPU, Scan)}

@@ -17,6 +17,7 @@ name                   shape         meaning
 ``layers.<l>.d``       (S,)          second bias of the candidate (``reset_after`` only)
 ``V``                  (S, V)        output weights (``tied``: those of E, transposed)
 ``c``                  (V,)          output bias
+``back.<l>.…``         as layers     the stack that reads backwards (``Bi…``; V is (2 S, V))
 =====================  ============  ===============================================================
 
 .. math:: i = \tanh(E_x + a), \quad i \to \text{L layers} \to s, \quad o = s V + c
@@ -29,7 +30,7 @@ A ``…Resize`` model has no encoder: its first layer takes the character itself
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,11 +50,20 @@ class Model:
     name: what a user calls it, as ``modeltype='GRUEncode'``.
     cell: the name of its cell.
     encode: whether characters pass through an encoder first.
+    both: whether a second stack reads the text backwards. Then each character is predicted from the
+        text before it and the text after it, never from itself: the two stacks meet at the output
+        alone.
     """
 
     name: str
     cell: str
     encode: bool
+    both: bool = False
+
+    @property
+    def towers(self) -> tuple[str, ...]:
+        """What the names of the parameters of each stack begin with."""
+        return ("layers", "back") if self.both else ("layers",)
 
     def layer(self, hyper: HyperParams) -> Layer:
         """Return what the recurrence needs to know of each layer."""
@@ -67,6 +77,11 @@ class Model:
                 f"reset_after=True is a form of the GRU, but {self.name} has {self.cell} layers. "
                 "Leave it out, or choose GRUEncode or GRUResize."
             )
+        if hyper.tied and self.both:
+            raise InputError(
+                f"tied=True needs an output as wide as the encoder, but that of {self.name} is twice "
+                "as wide, for it reads in both directions. Leave it out."
+            )
         if hyper.tied and not self.encode:
             raise InputError(
                 f"tied=True shares the encoder's weights with the output, but {self.name} has no "
@@ -79,14 +94,18 @@ class Model:
         shapes: dict[str, tuple[int, ...]] = {}
         if self.encode:
             shapes |= {"E": (symbols, size), "a": (size,)}
-        for i in range(hyper.layers):
-            into = symbols if i == 0 and not self.encode else size
-            shapes[f"layers.{i}.U"] = (into, gates * size)
-            shapes[f"layers.{i}.W"] = (size, gates * size)
-            shapes[f"layers.{i}.b"] = (gates * size,)
+        for name in (f"{tower}.{i}" for tower in self.towers for i in range(hyper.layers)):
+            into = symbols if name.endswith(".0") and not self.encode else size
+            shapes[f"{name}.U"] = (into, gates * size)
+            shapes[f"{name}.W"] = (size, gates * size)
+            shapes[f"{name}.b"] = (gates * size,)
             if hyper.reset_after:
-                shapes[f"layers.{i}.d"] = (size,)
-        return shapes | ({} if hyper.tied else {"V": (size, symbols)}) | {"c": (symbols,)}
+                shapes[f"{name}.d"] = (size,)
+        return (
+            shapes
+            | ({} if hyper.tied else {"V": (len(self.towers) * size, symbols)})
+            | {"c": (symbols,)}
+        )
 
     def initial(self, hyper: HyperParams, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Draw fresh parameters: weights uniform in ±1/√fan-in, biases zero; float32.
@@ -101,9 +120,8 @@ class Model:
             else:
                 bound = 1 / math.sqrt(shape[0])
                 arrays[name] = rng.uniform(-bound, bound, shape).astype(np.float32)
-        if self.cell == "LSTM":
-            for i in range(hyper.layers):
-                arrays[f"layers.{i}.b"][hyper.state_size : 2 * hyper.state_size] = 1
+            if self.cell == "LSTM" and name.endswith(".b"):
+                arrays[name][hyper.state_size : 2 * hyper.state_size] = 1
         return arrays
 
     def freshstate(self, hyper: HyperParams, lanes: int) -> np.ndarray:
@@ -118,10 +136,23 @@ LSTMEncode = Model("LSTMEncode", "LSTM", encode=True)
 LSTMResize = Model("LSTMResize", "LSTM", encode=False)
 RNNEncode = Model("RNNEncode", "RNN", encode=True)
 RNNResize = Model("RNNResize", "RNN", encode=False)
+BiGRU = Model("BiGRU", "GRU", encode=True, both=True)
+BiLSTM = Model("BiLSTM", "LSTM", encode=True, both=True)
+BiRNN = Model("BiRNN", "RNN", encode=True, both=True)
 
 MODELS = {
     model.name: model
-    for model in (GRUEncode, GRUResize, LSTMEncode, LSTMResize, RNNEncode, RNNResize)
+    for model in (
+        GRUEncode,
+        GRUResize,
+        LSTMEncode,
+        LSTMResize,
+        RNNEncode,
+        RNNResize,
+        BiGRU,
+        BiLSTM,
+        BiRNN,
+    )
 }
 """Every model type by name."""
 
@@ -142,19 +173,19 @@ def penalised(ndim: int) -> bool:
     return ndim > 1
 
 
-def table(model: Model, parameters: Mapping[str, Any], xp: Any) -> Any:
+def table(model: Model, parameters: Mapping[str, Any], xp: Any, tower: str = "layers") -> Any:
     """Return the first layer's pre-activations for each character, (V, G S).
 
     They depend on the character alone: V rows, not T B.
     """
-    into, bias = parameters["layers.0.U"], parameters["layers.0.b"]
+    into, bias = parameters[f"{tower}.0.U"], parameters[f"{tower}.0.b"]
     if model.encode:
         return xp.affine(xp.tanh(parameters["E"] + parameters["a"]), into, bias)
     return into + bias
 
 
 def readout(parameters: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Return output weights (S, V) and bias (V,)."""
+    """Return output weights (S, V), or (2 S, V) for two directions, and bias (V,)."""
     tied = "V" not in parameters
     return parameters["E"].T if tied else parameters["V"], parameters["c"]
 
@@ -168,18 +199,21 @@ def run(
     layer: Callable,
     xp: Any,
     masks: Any = None,
-) -> tuple[Sequence[Any], Sequence[Any]]:
-    """Run text through the layers of a model.
+    tower: str = "layers",
+) -> tuple[list[Any], list[Any]]:
+    """Run text through one stack of layers.
 
     Parameters
     ----------
     parameters: arrays or graph variables by name.
     ids: (T, B) characters, int32.
     start: (L, B, H), the state before the first of them.
-    layer: ``layer(description, inputs, weights, start, recurrent[, second bias])`` gives (states, ending).
-    xp: has ``tanh`` and ``affine(rows, weights, bias)`` for the kind of parameters given.
-
+    layer: ``layer(description, inputs, weights, start, recurrent[, second bias])`` gives
+        (states, ending).
+    xp: has ``tanh``, ``zeros_like``, ``concatenate`` and ``affine(rows, weights, bias)`` for the
+        kind of parameters given.
     masks: (L, T or 1, B, S), what each layer's output is multiplied by, for dropout; or None.
+    tower: which stack.
 
     Returns
     -------
@@ -189,14 +223,72 @@ def run(
     states: list[Any] = []
     endings: list[Any] = []
     inputs: Any = ids
-    weights: tuple[Any, ...] = (table(model, parameters, xp),)
+    weights: tuple[Any, ...] = (table(model, parameters, xp, tower),)
     for i in range(hyper.layers):
+        name = f"{tower}.{i}"
         if i > 0:
-            inputs = states[-1]
-            weights = (parameters[f"layers.{i}.U"], parameters[f"layers.{i}.b"])
-        second = (parameters[f"layers.{i}.d"],) if hyper.reset_after else ()
-        recurrent = parameters[f"layers.{i}.W"]
-        output, ending = layer(description, inputs, weights, start[i], recurrent, *second)
+            inputs, weights = states[-1], (parameters[f"{name}.U"], parameters[f"{name}.b"])
+        second = (parameters[f"{name}.d"],) if hyper.reset_after else ()
+        output, ending = layer(
+            description, inputs, weights, start[i], parameters[f"{name}.W"], *second
+        )
         states.append(output if masks is None else output * masks[i])
         endings.append(ending)
     return states, endings
+
+
+def predict(
+    model: Model,
+    hyper: HyperParams,
+    parameters: Mapping[str, Any],
+    x: Any,
+    y: Any,
+    start: Any,
+    layer: Callable,
+    xp: Any,
+    masks: Any = None,
+) -> tuple[Any, list[Any]]:
+    """Return what each of ``y`` (T, B) is predicted from, (T, B, S or 2 S), and the last states.
+
+    That is the text up to ``x``, the character before it; and, in two directions, the rest of ``y``
+    after it. The other parameters are those of :func:`run`; ``masks`` are (2 L, …) for two stacks.
+    """
+    if not model.both:
+        states, endings = run(model, hyper, parameters, x, start, layer, xp, masks)
+        return states[-1], endings
+    before, after = (
+        (None, None) if masks is None else (masks[: hyper.layers], masks[hyper.layers :])
+    )
+    states, endings = run(model, hyper, parameters, x, start, layer, xp, before)
+    back, _ = run(
+        model, hyper, parameters, y[::-1], xp.zeros_like(start), layer, xp, after, tower="back"
+    )
+    return xp.concatenate([states[-1], _earlier(back[-1], xp)[::-1]], axis=2), endings
+
+
+def look(
+    model: Model,
+    hyper: HyperParams,
+    parameters: Mapping[str, Any],
+    ids: Any,
+    start: Any,
+    layer: Callable,
+    xp: Any,
+) -> tuple[list[Any], Any, list[Any]]:
+    """Return the outputs of every layer of every stack, what predictions are made from, last states.
+
+    In one direction the prediction at t is of the character after ``ids[t]``; in two it is of
+    ``ids[t]`` itself, from all the others.
+    """
+    states, endings = run(model, hyper, parameters, ids, start, layer, xp)
+    if not model.both:
+        return states, states[-1], endings
+    fresh = xp.zeros_like(start)
+    back, _ = run(model, hyper, parameters, ids[::-1], fresh, layer, xp, tower="back")
+    around = [_earlier(states[-1], xp), _earlier(back[-1], xp)[::-1]]
+    return [*states, *(each[::-1] for each in back)], xp.concatenate(around, axis=2), endings
+
+
+def _earlier(states: Any, xp: Any) -> Any:
+    """The states one step before, zeros before the first."""
+    return xp.concatenate([xp.zeros_like(states[:1]), states[:-1]], axis=0)

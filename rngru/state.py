@@ -42,7 +42,7 @@ from rngru.errors import (
 from rngru.hyper import CACHES, HyperParams
 from rngru.models import find
 from rngru.report import History, Recorder, reporter
-from rngru.sampling import Sample, checkedtemperature, probabilities
+from rngru.sampling import Filled, Sample, checkedtemperature, fill, probabilities
 from rngru.text import Source, Vocabulary, vocabularyfromjson
 from rngru.training import (
     Batch,
@@ -577,6 +577,11 @@ class ModelState:
         Sample
             At the prompt it shows the text; ``str()`` is the text, ``.state`` continues it.
         """
+        if find(self.modeltype).both:
+            raise InputError(
+                f"{self.modeltype} predicts each character from the text on both sides of it, so it "
+                "cannot write on. ms.fillin('the qu_ck br_wn fox') fills gaps."
+            )
         count = _whole("numchars", numchars, 0)
         temperature = checkedtemperature(temp)
         chance = self.rng if rng is None else _generator(rng)
@@ -604,6 +609,64 @@ class ModelState:
         text = self.chars.decode(np.concatenate(drawn) if drawn else np.zeros(0, np.int32))
         sample = Sample(text, state, seed, interrupts.raised)
         return (sample, state) if ret_state else sample
+
+    def fillin(self, text: str, blank: str = "_", choices: int = 5) -> Filled:
+        """Fill the gaps of a text, for a model that reads in both directions.
+
+        Parameters
+        ----------
+        text : str
+            Text with gaps; several are filled together.
+        blank : str
+            What stands for a gap: one symbol.
+        choices : int
+            How many alternatives to list for each gap.
+
+        Returns
+        -------
+        Filled
+            At the prompt it shows the likeliest text; ``.gaps`` has the alternatives.
+
+        Raises
+        ------
+        InputError
+            If the model reads forwards only, or there is no gap.
+
+        Example
+        -------
+        ::
+
+            ms = ModelState.initfromsrcfile('verse.txt', 'bi', modeltype='BiGRU')
+            ms.trainmodel(max_seconds=60)
+            ms.fillin('the qu_ck br_wn fox')
+        """
+        if not find(self.modeltype).both:
+            raise InputError(
+                f"{self.modeltype} reads forwards only, so it cannot fill gaps. Train a model with "
+                "modeltype='BiGRU', 'BiLSTM' or 'BiRNN'."
+            )
+        symbols = self.chars.split(text)
+        gaps = np.array([i for i, symbol in enumerate(symbols) if symbol == blank], np.int64)
+        if not len(gaps):
+            raise InputError(
+                f"There is no {blank!r} in the text, so nothing to fill. Put blank={blank!r} where "
+                "something is missing, or name another blank."
+            )
+        rest = "".join(symbol for symbol in symbols if symbol != blank)
+        if rest:
+            self._encode(rest)  # warns of what the model has never seen
+        ids = self.chars.encode(text).astype(np.int32)
+        arrays, backend = self._progress.arrays, self._compute
+
+        def logits(ids: np.ndarray) -> np.ndarray:
+            return backend.trace(arrays, ids[:, np.newaxis], backend.freshstate(1))[1][:, 0]
+
+        ids, found = fill(ids, gaps, logits, self.chars.unknown_idx)
+        alternatives = [
+            tuple((self.chars.charatidx(int(i)), float(p[i])) for i in (-p).argsort()[:choices])
+            for p in found
+        ]
+        return Filled(self.chars.decode(ids), tuple(zip(gaps.tolist(), alternatives, strict=True)))
 
     def trackneurons(
         self,
@@ -811,13 +874,17 @@ class ModelState:
         )  # fmt: skip
 
     def _current(self) -> str:
-        """A sample from the state of the first lane, as training stands."""
+        """What training shows: a sample from the state of the first lane, or gaps filled."""
+        if find(self.modeltype).both:
+            data, start = self._text().train, self.position % self._text().split
+            symbols = self.chars.split(self.chars.decode(data.ids[start : start + 80]))
+            blank = "\N{LOW LINE}"
+            gapped = "".join(blank if i % 8 == 4 else each for i, each in enumerate(symbols))
+            return str(self.fillin(gapped, blank)) if blank in gapped else gapped
         state = self._progress.state
         assert state is not None, "samples are drawn after a batch"
-        sample = self.generatestring(
-            100, seed=self.chars.semirandomch(self.rng), init_state=state[:, :1]
-        )
-        return str(sample)
+        seed = self.chars.semirandomch(self.rng)
+        return str(self.generatestring(100, seed=seed, init_state=state[:, :1]))
 
     def _notices(self, lanes: int, data: Any, clear_state: bool) -> list[Notice]:
         """What a person should know before training begins."""

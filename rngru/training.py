@@ -143,6 +143,8 @@ class Evaluation:
         What a symbol is: ``'characters'``, ``'words'`` or ``'bytes'``.
     interrupted : bool
         Whether Ctrl-C cut it short.
+    cloze : bool
+        Whether symbols were predicted from the text after them, too, and not only from that before.
 
     Example
     -------
@@ -155,6 +157,7 @@ class Evaluation:
     seconds: float
     units: str = "characters"
     interrupted: bool = False
+    cloze: bool = False
 
     @property
     def bits(self) -> float:
@@ -167,8 +170,9 @@ class Evaluation:
         return math.exp(self.nats)
 
     def __repr__(self) -> str:
+        kind = "cloze loss: " if self.cloze else ""
         return (
-            f"{self.nats:.4f} nats per {self.units[:-1]}, {self.bits:.3f} bits, "
+            f"{kind}{self.nats:.4f} nats per {self.units[:-1]}, {self.bits:.3f} bits, "
             f"perplexity {self.perplexity:.2f}, over {self.characters:,} {self.units}"
             + (" (interrupted)" if self.interrupted else "")
         )
@@ -197,8 +201,10 @@ def evaluate(
     total, count, state = 0.0, 0, None
     for x, y, counted in evallanes(ids, start, stop, seq_len=200):
         state = backend.freshstate(x.shape[1]) if state is None else state
-        losses, state = backend.losses(arrays, x, y, state)
-        total += float(losses[counted].sum(dtype=np.float64))
+        # Not a step beyond the last that counts: what is read there is padding.
+        steps = 1 + max(np.flatnonzero(counted.any(axis=1)), default=len(counted) - 1)
+        losses, state = backend.losses(arrays, x[:steps], y[:steps], state)
+        total += float(losses[counted[:steps]].sum(dtype=np.float64))
         count += int(counted.sum())
         if count and interrupted():
             break
@@ -207,8 +213,8 @@ def evaluate(
             f"There is nothing to predict in {stop - start} {units}: expected 2 or more, for each "
             "is predicted from those before it."
         )
-    whole = stop - max(start, 1)
-    return Evaluation(total / count, count, time.monotonic() - began, units, count < whole)
+    seconds, whole = time.monotonic() - began, stop - max(start, 1)
+    return Evaluation(total / count, count, seconds, units, count < whole, backend.model.both)
 
 
 @dataclass(frozen=True, slots=True)
@@ -423,7 +429,8 @@ class Run:
             total += float(losses.sum(dtype=np.float64))
             count += size
         seconds, units = time.monotonic() - began, self.data.vocab.units
-        return Evaluation(total / count, count, seconds, units, count < batches * size)
+        short = count < batches * size
+        return Evaluation(total / count, count, seconds, units, short, self.backend.model.both)
 
     def train(
         self,
@@ -563,7 +570,8 @@ class Run:
         if not hyper.dropout:
             return None
         rng = np.random.default_rng((self.seed, self.progress.batches))
-        shape = (hyper.layers, 1 if hyper.locked else seq_len, lanes, hyper.state_size)
+        depth = len(self.backend.model.towers) * hyper.layers
+        shape = (depth, 1 if hyper.locked else seq_len, lanes, hyper.state_size)
         kept = rng.integers(0, 1 << 16, shape, np.uint16) >= round(hyper.dropout * (1 << 16))
         return kept.astype(np.float32) / np.float32(1 - hyper.dropout)
 

@@ -62,6 +62,10 @@ class Array:
 
     __radd__, __rmul__ = __add__, __mul__
 
+    @property
+    def T(self):
+        return Array(self.value.T, (self, lambda g: g.T))
+
     def sum(self):
         return Array(self.value.sum(), (self, lambda g: np.broadcast_to(g, self.value.shape)))
 
@@ -175,9 +179,10 @@ def layer(cell, hard, pre, start, W, second_bias=None, truncate=-1):
 # ------------------------------------------------------------------------------------ models
 
 
-def model(modeltype, hyper, p, ids, start):
+def model(modeltype, hyper, p, ids, start, masks=None):
     """Run text ``ids`` (T, B) from state ``start`` (L, B, H), ``p`` being Arrays by name.
 
+    ``masks`` (L, T or 1, B, S) multiply what each layer hands upwards, not what it keeps.
     Returns (states per layer and step, logits (B, V) per step, endings (B, H) per layer).
     """
     kind = modeltype.removesuffix("Encode").removesuffix("Resize")
@@ -193,9 +198,12 @@ def model(modeltype, hyper, p, ids, start):
             pre = [U[row] + b for row in ids]
         d, s = p.get(f"layers.{k}.d"), array(start[k])
         inputs, ending = layer(cell, hard, pre, s, W, d, truncate=hyper.bptt_truncate)
+        if masks is not None:
+            inputs = [each * masks[k, t % masks.shape[1]] for t, each in enumerate(inputs)]
         states.append(inputs)
         endings.append(ending)
-    return states, [each @ p["V"] + p["c"] for each in inputs], endings
+    readout = p["E"].T if hyper.tied else p["V"]
+    return states, [each @ readout + p["c"] for each in inputs], endings
 
 
 class Result:
@@ -205,9 +213,9 @@ class Result:
     ``endings`` (L, B, H), ``cost``, ``gradients`` of the cost by name, and ``gradnorm``.
     """
 
-    def __init__(self, modeltype, hyper, parameters, x, y, start):
+    def __init__(self, modeltype, hyper, parameters, x, y, start, masks=None):
         p = {name: Array(np.asarray(value, np.float64)) for name, value in parameters.items()}
-        states, logits, endings = model(modeltype, hyper, p, x, np.asarray(start, np.float64))
+        states, logits, endings = model(modeltype, hyper, p, x, np.asarray(start, np.float64), masks)
         scores = [log_softmax(each) for each in logits]
         lanes = np.arange(x.shape[1])
         chosen = [each[lanes, targets] for each, targets in zip(scores, y, strict=True)]
@@ -234,17 +242,42 @@ class Result:
 # ---------------------------------------------------------------------------------- training
 
 
-def rmsprop(old, all_gradients, *, rate, decay, clip):
-    """Parameter and mean after a step for each of ``all_gradients``, in closed form:
+def descend(hyper, old, gradients, *, rate, weight=True):
+    """Return a parameter, and what the optimizer remembers of it, after a step for each gradient.
 
-    the mean after n steps is (1 - d) sum of d^(n - k) g_k^2, and starts at zero.
+    Nothing is carried along: a running mean after n steps is (1 - d) times the sum of
+    d^(n - k) g_k over all steps k so far, for it starts at zero. ``gradients`` are clipped already;
+    only a ``weight`` decays.
     """
-    clipped = [g if clip is None else np.clip(g, -clip, clip) for g in all_gradients]
-    parameter, n = old, 0
-    for n in range(1, len(clipped) + 1):
-        mean = (1 - decay) * sum(decay ** (n - k) * clipped[k - 1] ** 2 for k in range(1, n + 1))
-        parameter = parameter - rate * clipped[n - 1] / np.sqrt(mean + 1e-6)
-    return parameter, mean
+
+    def total(keep, power, n):
+        return sum(keep ** (n - k) * gradients[k - 1] ** power for k in range(1, n + 1))
+
+    p, memory, b1, b2 = old, (), hyper.momentum, hyper.beta2
+    for n in range(1, len(gradients) + 1):
+        if hyper.optimizer == "rmsprop":
+            memory = ((1 - hyper.decay) * total(hyper.decay, 2, n),)
+            p = p - rate * gradients[n - 1] / np.sqrt(memory[0] + 1e-6)
+        elif hyper.optimizer == "sgd":
+            memory = (total(b1, 1, n),)
+            p = p - rate * memory[0]
+        elif hyper.optimizer == "adagrad":
+            memory = (total(1, 2, n),)
+            p = p - rate * gradients[n - 1] / np.sqrt(memory[0] + 1e-8)
+        else:
+            memory = ((1 - b1) * total(b1, 1, n), (1 - b2) * total(b2, 2, n))
+            mean, square = memory[0] / (1 - b1**n), memory[1] / (1 - b2**n)
+            decay = hyper.weightdecay if hyper.optimizer == "adamw" and weight else 0
+            p = p - rate * (mean / (np.sqrt(square) + 1e-8) + decay * p)
+    return p, memory
+
+
+def clipped(hyper, gradients):
+    """Clip gradients by name: first their length together to ``clipnorm``, then each to ``clip``."""
+    length = np.sqrt(sum((g**2).sum() for g in gradients.values()))
+    scale = 1 if hyper.clipnorm is None else min(1, hyper.clipnorm / length)
+    most = np.inf if hyper.clip is None else hyper.clip
+    return {name: np.clip(scale * g, -most, most) for name, g in gradients.items()}
 
 
 # ----------------------------------------------------------------------------------- helpers

@@ -1,4 +1,6 @@
-"""RMSProp, clipping and the penalty in closed form, as a graph, as kernels and in a training step."""
+"""Every update rule in closed form: as a graph, as kernels, and in a training step."""
+
+import math
 
 import numpy as np
 import pytensor
@@ -7,72 +9,114 @@ import pytest
 
 from rngru import models, optim
 from rngru.compiled import BACKENDS, backend, freshcaches
-from rngru.hyper import HyperParams
+from rngru.hyper import CACHES, HyperParams
 from rngru.kernels import update
 from rngru.recurrence import CPU_MODE
-from tests.reference import Result, close, rmsprop
+from tests.reference import Result, clipped, close, descend
 
-RATE, DECAY = 0.01, 0.9
-MANY = update.BLOCK + 1234  # more than one thread takes at a time
-CLIPS = [None, 5.0, 0.3]
+RATE, MANY = 0.01, update.BLOCK + 1234  # more numbers than one thread takes at a time
+SHAPES = {"W": (3, 4), "b": (5,), "V": (MANY, 1)}
+CHANGES = {
+    "rmsprop": {"decay": 0.9},
+    "adam": {"momentum": 0.8, "beta2": 0.99},
+    "adamw": {"momentum": 0.8, "weightdecay": 0.5},
+    "sgd": {"momentum": 0.8},
+    "adagrad": {},
+}
+CLIPS = [{"clip": None}, {"clip": 0.3}, {"clip": 0.02, "clipnorm": 1.0}, {"clipnorm": 1e9}]
 
 
 @pytest.fixture(scope="module")
 def history():
-    """Parameters of several shapes, and the gradients of three steps for each."""
+    """Parameters by name, and the gradients of three steps for each, float32."""
     rng = np.random.default_rng(1)
-    parameters = [rng.normal(size=shape).astype(np.float32) for shape in ((3, 4), (5,), (MANY,))]
-    steps = [[rng.normal(size=p.shape).astype("f") for p in parameters] for _ in range(3)]
-    steps[1][1][:] = 0  # a gradient that vanishes still lets the mean decay
+
+    def draw():
+        return {name: rng.normal(size=shape).astype(np.float32) for name, shape in SHAPES.items()}
+
+    parameters, steps = draw(), [draw() for _ in range(3)]
+    steps[1]["b"][:] = 0  # where a gradient vanishes, the means go on
     return parameters, steps
 
 
-def check(history, found, clip):
-    """Compare (parameters, means) after three steps with the closed form."""
-    for i, old in enumerate(history[0]):
-        gradients = [step[i].astype(np.float64) for step in history[1]]
-        expected = rmsprop(old.astype(np.float64), gradients, rate=RATE, decay=DECAY, clip=clip)
-        for one, right in zip((found[0][i], found[1][i]), expected, strict=True):
+def check(hyper, history, parameters, caches):
+    """Compare parameters and caches, lists in order of name, after three steps."""
+    steps = [
+        clipped(hyper, {n: g.astype(np.float64) for n, g in step.items()}) for step in history[1]
+    ]
+    for i, (name, old) in enumerate(history[0].items()):
+        gradients, weight = [step[name] for step in steps], old.ndim > 1
+        new, memory = descend(hyper, old.astype(float), gradients, rate=RATE, weight=weight)
+        assert len(memory) == len(caches)
+        for one, right in zip((parameters[i], *(c[i] for c in caches)), (new, *memory), strict=True):
             assert one.dtype == np.float32
-            close(one, right, 1e-6)
+            close(one.reshape(right.shape), right, 2e-6, name)
+
+
+def shrinks(hyper):
+    decay = hyper.weightdecay if hyper.optimizer == "adamw" else 0.0
+    return [decay * (len(shape) > 1) for shape in SHAPES.values()]
 
 
 @pytest.mark.parametrize("clip", CLIPS)
-def test_graph_of_rmsprop_agrees_with_its_closed_form(history, clip):
-    """The small constant outside the root, or a mean that is of the gradient before clipping."""
-    p, g, m = ([pt.ftensor(shape=(None,) * a.ndim) for a in history[0]] for _ in "pgm")
-    updates = optim.rmsprop(p, optim.clipped(g, clip), m, rate=np.float32(RATE), decay=DECAY)
-    function = pytensor.function([*p, *g, *m], [updates[each] for each in (*p, *m)], mode=CPU_MODE)
-    parameters, means = list(history[0]), [np.zeros_like(a) for a in history[0]]
-    for gradients in history[1]:
-        results = function(*parameters, *gradients, *means)
-        parameters, means = results[:3], results[3:]
-    check(history, (parameters, means), clip)
+@pytest.mark.parametrize("optimizer", optim.OPTIMIZERS)
+def test_graph_of_a_rule_agrees_with_its_closed_form(history, optimizer, clip):
+    """The small constant on the wrong side of the root, a correction by the wrong power, or a mean
+    of gradients as they were before clipping.
+    """
+    hyper = HyperParams(5, optimizer=optimizer, **CHANGES[optimizer], **clip)
+    ndims = [len(shape) for shape in SHAPES.values()]
+
+    def variables():
+        return [pt.tensor(dtype="float32", shape=(None,) * ndim) for ndim in ndims]
+
+    p, g, memory = variables(), variables(), [variables() for _ in CACHES[optimizer]]
+    number, flat = pt.fscalar(), [each for cache in memory for each in cache]
+    updates = optim.OPTIMIZERS[optimizer](
+        p, optim.clipped(g, hyper, optim.norm(g)), memory,
+        rate=np.float32(RATE), hyper=hyper, number=number, shrinks=shrinks(hyper),
+    )  # fmt: skip
+    outputs = [updates[each] for each in (*p, *flat)]
+    inputs = [*p, *g, *flat, number]
+    function = pytensor.function(inputs, outputs, mode=CPU_MODE, on_unused_input="ignore")
+    now = list(history[0].values())
+    now += [np.zeros_like(a) for _ in memory for a in now]
+    for n, gradients in enumerate(history[1], 1):
+        now = function(*now[:3], *gradients.values(), *now[3:], np.float32(n))
+    check(hyper, history, now[:3], [now[k : k + 3] for k in range(3, len(now), 3)])
 
 
 @pytest.mark.parametrize("count", [1, 3])
-@pytest.mark.parametrize("clip", CLIPS)
-def test_kernel_of_rmsprop_agrees_with_its_closed_form(history, clip, count):
+@pytest.mark.parametrize("optimizer", update.RULES)
+def test_kernel_of_a_rule_agrees_with_its_closed_form(history, optimizer, count):
     """Also beyond the first block, and without writing over what it reads."""
-    old = [[a.reshape(-1) for a in history[0]], [np.zeros(a.size, "f") for a in history[0]]]
-    for gradients in history[1]:
+    hyper = HyperParams(5, optimizer=optimizer, clip=0.3, **CHANGES[optimizer])
+    old = [[a.reshape(-1) for a in history[0].values()]]
+    old += [[np.zeros_like(a) for a in old[0]] for _ in CACHES[optimizer]]
+    for n, gradients in enumerate(history[1], 1):
         new = [[np.full_like(a, np.nan) for a in each] for each in old]
         before = [a.copy() for each in old for a in each]
-        flat = [g.reshape(-1) for g in gradients]
-        bound = np.inf if clip is None else clip
-        update.rmsprop(flat, old, new, rate=RATE, decay=DECAY, clip=bound, count=count)
+        update.apply(
+            optimizer, [g.reshape(-1).copy() for g in gradients.values()], old, new,
+            rate=RATE, number=n, scale=1.0, clip=hyper.clip, decay=hyper.decay,
+            momentum=hyper.momentum, beta2=hyper.beta2, shrinks=shrinks(hyper), count=count,
+        )  # fmt: skip
         assert all(map(np.array_equal, before, (a for each in old for a in each)))
         old = new
-    shaped = [[a.reshape(b.shape) for a, b in zip(each, history[0], strict=True)] for each in old]
-    check(history, shaped, clip)
+    check(hyper, history, old[0], old[1:])
+
+
+def test_kernels_and_graph_have_the_same_rules_and_caches():
+    """A rule that one backend lacks is a run that cannot move to it."""
+    assert update.RULES.keys() == optim.OPTIMIZERS.keys() == CACHES.keys()
 
 
 def test_clipping_keeps_nan():
     """A gradient that is not a number must not become the largest one allowed."""
-    g = pt.fvector()
+    g, hyper = pt.fvector(), HyperParams(5, clip=5.0)
     values = np.array([np.nan, 7, -7, 1], np.float32)
-    found = pytensor.function([g], optim.clipped([g], 5.0), mode=CPU_MODE)(values)[0]
-    np.testing.assert_array_equal(found, np.array([np.nan, 5, -5, 1], np.float32))
+    clip = pytensor.function([g], optim.clipped([g], hyper, optim.norm([g])), mode=CPU_MODE)
+    np.testing.assert_array_equal(clip(values)[0], np.array([np.nan, 5, -5, 1], np.float32))
 
 
 def test_norm_is_of_all_gradients_together_after_the_penalty():
@@ -85,7 +129,7 @@ def test_norm_is_of_all_gradients_together_after_the_penalty():
         g.astype(np.float64) + w * p.astype(np.float64)
         for g, p, w in zip(gradients, parameters, penalties, strict=True)
     ]
-    expected = np.sqrt(sum((g**2).sum() for g in whole))
+    expected = math.sqrt(sum((g**2).sum() for g in whole))
     norms = []
     for count in (1, 2, 3):
         given = [g.copy() for g in gradients]
@@ -107,38 +151,42 @@ def test_norm_of_what_is_not_finite_is_not_finite(bad):
 
 
 @pytest.mark.parametrize("name", BACKENDS)
-@pytest.mark.parametrize(("clip", "regcost"), [(None, 0.1), (0.05, 3.0)])
-def test_three_training_steps_agree_with_the_closed_form(name, clip, regcost):
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"clip": None, "decay": 0.9},
+        {"clip": 0.05, "regcost": 3.0},
+        {"optimizer": "adamw", "weightdecay": 0.5, "clip": 0.1},
+        {"optimizer": "sgd", "clipnorm": 0.5, "regcost": 0.0},
+    ],
+    ids=str,
+)
+def test_three_training_steps_agree_with_the_closed_form(name, changes):
     """Cost, penalty, clipping and rule together, on gradients from the NumPy loop in float64.
 
     With the penalty on the biases too, divided by T instead of B, or clipped before the penalty is
-    added, the parameters are elsewhere after the first step. Clipping here cuts most gradients.
+    added, the parameters are elsewhere after the first step. Where there is a bound, it cuts.
     """
-    model = models.GRUEncode
-    hyper = HyperParams(5, 6, 1, clip=clip, regcost=regcost, decay=DECAY)
+    model, hyper = models.GRUEncode, HyperParams(5, 6, 1, **changes)
     rng = np.random.default_rng(3)
     arrays = {n: rng.normal(0, 0.5, s).astype("f") for n, s in model.shapes(hyper).items()}
-    compute, caches, state = backend(name, model, hyper), freshcaches(arrays), np.zeros((1, 3, 6))
-    old, seen = {n: a.astype(np.float64) for n, a in arrays.items()}, {n: [] for n in arrays}
-    state = state.astype(np.float32)
-    for _ in range(3):
+    compute, caches = backend(name, model, hyper), freshcaches(arrays, hyper.optimizer)
+    state, old = np.zeros((1, 3, 6), np.float32), {n: a.astype(float) for n, a in arrays.items()}
+    now, seen, cut = dict(old), {n: [] for n in arrays}, 0
+    for number in (1, 2, 3):
         x, y = rng.integers(0, 5, (2, 7, 3)).astype(np.int32)
-        now = {
-            n: rmsprop(old[n], seen[n], rate=RATE, decay=DECAY, clip=clip)[0] if seen[n] else old[n]
-            for n in old
-        }
         expected = Result("GRUEncode", hyper, now, x, y, state)
-        step = compute.step(arrays, caches, x, y, state, RATE)
+        step = compute.step(arrays, caches, x, y, state, RATE, number=number)
         assert step.finite
         close(step.loss, expected.loss, 1e-6, "loss")
         close(step.gradnorm, expected.gradnorm, 1e-5, "norm of the gradient before clipping")
         close(step.state, expected.endings, 1e-5, "state")
         arrays, caches, state = step.arrays, step.caches, step.state
-        for n, gradient in expected.gradients.items():
+        for n, gradient in clipped(hyper, expected.gradients).items():
+            cut += (gradient != expected.gradients[n]).sum()
             seen[n].append(gradient)
-            new, mean = rmsprop(old[n], seen[n], rate=RATE, decay=DECAY, clip=clip)
-            close(arrays[n], new, 2e-6, n)
-            close(caches["mean"][n], mean, 2e-6, f"mean of {n}")
-    if clip:
-        every = np.concatenate([abs(g).ravel() for each in seen.values() for g in each])
-        assert (every > clip).mean() > 0.5
+            now[n], memory = descend(hyper, old[n], seen[n], rate=RATE, weight=old[n].ndim > 1)
+            close(arrays[n], now[n], 5e-6, n)
+            for cache, right in zip(caches.values(), memory, strict=True):
+                close(cache[n], right, 5e-6, f"what is remembered of {n}")
+    assert (cut == 0) == (hyper.clip is None), "the bound is there to be tried"

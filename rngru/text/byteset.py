@@ -100,6 +100,10 @@ class ByteSet(Vocabulary):
         """Return the bytes: uint8, 1-d; a string counts as UTF-8."""
         return _bytes(text)
 
+    def split(self, text: str) -> list[str]:
+        """Return the bytes of a text in UTF-8, each as the character of its number."""
+        return list(text.encode().decode("latin-1"))
+
     def decode(self, ids: Iterable[int] | np.ndarray) -> str:
         """Return bytes as text, for display: what is not UTF-8 shows as U+FFFD."""
         return self._valid(ids).astype(np.uint8).tobytes().decode("utf-8", "replace")

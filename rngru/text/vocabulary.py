@@ -186,6 +186,10 @@ class Vocabulary(ABC):
     def __hash__(self) -> int:
         return hash(self.digest)
 
+    def split(self, text: str) -> list[str]:
+        """Return the symbols of a text, one for each id that :meth:`encode` gives."""
+        return list(text)
+
     def charatidx(self, idx: int) -> str:
         """Return the symbol of one id.
 

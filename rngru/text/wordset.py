@@ -205,6 +205,10 @@ class WordSet(Vocabulary):
             )
         return np.concatenate(encoded)
 
+    def split(self, text: str) -> list[str]:
+        """Return the tokens of a text."""
+        return tokens(text)
+
     def decode(self, ids: Iterable[int] | np.ndarray) -> str:
         """Return the text of ids, any integers in one dimension.
 
