@@ -35,7 +35,7 @@ def demo(seconds: float, workdir: str | None) -> ModelState:
     print(f"{SEED}{ms.generatestring(600, temp=0.5, seed=SEED)}\n")
     print(f"Saved in {folder}. The model is in ms; try:")
     print("  ms.generatestring(300, temp=0.8, seed='A class ')")
-    print("  ms.trainmodel(max_seconds=60)")
+    print("  ms.trainmodel(batchsize=32, max_seconds=60)")
     print(f"  ms = ModelState.load({str(folder)!r})        # tomorrow")
     return ms
 

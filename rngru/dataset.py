@@ -20,6 +20,7 @@ each other.
 
 import hashlib
 import json
+import numbers
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -455,9 +456,9 @@ def _positive(**sizes: int) -> None:
 
 def _share(trainfrac: float) -> Fraction:
     """Return trainfrac as the decimal it was written as, so that the split is exact."""
-    if not 0 < trainfrac <= 1:
+    if not isinstance(trainfrac, numbers.Real) or not 0 < trainfrac <= 1:
         raise InputError(
-            f"trainfrac={trainfrac}: expected more than 0 and at most 1, the share of the text "
+            f"trainfrac={trainfrac!r}: expected more than 0 and at most 1, the share of the text "
             "that is trained on."
         )
     return Fraction(str(float(trainfrac)))

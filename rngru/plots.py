@@ -12,7 +12,7 @@ is imported when the first picture is asked for; it comes with ``pip install 'rn
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -108,16 +108,46 @@ def lossfigure(
             fontsize=10,
             loc="left",
         )
-    _limits(axes, np.concatenate([losses, train, valid]))
-    axes.set_xlabel("characters of training text seen")
-    axes.set_ylabel("loss (nats per character)")
-    axes.xaxis.set_major_formatter(lambda x, _: _short(x))
-    axes.grid(alpha=0.25)
-    axes.legend(frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
-    bits = axes.secondary_yaxis("right", functions=(_tobits, _tonats))
-    bits.set_ylabel("bits per character")
-    bits.spines["right"].set_visible(False)
+    _dress(axes, np.concatenate([losses, train, valid]))
+    return figure
+
+
+def comparefigure(runs: Mapping[str, Sequence[Measured]]) -> "Figure":
+    """Draw the validation losses of several runs against characters seen, one curve each.
+
+    Parameters
+    ----------
+    runs
+        By the name for the legend, what each round measured; as for :func:`lossfigure`.
+
+    Raises
+    ------
+    InputError
+        If no run was validated.
+    MissingExtra
+        Without matplotlib.
+
+    Example
+    -------
+    >>> from rngru.training import Round
+    >>> rounds = [Round(1, 1000, 0.5, 2.5, 2.4, 3.46, 1e-3, 1.0, 1000, 2.0, None)]
+    >>> len(comparefigure({"GRU": rounds, "LSTM": rounds}).axes[0].lines)
+    2
+    """
+    curves = {
+        name: np.array([(r.position, r.validloss) for r in rounds if r.validloss is not None])
+        for name, rounds in runs.items()
+    }
+    if not any(curve.size for curve in curves.values()):
+        raise InputError("comparefigure: no run was validated, so there is nothing to draw.")
+    figure = _figure(8.0, 5.0)
+    axes = figure.subplots()
+    drawn = [(name, curve) for name, curve in curves.items() if curve.size]
+    for name, curve in sorted(drawn, key=lambda each: each[1][-1, 1]):
+        label = f"{name}: {curve[-1, 1]:.3f}"
+        axes.plot(curve[:, 0], curve[:, 1], "o-", ms=3.5, lw=1.5, label=label)
+    axes.set_title("validation loss; in the legend, after the last round", fontsize=10, loc="left")
+    _dress(axes, np.concatenate([curve[:, 1] for _, curve in drawn]))
     return figure
 
 
@@ -221,6 +251,20 @@ def _figure(width: float, height: float) -> "Figure":
             "Pictures need matplotlib, which is not installed: pip install 'rngru[plot]'"
         ) from error
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def _dress(axes: "Axes", values: NDArray[Any]) -> None:
+    """Give the axes of losses their names and limits."""
+    _limits(axes, values)
+    axes.set_xlabel("characters of training text seen")
+    axes.set_ylabel("loss (nats per character)")
+    axes.xaxis.set_major_formatter(lambda x, _: _short(x))
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    bits = axes.secondary_yaxis("right", functions=(_tobits, _tonats))
+    bits.set_ylabel("bits per character")
+    bits.spines["right"].set_visible(False)
 
 
 def _cloud(axes: "Axes", positions: NDArray[Any], losses: NDArray[Any]) -> None:

@@ -244,7 +244,8 @@ class ModelState:
         find(modeltype).check(HyperParams(1, **hyperparams))
         _checkbackend(backend)
         seq_len = _whole("seq_len", seq_len, 1)
-        workdir = Path(usedir)
+        generator = _generator(rng)
+        workdir = Path(usedir).expanduser().absolute()
         if _holdsmodel(workdir) and not overwrite:
             raise WorkdirError(
                 f"{workdir} holds a model already. ModelState.load({str(workdir)!r}) goes on with "
@@ -264,7 +265,6 @@ class ModelState:
             if _holdsmodel(workdir):
                 shutil.rmtree(workdir / "checkpoints")
                 (workdir / "history.jsonl").unlink(missing_ok=True)
-            generator = _generator(rng)
             hyper = HyperParams(corpus.vocab.vocab_size, **hyperparams)
             arrays = find(modeltype).initial(hyper, generator)
             ms = cls(
@@ -319,7 +319,7 @@ class ModelState:
         CheckpointDamaged
             If there is no checkpoint that can be used.
         """
-        workdir = Path(workdir)
+        workdir = Path(workdir).expanduser().absolute()
         if not _holdsmodel(workdir):
             raise NoModelError(
                 f"{workdir} holds no model: expected a directory with 'checkpoints' in it, as "
@@ -826,8 +826,8 @@ class ModelState:
 
     def _encode(self, text: str) -> np.ndarray:
         """Encode what a user typed, with a warning about what the model has never seen."""
-        if not text:
-            raise InputError("The text is empty: expected at least one character.")
+        if not isinstance(text, str) or not text:
+            raise InputError(f"Expected a text of at least one character, got {text!r}.")
         if unknown := self.chars.unknown_in(text):
             warnings.warn(
                 f"The model has never seen {unknown!r}; read as unknown ({self.chars.unknown_char!r}).",
@@ -840,13 +840,13 @@ class ModelState:
         fresh = find(self.modeltype).freshstate(self.hyper, 1)
         if given is None:
             return fresh
-        state = np.array(given, np.float32)
+        state = np.asarray(given)
         if state.shape != fresh.shape:
             raise InputError(
                 f"init_state has shape {state.shape}, expected {fresh.shape}: layers, 1, state size. "
                 "A sample's .state has it."
             )
-        return state
+        return state.astype(np.float32)
 
     def _untrained(self) -> float:
         """Loss on the beginning of the validation text, or of all text if there is none."""

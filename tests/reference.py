@@ -179,43 +179,59 @@ def layer(cell, hard, pre, start, W, second_bias=None, truncate=-1):
 # ------------------------------------------------------------------------------------ models
 
 
-def model(modeltype, hyper, p, ids, start, masks=None):
-    """Run text ``ids`` (T, B) from state ``start`` (L, B, H), ``p`` being Arrays by name.
+def tower(modeltype, hyper, p, name, ids, start, masks=None):
+    """Run text ``ids`` (T, B) through a stack of layers: their states per step, and their endings.
 
-    ``masks`` (L, T or 1, B, S) multiply what each layer hands upwards, not what it keeps.
-    Returns (states per layer and step, logits (B, V) per step, endings (B, H) per layer).
+    ``p`` are Arrays by name, ``start`` is (L, B, H), and ``masks`` (L, T or 1, B, S) multiply what
+    each layer hands upwards, not what it keeps.
     """
-    kind = modeltype.removesuffix("Encode").removesuffix("Resize")
+    kind = modeltype.removeprefix("Bi").removesuffix("Encode").removesuffix("Resize")
     cell, hard = "GRU_AFTER" if hyper.reset_after else kind, hyper.gate == "hard_sigmoid"
     states, endings, inputs = [], [], None
     for k in range(hyper.layers):
-        U, W, b = (p[f"layers.{k}.{name}"] for name in "UWb")
+        U, W, b = (p[f"{name}.{k}.{letter}"] for letter in "UWb")
         if k > 0:
             pre = [each @ U + b for each in inputs]
-        elif modeltype.endswith("Encode"):
-            pre = [tanh(p["E"][row] + p["a"]) @ U + b for row in ids]
-        else:
+        elif modeltype.endswith("Resize"):
             pre = [U[row] + b for row in ids]
-        d, s = p.get(f"layers.{k}.d"), array(start[k])
+        else:
+            pre = [tanh(p["E"][row] + p["a"]) @ U + b for row in ids]
+        d, s = p.get(f"{name}.{k}.d"), array(start[k])
         inputs, ending = layer(cell, hard, pre, s, W, d, truncate=hyper.bptt_truncate)
         if masks is not None:
             inputs = [each * masks[k, t % masks.shape[1]] for t, each in enumerate(inputs)]
         states.append(inputs)
         endings.append(ending)
-    readout = p["E"].T if hyper.tied else p["V"]
-    return states, [each @ readout + p["c"] for each in inputs], endings
+    return states, endings
+
+
+def model(modeltype, hyper, p, x, y, start, masks=None):
+    """Predict ``y`` (T, B) from ``x``, the characters before them: states, logits, endings.
+
+    In two directions each is predicted from what follows it in ``y`` as well, but for itself.
+    """
+    given = (None, None) if masks is None else (masks[: hyper.layers], masks[hyper.layers :])
+    states, endings = tower(modeltype, hyper, p, "layers", x, start, given[0])
+    top, readout = states[-1], p["E"].T if hyper.tied else p["V"]
+    if modeltype.startswith("Bi"):
+        back, _ = tower(modeltype, hyper, p, "back", y[::-1], np.zeros_like(start), given[1])
+        after = [array(np.zeros_like(back[-1][0].value)), *back[-1][:-1]][::-1]
+        top = [beside(*each) for each in zip(top, after, strict=True)]
+    return states, [each @ readout + p["c"] for each in top], endings
 
 
 class Result:
     """What a model makes of one batch, and how its cost changes with each parameter.
 
-    ``logits`` (T, B, V), ``losses`` (T, B) and their sum ``loss`` in nats, ``states`` (L, T, B, S),
-    ``endings`` (L, B, H), ``cost``, ``gradients`` of the cost by name, and ``gradnorm``.
+    ``logits`` (T, B, V), ``losses`` (T, B) and their sum ``loss`` in nats, ``states`` (L, T, B, S) and
+    ``endings`` (L, B, H) of the layers that read forwards, ``cost``, ``gradients`` of the cost by name, and ``gradnorm``.
     """
 
     def __init__(self, modeltype, hyper, parameters, x, y, start, masks=None):
         p = {name: Array(np.asarray(value, np.float64)) for name, value in parameters.items()}
-        states, logits, endings = model(modeltype, hyper, p, x, np.asarray(start, np.float64), masks)
+        states, logits, endings = model(
+            modeltype, hyper, p, x, np.asarray(start, np.float64), masks
+        )
         scores = [log_softmax(each) for each in logits]
         lanes = np.arange(x.shape[1])
         chosen = [each[lanes, targets] for each, targets in zip(scores, y, strict=True)]

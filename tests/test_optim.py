@@ -48,7 +48,9 @@ def check(hyper, history, parameters, caches):
         gradients, weight = [step[name] for step in steps], old.ndim > 1
         new, memory = descend(hyper, old.astype(float), gradients, rate=RATE, weight=weight)
         assert len(memory) == len(caches)
-        for one, right in zip((parameters[i], *(c[i] for c in caches)), (new, *memory), strict=True):
+        for one, right in zip(
+            (parameters[i], *(c[i] for c in caches)), (new, *memory), strict=True
+        ):
             assert one.dtype == np.float32
             close(one.reshape(right.shape), right, 2e-6, name)
 

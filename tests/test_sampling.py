@@ -10,7 +10,7 @@ from rngru import models, sampling
 from rngru.compiled import CPU
 from rngru.errors import InputError
 from rngru.hyper import HyperParams
-from rngru.kernels.sampler import Sampler
+from rngru.kernels import sampler
 from tests.reference import Result
 
 SYMBOLS, DRAWS = 7, 20_000
@@ -39,8 +39,7 @@ def constant(logits):
     """A sampler that gives these logits whatever the text: all weights but the last bias are zero."""
     hyper = HyperParams(len(logits), 3, 1)
     arrays = {
-        name: np.zeros(shape, np.float32)
-        for name, shape in models.GRUEncode.shapes(hyper).items()
+        name: np.zeros(shape, np.float32) for name, shape in models.GRUEncode.shapes(hyper).items()
     }
     return CPU(models.GRUEncode, hyper), arrays | {"c": np.asarray(logits, np.float32)}
 
@@ -71,7 +70,7 @@ def test_frequencies_follow_the_softmax(logits, temperature):
     assert drawn.dtype == np.int32 and drawn.shape == (DRAWS,)
     assert chisquare(drawn, expected) > 1e-3
     assert chisquare(draw(logits, temperature, uniforms), expected) > 1e-3
-    assert chisquare(drawn, softmax(logits, temperature * 1.1)) < 1e-6, "the test would notice"
+    assert chisquare(drawn, softmax(logits, temperature * 1.5)) < 1e-6, "the test would notice"
 
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)
@@ -249,18 +248,18 @@ def test_no_characters_and_no_streams():
     assert drawn.shape == (4, 0) and last.shape == (2, 0, 9)
 
 
-def test_samplers_work_in_float64():
-    """For a check of float32's part in a text: nothing in the sampler fixes the dtype."""
-    compute, arrays = trained("GRUEncode", {"layers": 1})
-    double = {name: array.astype(np.float64) for name, array in arrays.items()}
-    table = np.tanh(double["E"] + double["a"]) @ double["layers.0.U"] + double["layers.0.b"]
-    sampler = Sampler(
-        compute.model.layer(compute.hyper), table, [], [double["layers.0.W"]], None,
-        (double["V"], double["c"]),
-    )  # fmt: skip
-    ids, state = np.array([1], np.int32), np.zeros((1, 1, 9))
-    uniforms = np.random.default_rng(12).random((20, 1))
-    drawn = sampler.generate(ids.copy(), state, uniforms, 1.0)
-    expected = Result("GRUEncode", compute.hyper, arrays, np.vstack([ids, drawn[:-1]]), drawn,
-                      np.zeros((1, 1, 9)))  # fmt: skip
-    np.testing.assert_allclose(state, expected.endings, rtol=1e-10)
+@pytest.mark.parametrize("size", [45, 70])
+@pytest.mark.parametrize(("modeltype", "changes"), KINDS)
+def test_any_number_of_threads_writes_the_same_text(monkeypatch, modeltype, changes, size):
+    """Threads that work on one stream wait for each other: one that does not reads half a state."""
+    monkeypatch.setattr(sampler, "ALONE", 0)
+    compute, arrays = trained(modeltype, changes, size=size)
+    rng = np.random.default_rng(12)
+    ids, uniforms = np.array([1, 5]), rng.random((21, 2))
+    state = rng.uniform(-1, 1, compute.freshstate(2).shape).astype(np.float32)
+    texts = []
+    for count in ("1", "2", "3"):
+        monkeypatch.setenv("RNGRU_THREADS", count)
+        texts.append(compute.generate(arrays, ids, state, uniforms, 1.0))
+    for drawn, last in texts[1:]:
+        assert np.array_equal(drawn, texts[0][0]) and np.array_equal(last, texts[0][1])

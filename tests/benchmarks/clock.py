@@ -142,7 +142,8 @@ def undisturbed() -> Iterator[Disturbance]:
     yield found
     work, stolen, total = (now - then for now, then in zip(ticks(), before, strict=True))
     own = (sum(os.times()[:4]) - own) * os.sysconf("SC_CLK_TCK")
-    found.others, found.stolen = 100 * (work - own) / total, 100 * stolen / total
+    found.others = max(0.0, 100 * (work - own) / total)
+    found.stolen = 100 * stolen / total
 
 
 SGEMM = """
