@@ -20,7 +20,6 @@ each other.
 
 import hashlib
 import json
-import numbers
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -454,9 +453,9 @@ def _positive(**sizes: int) -> None:
             raise InputError(f"{name}={size}: expected 1 or more.")
 
 
-def _share(trainfrac: float) -> Fraction:
+def _share(trainfrac: Any) -> Fraction:
     """Return trainfrac as the decimal it was written as, so that the split is exact."""
-    if not isinstance(trainfrac, numbers.Real) or not 0 < trainfrac <= 1:
+    if not isinstance(trainfrac, int | float | np.floating) or not 0 < trainfrac <= 1:
         raise InputError(
             f"trainfrac={trainfrac!r}: expected more than 0 and at most 1, the share of the text "
             "that is trained on."

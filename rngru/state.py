@@ -2,48 +2,32 @@
 
 It composes the other parts — text, model, backend, training loop, checkpoints, reports — and holds no
 arithmetic of its own. ``help(ModelState)`` is the manual.
-
-A working directory holds ``checkpoints/<step>/`` (see :mod:`rngru.checkpoint`), ``data/`` (the encoded
-text, see :mod:`rngru.dataset`) and ``history.jsonl`` (one line for each round of training).
 """
 
-import json
+import inspect
 import math
 import os
-import platform
-import shutil
 import statistics
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, replace
-from importlib.metadata import version
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from filelock import FileLock, Timeout
 
-from rngru import __version__, checkpoint
 from rngru.checkpoint import Checkpoint, Checkpoints
 from rngru.dataset import Corpus, encodecorpus
-from rngru.errors import (
-    CheckpointDamaged,
-    InputError,
-    NoModelError,
-    RngruError,
-    WorkdirBusy,
-    WorkdirError,
-    choose,
-)
-from rngru.hyper import CACHES, HyperParams
+from rngru.errors import CheckpointError, InputError, WorkdirError, choose
+from rngru.hyper import SETTINGS, HyperParams
 from rngru.models import find
 from rngru.report import History, Recorder, reporter
 from rngru.sampling import Filled, Sample, checkedtemperature, fill, probabilities
-from rngru.text import Source, Vocabulary, vocabularyfromjson
+from rngru.text import Source
 from rngru.training import (
     Batch,
     Evaluation,
@@ -57,6 +41,7 @@ from rngru.training import (
     evaluate,
     plateau,
 )
+from rngru.workdir import Saved, Workdir, versions
 
 if TYPE_CHECKING:
     from rngru.compiled import Backend
@@ -129,7 +114,7 @@ class ModelState:
     epoch : int
         Whole passes over the training text.
     workdir : Path
-        Where everything is kept.
+        Where everything is kept; :mod:`rngru.workdir` says how.
     modeltype, backend : str
         Names: which model, and how it is computed.
     seq_len : int
@@ -138,32 +123,18 @@ class ModelState:
         Where chance comes from when a call is given no ``rng``; saved with every checkpoint.
     """
 
-    def __init__(
-        self,
-        workdir: str | Path,
-        *,
-        modeltype: str,
-        hyper: HyperParams,
-        chars: Vocabulary,
-        corpus: Corpus | None,
-        progress: Progress,
-        seq_len: int,
-        rng: np.random.Generator,
-        seed: int = 0,
-        backend: str = "cpu",
-        about: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Put a state together from its parts; :meth:`initfromsrcfile` and :meth:`load` do that."""
-        self.workdir = Path(workdir)
-        self.modeltype, self.hyper, self.chars = modeltype, hyper, chars
-        self.seq_len, self.rng, self._seed = seq_len, rng, seed
-        self.backend = backend
-        self._corpus = corpus
-        self._progress = progress
-        self._about = dict(about or {})
+    def __init__(self, disk: Workdir, model: Saved, corpus: Corpus | None) -> None:
+        """Put a state together; :meth:`initfromsrcfile` and :meth:`load` do that."""
+        self._disk, self._corpus = disk, corpus
         self._computes: Backend | None = None
-        self._timed: int | None = None  # the step of a checkpoint that the next one replaces
-        self._told = 0  # the line of history.jsonl that the latest round of this model is on
+        self._become(model)
+
+    def _become(self, model: Saved) -> None:
+        """Take over all that a checkpoint holds."""
+        self.modeltype, self.hyper, self.chars = model.modeltype, model.hyper, model.chars
+        self.seq_len, self.backend, self.rng = model.seq_len, model.backend, model.rng
+        self._progress, self._seed, self._line = model.progress, model.seed, model.line
+        self._summary = dict(model.summary)
 
     # ------------------------------------------------------------------ making, loading, saving
 
@@ -239,22 +210,22 @@ class ModelState:
         """
         from rngru.compiled import freshcaches
 
-        if "vocab_size" in hyperparams:
-            raise InputError("vocab_size follows from the text; leave it out.")
+        for name in hyperparams:
+            _checkkeyword(name)
         find(modeltype).check(HyperParams(1, **hyperparams))
         _checkbackend(backend)
         seq_len = _whole("seq_len", seq_len, 1)
         generator = _generator(rng)
-        workdir = Path(usedir).expanduser().absolute()
-        if _holdsmodel(workdir) and not overwrite:
+        disk = Workdir(usedir)
+        if disk.holdsmodel and not overwrite:
             raise WorkdirError(
-                f"{workdir} holds a model already. ModelState.load({str(workdir)!r}) goes on with "
+                f"{disk.path} holds a model already. ModelState.load({str(disk.path)!r}) goes on with "
                 "it; overwrite=True throws it away; or name another directory."
             )
-        with _locked(workdir), reporter(report) as show:
+        with disk.locked(), reporter(report) as show:
             corpus = encodecorpus(
                 srcfile,
-                workdir / "data",
+                disk.fresh,
                 level=level,
                 trainfrac=trainfrac,
                 encoding=encoding,
@@ -262,24 +233,23 @@ class ModelState:
                 max_vocab=max_vocab,
                 validfiles=validfiles,
             )
-            if _holdsmodel(workdir):
-                shutil.rmtree(workdir / "checkpoints")
-                (workdir / "history.jsonl").unlink(missing_ok=True)
             hyper = HyperParams(corpus.vocab.vocab_size, **hyperparams)
-            arrays = find(modeltype).initial(hyper, generator)
-            ms = cls(
-                workdir,
+            with _enoughmemory(f"A model with {hyper!r}"):
+                arrays = find(modeltype).initial(hyper, generator)
+                caches = freshcaches(arrays, hyper.optimizer)
+            corpus = disk.takeover(corpus)
+            model = Saved(
                 modeltype=modeltype,
                 hyper=hyper,
                 chars=corpus.vocab,
-                corpus=corpus,
-                progress=Progress(arrays, freshcaches(arrays, hyper.optimizer)),
                 seq_len=seq_len,
+                backend=backend,
+                progress=Progress(arrays, caches),
                 rng=generator,
                 seed=int(generator.integers(1 << 62)),
-                backend=backend,
             )
-            show(Notice(f"{corpus.vocab!r}"))
+            ms = cls(disk, model, corpus)
+            show(Notice(f"{hyper.vocab_size:,} different {ms.chars.units}, with unknown."))
             if corpus.vocab.rare:
                 show(Notice(f"{corpus.vocab.rare!r}"))
             show(
@@ -319,32 +289,14 @@ class ModelState:
         CheckpointDamaged
             If there is no checkpoint that can be used.
         """
-        workdir = Path(workdir).expanduser().absolute()
-        if not _holdsmodel(workdir):
-            raise NoModelError(
-                f"{workdir} holds no model: expected a directory with 'checkpoints' in it, as "
-                "ModelState.initfromsrcfile makes it."
-            )
-        found, arrays, meta = checkpoint.newest(workdir / "checkpoints")
-        with _described(found):
-            ms = cls(
-                workdir,
-                modeltype=meta["modeltype"],
-                hyper=HyperParams.from_json(meta["hyper"]),
-                chars=vocabularyfromjson(meta["vocabulary"]),
-                corpus=None,
-                progress=Progress({}, {}),
-                seq_len=meta["seq_len"],
-                rng=np.random.default_rng(),
-                backend=meta["backend"],
-            )
+        disk = Workdir(workdir)
+        model = disk.load()
         if backend is not None:
-            ms.backend = _checkbackend(backend)
-        ms._adopt(found, arrays, meta)
-        ms._corpus = ms._opencorpus(meta["corpus"])
-        here = _versions()
-        if changed := [name for name, then in meta["versions"].items() if here.get(name) != then]:
-            told = ", ".join(f"{n} {meta['versions'][n]} (here {here.get(n)})" for n in changed)
+            model = replace(model, backend=_checkbackend(backend))
+        ms = cls(disk, model, disk.corpus(model.chars, model.corpus))
+        here = versions()
+        if changed := [name for name, then in model.versions.items() if here.get(name) != then]:
+            told = ", ".join(f"{n} {model.versions[n]} (here {here.get(n)})" for n in changed)
             warnings.warn(
                 f"Saved with {told}. Training goes on, but perhaps not to the same bits.",
                 stacklevel=2,
@@ -365,13 +317,12 @@ class ModelState:
         CheckpointError
             If there is no such checkpoint, it cannot be used, or it is of another model.
         """
-        found: Checkpoint | Path
-        if which is None:
-            found, arrays, meta = checkpoint.newest(self.workdir / "checkpoints")
-        else:
-            found = self._find(which)
-            arrays, meta = checkpoint.load(found)
-        self._adopt(found, arrays, meta)
+        model = self._disk.load(which)
+        if (model.modeltype, model.chars) != (self.modeltype, self.chars):
+            raise CheckpointError(
+                f"That checkpoint is of another model, {model.modeltype}, or another text."
+            )
+        self._become(replace(model, backend=self.backend))
         self._compute.compile()
         return self
 
@@ -383,12 +334,12 @@ class ModelState:
         CheckpointError
             If the disk refuses; what was saved before is intact.
         """
-        with self._locked():
+        with self._disk.locked():
             return self._save()
 
     def checkpoints(self) -> Checkpoints:
         """Return all checkpoints, oldest first; at the prompt, a table of them."""
-        return checkpoint.listing(self.workdir / "checkpoints")
+        return self._disk.checkpoints()
 
     # ------------------------------------------------------------------------------- training
 
@@ -459,8 +410,9 @@ class ModelState:
         length = _whole("train_len", train_len, 0)
         valid_len = _whole("valid_len", valid_len, 0)
         print_every = _whole("print_every", print_every, 0)
-        if max_seconds is not None and not 0 < max_seconds < math.inf:
-            raise InputError(f"max_seconds={max_seconds!r}: expected a number of seconds above 0.")
+        if max_seconds is not None:
+            max_seconds = _seconds("max_seconds", max_seconds)
+        save_every = _seconds("save_every", save_every)
         patience = None if patience is None else _whole("patience", patience, 1)
         keep = None if keep is None else _whole("keep", keep, 1)
         if learnrate is not None:
@@ -473,7 +425,11 @@ class ModelState:
         run = Run(self._compute, data, self._progress, self._seed)
         record = Recorder()
         curve: list[tuple[int, float]] = []
-        with self._locked(), Interrupts(terminate=True) as interrupts, reporter(report) as show:
+        with (
+            self._disk.locked(),
+            Interrupts(terminate=True) as interrupts,
+            reporter(report) as show,
+        ):
 
             def stop() -> bool:
                 return interrupts.raised
@@ -490,10 +446,11 @@ class ModelState:
                 valid = None if cut else self._validate(run, plan, valid_len, stop)
                 if valid is not None and not valid.interrupted:
                     done = replace(done, validloss=valid.nats, bits=valid.bits)
-                done = replace(done, checkpoint=str(self._nextstep()))
-                self._remember(done, curve)
+                step = self._disk.nextstep(run.progress.batches)
+                done = replace(done, checkpoint=str(step))
+                self._line = self._disk.remember(done, curve, self._line)
                 curve.clear()
-                before = self._about.get("validloss")
+                before = self._summary.get("validloss")
                 if self.hyper.schedule == "plateau" and before and done.validloss:
                     rate = plateau(self.hyper.learnrate, done.validloss, before)
                     self.hyper = run.backend.hyper = self.hyper.replace(learnrate=rate)
@@ -513,6 +470,11 @@ class ModelState:
                         curve.append((event.position, event.loss))
                     record(event)
                     show(event)
+            except MemoryError:
+                raise InputError(
+                    f"A batch of {lanes} x {self.seq_len} does not fit into memory. Choose a smaller "
+                    "batchsize."
+                ) from None
             except KeyboardInterrupt:
                 show(Notice("Stopped at once; the model is as after the last complete batch."))
             finally:
@@ -549,7 +511,7 @@ class ModelState:
         numchars: int = 100,
         temp: float = 0.5,
         seed: str = "\n",
-        init_state: np.ndarray | None = None,
+        init_state: "np.ndarray | Sample | None" = None,
         ret_state: bool = False,
         *,
         rng: int | np.random.Generator | None = None,
@@ -565,8 +527,9 @@ class ModelState:
         seed : str
             What the text continues; it warms the hidden state. ``''`` begins with a character that
             starts a line in the source.
-        init_state : array, (L, 1, H)
-            Where to start from instead of an empty state, such as ``sample.state``.
+        init_state : array, (L, 1, H), or Sample
+            Where to start from instead of an empty state, such as ``sample.state``; a sample itself
+            is continued from its last character.
         ret_state : bool
             Return ``(sample, state)`` instead of the sample alone.
         rng : int or numpy.random.Generator
@@ -585,6 +548,10 @@ class ModelState:
         count = _whole("numchars", numchars, 0)
         temperature = checkedtemperature(temp)
         chance = self.rng if rng is None else _generator(rng)
+        if isinstance(init_state, Sample):
+            if seed == "\n":
+                seed = (init_state.seed + init_state.text)[-1:]
+            init_state = init_state.state
         state = self._startstate(init_state)
         drawn: list[np.ndarray] = []
         if seed == "":
@@ -598,12 +565,12 @@ class ModelState:
             for start in range(0, len(ids) - 1, 1000):
                 warm = ids[start : min(start + 1000, len(ids) - 1), np.newaxis]
                 _, _, state = backend.trace(arrays, warm, state)
-            last = ids[-1:]
+            latest = ids[-1:]
             for start in range(0, count, AT_ONCE):
                 uniforms = chance.random((min(AT_ONCE, count - start), 1))
-                more, state = backend.generate(arrays, last, state, uniforms, temperature)
+                more, state = backend.generate(arrays, latest, state, uniforms, temperature)
                 drawn.append(more[:, 0])
-                last = more[-1]
+                latest = more[-1]
                 if interrupts.raised:
                     break
         text = self.chars.decode(np.concatenate(drawn) if drawn else np.zeros(0, np.int32))
@@ -755,7 +722,7 @@ class ModelState:
         """
         from rngru.plots import lossfigure, savepicture
 
-        lines = self._history()
+        lines = self._disk.rounds(self._line)
         rounds = [
             SimpleNamespace(**{k: line[k] for k in ("position", "trainloss", "validloss")})
             for line in lines
@@ -763,6 +730,11 @@ class ModelState:
         points = [point for line in lines for point in line["curve"]]
         batches = tuple(np.array(points).T) if points else None
         return savepicture(lossfigure(rounds, batches=batches), path or self.workdir / "loss.png")
+
+    @property
+    def workdir(self) -> Path:
+        """Where everything is kept."""
+        return self._disk.path
 
     @property
     def position(self) -> int:
@@ -780,9 +752,9 @@ class ModelState:
         about = f"{len(self._corpus):,} {self.chars.units} of {source}" if self._corpus else source
         layers = f"{hyper.layers} layer{'s' if hyper.layers > 1 else ''} of {hyper.state_size}"
         losses = "".join(
-            f", {name} loss {self._about[key]:.3f}"
+            f", {name} loss {self._summary[key]:.3f}"
             for name, key in (("train", "trainloss"), ("valid", "validloss"))
-            if self._about.get(key) is not None
+            if self._summary.get(key) is not None
         )
         return (
             f"<ModelState {self.modeltype}, {layers}, {count:,} parameters, on {about}: "
@@ -809,17 +781,13 @@ class ModelState:
     @property
     def _passes(self) -> float:
         if self._corpus is None:
-            return float(self._about.get("epoch") or 0.0)
+            return float(self._summary.get("epoch") or 0.0)
         return self.position / self._corpus.split
-
-    def _locked(self) -> AbstractContextManager[None]:
-        """Hold the working directory while something is written to it."""
-        return _locked(self.workdir)
 
     def _text(self) -> Corpus:
         if self._corpus is None:
             raise WorkdirError(
-                f"{self.workdir / 'data'} does not hold the text that this model was trained on. "
+                f"{self._disk.data} does not hold the text that this model was trained on. "
                 "Generating and scoring work without it; training does not."
             )
         return self._corpus
@@ -841,10 +809,10 @@ class ModelState:
         if given is None:
             return fresh
         state = np.asarray(given)
-        if state.shape != fresh.shape:
+        if state.shape != fresh.shape or not np.isfinite(state).all():
             raise InputError(
-                f"init_state has shape {state.shape}, expected {fresh.shape}: layers, 1, state size. "
-                "A sample's .state has it."
+                f"init_state has shape {state.shape}, expected finite numbers in {fresh.shape}: layers, "
+                "1, state size. A sample's .state has it."
             )
         return state.astype(np.float32)
 
@@ -901,11 +869,6 @@ class ModelState:
             )
         return [Notice(text) for text in notices]
 
-    def _nextstep(self) -> int:
-        """The number of the next checkpoint: batches so far, but never less than an older one's."""
-        last = max((each.step for each in self.checkpoints()), default=-1)
-        return self._progress.batches if self._progress.batches >= last else last + 1
-
     def _save(
         self,
         *,
@@ -915,148 +878,28 @@ class ModelState:
         timed: bool = False,
     ) -> Checkpoint:
         """Save the model as it is now; a ``timed`` checkpoint lasts until the next one."""
-        now, folder = self._progress, self.workdir / "checkpoints"
-        step = self._nextstep()
-        self._about = {
-            "epoch": self._passes, "position": now.position,
-            "trainloss": trainloss, "validloss": validloss,
-        }  # fmt: skip
-        arrays = dict(now.arrays)
-        for cache, values in now.caches.items():
-            arrays |= {f"{cache}.{name}": array for name, array in values.items()}
-        if now.state is not None:
-            arrays["state"] = now.state
-        meta = {
-            "summary": self._about,
-            "modeltype": self.modeltype,
-            "hyper": self.hyper.to_json(),
-            "vocabulary": self.chars.to_json(),
-            "seq_len": self.seq_len,
-            "backend": self.backend,
-            "position": now.position,
-            "batches": now.batches,
-            "rng": self.rng.bit_generator.state,
-            "seed": self._seed,
-            "corpus": self._corpus.digest if self._corpus else None,
-            "history": self._told,
-            "versions": _versions(),
+        if trainloss is validloss is None and self._summary.get("position") == self.position:
+            trainloss, validloss = self._summary["trainloss"], self._summary["validloss"]
+        self._summary = {
+            "epoch": self._passes,
+            "position": self.position,
+            "trainloss": trainloss,
+            "validloss": validloss,
         }
-        saved = checkpoint.save(folder, step, arrays, meta, keep=keep)
-        if self._timed is not None and self._timed != saved.step:
-            checkpoint.discard(folder, self._timed)
-        self._timed = saved.step if timed else None
-        return saved
-
-    def _adopt(
-        self, found: Checkpoint | Path, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]
-    ) -> None:
-        """Become what a checkpoint describes, after checking all of it."""
-        with _described(found):
-            hyper = HyperParams.from_json(meta["hyper"])
-            if (meta["modeltype"], vocabularyfromjson(meta["vocabulary"])) != (
-                self.modeltype,
-                self.chars,
-            ):
-                raise InputError(f"it is of another model, {meta['modeltype']}, or another text.")
-            shapes = find(meta["modeltype"]).shapes(hyper)
-            caches = CACHES[hyper.optimizer]
-            wanted = dict(shapes)
-            for cache in caches:
-                wanted |= {f"{cache}.{name}": shape for name, shape in shapes.items()}
-            state = arrays.get("state")
-            problems = [
-                f"{name}: expected float32 {shape}, got "
-                + (f"{arrays[name].dtype} {arrays[name].shape}" if name in arrays else "nothing")
-                for name, shape in wanted.items()
-                if name not in arrays
-                or arrays[name].shape != shape
-                or arrays[name].dtype != np.float32
-            ]
-            problems += [f"{n}: not expected" for n in arrays if n not in wanted and n != "state"]
-            fresh = find(meta["modeltype"]).freshstate(hyper, 1)
-            if state is not None and (
-                state.ndim != 3
-                or (state.shape[0], state.shape[2]) != (fresh.shape[0], fresh.shape[2])
-            ):
-                problems.append(f"state: got {state.shape}, expected (layers, lanes, state size)")
-            if problems:
-                raise InputError("\n".join(problems))
-            rng = np.random.default_rng()
-            rng.bit_generator.state = meta["rng"]
-            own = {name: np.array(array, order="C") for name, array in arrays.items()}
-            self._progress = Progress(
-                {name: own[name] for name in shapes},
-                {c: {name: own[f"{c}.{name}"] for name in shapes} for c in caches},
-                own.get("state"),
-                int(meta["position"]),
-                int(meta["batches"]),
-            )
-            self.hyper, self.rng, self._about = hyper, rng, dict(meta["summary"])
-            self._told, self._seed = int(meta["history"]), int(meta["seed"])
-
-    def _find(self, which: "int | str | Path | Checkpoint") -> Checkpoint | Path:
-        """Return the checkpoint that a user means."""
-        if isinstance(which, Checkpoint | Path):
-            return which
-        table = self.checkpoints()
-        if which == "best":
-            if table.best is None:
-                raise InputError("No checkpoint has a validation loss, so none is the best.")
-            return table.best
-        for each in table:
-            if str(which) == str(each.step):
-                return each
-        steps = ", ".join(str(each.step) for each in table) or "none"
-        raise InputError(f"There is no checkpoint {which!r}. There are: {steps}; or 'best'.")
-
-    def _opencorpus(self, digest: str | None) -> Corpus | None:
-        """Open the encoded text, if it is the one that the model was trained on."""
-        try:
-            corpus = Corpus.open(self.workdir / "data", self.chars)
-        except (RngruError, OSError) as problem:
-            warnings.warn(
-                f"{problem} Until then the model can generate but not train.", stacklevel=3
-            )
-            return None
-        if corpus.digest != digest:
-            warnings.warn(
-                f"{self.workdir / 'data'} holds another text than the one this model was trained on.",
-                stacklevel=3,
-            )
-        return corpus
-
-    def _history(self) -> list[dict[str, Any]]:
-        """Read the rounds that led to the model as it is.
-
-        Every line of the file names the line it follows, for after an older checkpoint has been
-        restored the rounds of the run that was left are still there.
-        """
-        path = self.workdir / "history.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        rounds, number = [], min(self._told, len(lines))
-        while number > 0:
-            try:
-                rounds.append(json.loads(lines[number - 1]))
-            except ValueError:  # cut short by a crash
-                number -= 1
-            else:
-                number = rounds[-1]["follows"]
-        return rounds[::-1]
-
-    def _remember(self, event: Round, curve: list[tuple[int, float]]) -> None:
-        """Append a round to the history, with at most fifty points of its loss curve."""
-        width = -(-len(curve) // 50) or 1
-        chunks = [curve[i : i + width] for i in range(0, len(curve), width)]
-        points = [(c[-1][0], math.fsum(loss for _, loss in c) / len(c)) for c in chunks]
-        path = self.workdir / "history.jsonl"
-        line = json.dumps(asdict(event) | {"curve": points, "follows": self._told}, allow_nan=False)
-        with path.open("a+", encoding="utf-8") as stream:
-            stream.seek(0)
-            before = stream.read()
-            if before and not before.endswith("\n"):
-                stream.write("\n")
-            stream.write(line + "\n")
-        self._told = len(before.splitlines()) + 1
+        model = Saved(
+            modeltype=self.modeltype,
+            hyper=self.hyper,
+            chars=self.chars,
+            seq_len=self.seq_len,
+            backend=self.backend,
+            progress=self._progress,
+            rng=self.rng,
+            seed=self._seed,
+            corpus=self._corpus.digest if self._corpus else None,
+            line=self._line,
+            summary=self._summary,
+        )
+        return self._disk.save(model, keep=keep, timed=timed)
 
 
 def _whole(name: str, value: Any, least: int) -> int:
@@ -1064,6 +907,33 @@ def _whole(name: str, value: Any, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise InputError(f"{name}={value!r}: expected a whole number of at least {least}.")
     return int(value)
+
+
+def _seconds(name: str, value: Any) -> float:
+    """Return a number of seconds above 0, or say what is wrong with it."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise InputError(f"{name}={value!r}: expected a number of seconds above 0.")
+    return float(value)
+
+
+def _checkkeyword(name: str) -> None:
+    """Say what is wrong with the name of a keyword that is no hyperparameter."""
+    if name == "vocab_size":
+        raise InputError("vocab_size follows from the text; leave it out.")
+    training = inspect.signature(ModelState.trainmodel).parameters
+    if name in training and name not in SETTINGS:
+        raise InputError(f"{name} belongs to trainmodel({name}=…), not to the model.")
+    own = inspect.signature(ModelState.initfromsrcfile).parameters
+    choose("keyword", name, {*SETTINGS, *own} - {"vocab_size", "hyperparams"})
+
+
+@contextmanager
+def _enoughmemory(what: str) -> Iterator[None]:
+    """Say what it is that does not fit into memory."""
+    try:
+        yield
+    except MemoryError:
+        raise InputError(f"{what} does not fit into memory. Choose smaller sizes.") from None
 
 
 def _generator(rng: int | np.random.Generator | None) -> np.random.Generator:
@@ -1079,75 +949,10 @@ def _generator(rng: int | np.random.Generator | None) -> np.random.Generator:
     return np.random.default_rng(generator.integers(2**63))
 
 
-def _holdsmodel(workdir: Path) -> bool:
-    folder = workdir / "checkpoints"
-    return folder.is_dir() and any(folder.iterdir())
-
-
 def _checkbackend(name: str) -> str:
     from rngru.compiled import BACKENDS
 
     return choose("backend", name, BACKENDS)
-
-
-@contextmanager
-def _locked(workdir: Path) -> Iterator[None]:
-    """Hold a working directory against other processes; a dead one's lock is nobody's.
-
-    Raises
-    ------
-    WorkdirBusy
-        At once, with the process and the host that hold it.
-    """
-    lock, holder = FileLock(workdir / "lock", is_singleton=True), workdir / "lock.json"
-    with _writable(workdir):
-        workdir.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            try:
-                who = json.loads(holder.read_text(encoding="utf-8"))
-                told = f"process {who['pid']} on {who['host']}"
-            except (OSError, ValueError, KeyError, TypeError):
-                told = "another process"
-            raise WorkdirBusy(
-                f"{workdir} is in use by {told}. Wait for it, stop it, or name another directory."
-            ) from None
-    try:
-        with _writable(workdir):
-            holder.write_text(json.dumps({"pid": os.getpid(), "host": platform.node()}))
-        yield
-    finally:
-        lock.release()
-
-
-@contextmanager
-def _writable(workdir: Path) -> Iterator[None]:
-    """Say which directory it is that cannot be written."""
-    try:
-        yield
-    except RngruError:
-        raise
-    except (OSError, ValueError) as problem:
-        raise WorkdirError(
-            f"{str(workdir)!r} cannot be used as a working directory: {problem}."
-        ) from problem
-
-
-@contextmanager
-def _described(found: Any) -> Iterator[None]:
-    """Say of which checkpoint it is that something does not fit."""
-    try:
-        yield
-    except (KeyError, TypeError, ValueError) as problem:
-        told = f"{problem!r} is missing" if isinstance(problem, KeyError) else str(problem)
-        raise CheckpointDamaged(f"{found} does not describe a model: {told}") from problem
-
-
-def _versions() -> dict[str, str]:
-    """What this process computes with."""
-    own = {"rngru": __version__, "python": platform.python_version()}
-    return own | {name: version(name) for name in ("numpy", "numba", "pytensor")}
 
 
 def generatestring(ms: ModelState, *args: Any, **kwargs: Any) -> Any:

@@ -261,8 +261,9 @@ class Interrupts:
     """Turns Ctrl-C into a flag for as long as it is entered, so that a batch is never torn.
 
     ``raised`` says whether one came. A second Ctrl-C within two seconds raises KeyboardInterrupt at
-    once. With ``terminate``, SIGTERM raises the flag, too, and ``terminated`` with it. Outside the
-    main thread, where no signal arrives, nothing is installed.
+    once. One that is entered inside another hands its flag on. With ``terminate``, SIGTERM raises
+    the flag, too, and ``terminated`` with it. Outside the main thread, where no signal arrives,
+    nothing is installed.
 
     >>> with Interrupts() as interrupts:
     ...     interrupts.raised
@@ -283,6 +284,9 @@ class Interrupts:
     def __exit__(self, *error: object) -> None:
         for number, handler in zip(self._signals, self._previous, strict=False):
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+            outer = getattr(handler, "__self__", None)
+            if self.raised and isinstance(outer, Interrupts):
+                outer.raised, outer._at = True, self._at
         self._previous = []
 
     def _note(self, number: int, frame: object) -> None:

@@ -224,13 +224,14 @@ class Result:
     """What a model makes of one batch, and how its cost changes with each parameter.
 
     ``logits`` (T, B, V), ``losses`` (T, B) and their sum ``loss`` in nats, ``states`` (L, T, B, S) and
-    ``endings`` (L, B, H) of the layers that read forwards, ``cost``, ``gradients`` of the cost by name, and ``gradnorm``.
+    ``endings`` (L, B, H) of the layers that read forwards, ``cost``, ``gradients`` of the cost by
+    name, and ``gradnorm``, their length.
     """
 
     def __init__(self, modeltype, hyper, parameters, x, y, start, masks=None):
         p = {name: Array(np.asarray(value, np.float64)) for name, value in parameters.items()}
         states, logits, endings = model(
-            modeltype, hyper, p, x, np.asarray(start, np.float64), masks
+            modeltype, hyper, p, x, y, np.asarray(start, np.float64), masks
         )
         scores = [log_softmax(each) for each in logits]
         lanes = np.arange(x.shape[1])

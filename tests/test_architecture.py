@@ -35,7 +35,8 @@ ROWS: dict[str, set[str]] = {
     "training": set(),
     "report": {"rich"},
     "plots": {"matplotlib"},
-    "state": {"filelock"},
+    "workdir": {"filelock"},
+    "state": set(),
     "__main__": set(),
 }
 FREE = set(sys.stdlib_module_names) | {"numpy"}

@@ -96,7 +96,6 @@ def test_all_names_exist():
         assert getattr(rngru, name).__doc__
 
 
-@pytest.mark.xfail(reason="its second line is longer than a terminal's")
 def test_the_banner_is_short():
     """Version, what is ready, where the manual is; with no input it ends, and well."""
     done = closed()
@@ -121,7 +120,6 @@ def test_a_terminal_opens_with_everything_ready():
     assert shell.close() == 0
 
 
-@pytest.mark.xfail(reason="python -i shows the traceback of SystemExit and of InputError")
 @pytest.mark.parametrize(
     "wrong", [["demmo"], ["demo", "--seconds", "soon"], ["demo", "--seconds", "0"]], ids=" ".join
 )
@@ -153,7 +151,6 @@ def test_the_demo_without_a_terminal(tmp_path):
     assert ms.evaluate().nats == pytest.approx(float(losses[-1]), abs=1e-3)
 
 
-@pytest.mark.xfail(reason="the demo passes overwrite=True whatever the folder")
 def test_the_demo_keeps_a_model_that_is_there(tmp_path, newmodel, verse):
     """Giving it the folder of one's own model by mistake must not cost that model."""
     ms = newmodel(verse)

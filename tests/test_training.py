@@ -324,7 +324,6 @@ def test_ctrl_c_stops_training_and_it_goes_on_exactly(newmodel, verse):
     assert same(saved(ms), saved(straight))
 
 
-@pytest.mark.xfail(reason="sampling takes the Ctrl-C for itself and training goes on")
 def test_ctrl_c_while_a_sample_is_drawn_stops_training(newmodel, verse):
     """Most of the time of this run goes into samples, so an interrupt lost there is seen."""
     ms = newmodel(verse, seq_len=1, state_size=32)

@@ -19,9 +19,11 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-VECTOR = {"fastmath": {"contract", "nsz", "arcp"}, "error_model": "numpy"}
-"""Compiler options of elementwise code: fused multiply-adds and reciprocals are welcome, NaN,
-infinity and the order of sums are not touched, and a division does not look for zero."""
+VECTOR = {"fastmath": {"contract", "nsz"}, "error_model": "numpy"}
+"""Compiler options of elementwise code: fused multiply-adds are welcome; NaN, infinity
+and the order of sums are not touched, and a division does not look for zero. Nothing that a vector
+loop would do otherwise than a scalar one, such as dividing by an estimate of the reciprocal: which
+of the two runs depends on where arrays lie, and bits must not."""
 
 
 def tanh(x):

@@ -313,8 +313,6 @@ def _round_words(event: Round) -> str:
     words = f"round {event.round}  epoch {event.epoch:.2f}  train {event.trainloss:.4f}"
     if event.validloss is not None:
         words += f"  valid {event.validloss:.4f} nats/char"
-    if event.bits is not None:
-        words += f" ({event.bits:.3f} bits)"
     return words + (f"  saved {event.checkpoint}" if event.checkpoint else "")
 
 

@@ -1,0 +1,374 @@
+"""What is on the disk: a model as a checkpoint holds it, and the directory that it lives in.
+
+``checkpoints/<step>/`` (see :mod:`rngru.checkpoint`), ``data/`` (the encoded text, see
+:mod:`rngru.dataset`), ``history.jsonl`` (one line for each round of training), and a lock, held while
+something is written.
+
+>>> import tempfile
+>>> workdir = Workdir(tempfile.mkdtemp())
+>>> workdir.holdsmodel, workdir.rounds(0)
+(False, [])
+"""
+
+import json
+import math
+import os
+import platform
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from rngru import __version__, checkpoint
+from rngru.checkpoint import Checkpoint, Checkpoints
+from rngru.dataset import Corpus
+from rngru.errors import (
+    CheckpointDamaged,
+    InputError,
+    NoModelError,
+    RngruError,
+    WorkdirBusy,
+    WorkdirError,
+)
+from rngru.hyper import CACHES, HyperParams
+from rngru.models import find
+from rngru.text import Vocabulary, vocabularyfromjson
+from rngru.training import Progress, Round
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saved:
+    """All of a model that a checkpoint holds.
+
+    Parameters
+    ----------
+    modeltype, hyper, chars, seq_len, backend: what it is and how it is computed.
+    progress: parameters, caches, hidden state and position.
+    rng: where chance comes from.
+    seed: what dropout masks are drawn from.
+    corpus: the digest of the encoded text, if there is one.
+    line: the line of the history that its latest round is on; 0 before the first.
+    summary: what tables show: epoch, position, losses.
+    versions: what it was computed with.
+    """
+
+    modeltype: str
+    hyper: HyperParams
+    chars: Vocabulary
+    seq_len: int
+    backend: str
+    progress: Progress
+    rng: np.random.Generator
+    seed: int
+    corpus: str | None = None
+    line: int = 0
+    summary: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=lambda: versions())
+
+    def encode(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Return arrays and metadata for :func:`rngru.checkpoint.save`."""
+        now = self.progress
+        arrays = dict(now.arrays)
+        for cache, values in now.caches.items():
+            arrays |= {f"{cache}.{name}": array for name, array in values.items()}
+        if now.state is not None:
+            arrays["state"] = now.state
+        meta = {
+            "summary": dict(self.summary),
+            "modeltype": self.modeltype,
+            "hyper": self.hyper.to_json(),
+            "vocabulary": self.chars.to_json(),
+            "seq_len": self.seq_len,
+            "backend": self.backend,
+            "position": now.position,
+            "batches": now.batches,
+            "rng": self.rng.bit_generator.state,
+            "seed": self.seed,
+            "corpus": self.corpus,
+            "history": self.line,
+            "versions": dict(self.versions),
+        }
+        return arrays, meta
+
+    @classmethod
+    def decode(cls, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any], origin: Any) -> Self:
+        """Return what :meth:`encode` described, after checking all of it.
+
+        Raises
+        ------
+        CheckpointDamaged
+            If anything is missing or does not fit, naming ``origin`` and all that is wrong.
+        """
+        try:
+            hyper = HyperParams.from_json(meta["hyper"])
+            rng = np.random.default_rng()
+            rng.bit_generator.state = meta["rng"]
+            return cls(
+                modeltype=meta["modeltype"],
+                hyper=hyper,
+                chars=vocabularyfromjson(meta["vocabulary"]),
+                seq_len=int(meta["seq_len"]),
+                backend=meta["backend"],
+                progress=_progress(meta["modeltype"], hyper, arrays, meta),
+                rng=rng,
+                seed=int(meta["seed"]),
+                corpus=meta["corpus"],
+                line=int(meta["history"]),
+                summary=dict(meta["summary"]),
+                versions=dict(meta["versions"]),
+            )
+        except (KeyError, TypeError, ValueError) as problem:
+            told = f"{problem!s} is missing" if isinstance(problem, KeyError) else str(problem)
+            raise CheckpointDamaged(f"{origin} does not describe a model: {told}") from problem
+
+
+def _progress(
+    modeltype: str, hyper: HyperParams, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]
+) -> Progress:
+    """Sort the arrays of a checkpoint, or raise InputError with all that is wrong with them."""
+    model, caches = find(modeltype), CACHES[hyper.optimizer]
+    shapes, fresh = model.shapes(hyper), model.freshstate(hyper, 1)
+    state = arrays.get("state")
+    lanes = state.shape[1] if state is not None and state.ndim == 3 else 1
+    wanted = dict(shapes)
+    wanted |= {f"{cache}.{name}": shape for cache in caches for name, shape in shapes.items()}
+    if state is not None:
+        wanted["state"] = (fresh.shape[0], lanes, fresh.shape[2])
+    problems = [f"{name}: not expected" for name in arrays if name not in wanted]
+    for name, shape in wanted.items():
+        got = arrays.get(name)
+        if got is None or got.shape != shape or got.dtype != np.float32:
+            told = "nothing" if got is None else f"{got.dtype} {got.shape}"
+            problems.append(f"{name}: expected float32 {shape}, got {told}")
+    if problems:
+        raise InputError("\n".join(problems))
+    own = {name: np.array(array, order="C") for name, array in arrays.items()}
+    return Progress(
+        {name: own[name] for name in shapes},
+        {cache: {name: own[f"{cache}.{name}"] for name in shapes} for cache in caches},
+        own.get("state"),
+        int(meta["position"]),
+        int(meta["batches"]),
+    )
+
+
+def versions() -> dict[str, str]:
+    """Return what this process computes with: names and versions."""
+    own = {"rngru": __version__, "python": platform.python_version()}
+    return own | {name: version(name) for name in ("numpy", "numba", "pytensor")}
+
+
+class Workdir:
+    """A working directory.
+
+    Parameters
+    ----------
+    path: where it is; it need not exist yet.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        if not isinstance(path, str | Path):
+            raise InputError(f"Expected the path of a working directory, got {path!r}.")
+        self.path = checkpoint.topath(path).expanduser().absolute()
+        self._timed: int | None = None  # the step of a checkpoint that the next one replaces
+        self._own: int | None = None  # the step that was last saved or loaded here
+
+    @property
+    def data(self) -> Path:
+        """Where the encoded text is."""
+        return self.path / "data"
+
+    @property
+    def holdsmodel(self) -> bool:
+        """Whether there is a checkpoint, usable or not."""
+        folder = self.path / "checkpoints"
+        return folder.is_dir() and any(folder.iterdir())
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the directory against other processes; a dead one's lock is nobody's.
+
+        Raises
+        ------
+        WorkdirBusy
+            At once, with the process and the host that hold it.
+        WorkdirError
+            If it cannot be written.
+        """
+        lock, holder = FileLock(self.path / "lock", is_singleton=True), self.path / "lock.json"
+        with self._writable():
+            self.path.mkdir(parents=True, exist_ok=True)
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                try:
+                    who = json.loads(holder.read_text(encoding="utf-8"))
+                    told = f"process {who['pid']} on {who['host']}"
+                except (OSError, ValueError, KeyError, TypeError):
+                    told = "another process"
+                raise WorkdirBusy(
+                    f"{self.path} is in use by {told}. Wait for it, stop it, or name another "
+                    "directory."
+                ) from None
+        try:
+            with self._writable():
+                holder.write_text(json.dumps({"pid": os.getpid(), "host": platform.node()}))
+            yield
+        finally:
+            lock.release()
+
+    @property
+    def fresh(self) -> Path:
+        """Where to encode the text of a new model: beside that of an old one, until it takes over."""
+        return self.path / "data.new" if self.holdsmodel else self.data
+
+    def takeover(self, corpus: Corpus) -> Corpus:
+        """Throw an old model away, and return the new one's text at its place."""
+        if corpus.folder == self.data:
+            return corpus
+        with self._writable():
+            shutil.rmtree(self.path / "checkpoints")
+            shutil.rmtree(self.data, ignore_errors=True)
+            (self.path / "history.jsonl").unlink(missing_ok=True)
+            os.replace(corpus.folder, self.data)
+        return Corpus.open(self.data, corpus.vocab)
+
+    # ------------------------------------------------------------------------- checkpoints
+
+    def checkpoints(self) -> Checkpoints:
+        """Return all checkpoints, oldest first."""
+        return checkpoint.listing(self.path / "checkpoints")
+
+    def nextstep(self, batches: int) -> int:
+        """Return the number of the next checkpoint.
+
+        That is the number of batches, but always more than that of the newest, unless the newest is
+        the one last saved or loaded here: another run's is never written over.
+        """
+        last = max((each.step for each in self.checkpoints()), default=-1)
+        return batches if batches > last or batches == last == self._own else last + 1
+
+    def save(self, model: Saved, *, keep: int | None = None, timed: bool = False) -> Checkpoint:
+        """Save a model; a ``timed`` checkpoint lasts until the next one."""
+        folder = self.path / "checkpoints"
+        step = self.nextstep(model.progress.batches)
+        saved = checkpoint.save(folder, step, *model.encode(), keep=keep)
+        if self._timed is not None and self._timed != step:
+            checkpoint.discard(folder, self._timed)
+        self._timed, self._own = step if timed else None, step
+        return saved
+
+    def load(self, which: "int | str | Path | Checkpoint | None" = None) -> Saved:
+        """Return the model of a checkpoint: a step, ``'best'``, a path, or by default the newest.
+
+        Raises
+        ------
+        NoModelError
+            If there is no checkpoint at all.
+        InputError
+            If there is no such checkpoint.
+        CheckpointError
+            If it cannot be used.
+        """
+        if not self.holdsmodel:
+            raise NoModelError(
+                f"{self.path} holds no model: expected a directory with 'checkpoints' in it, as "
+                "ModelState.initfromsrcfile makes it."
+            )
+        if which is None:
+            found, arrays, meta = checkpoint.newest(self.path / "checkpoints")
+            model = Saved.decode(arrays, meta, found)
+            self._own = found.step
+            return model
+        path = self._find(which)
+        model = Saved.decode(*checkpoint.load(path), path)
+        self._own = path.step if isinstance(path, Checkpoint) else None
+        return model
+
+    def _find(self, which: "int | str | Path | Checkpoint") -> Checkpoint | Path:
+        """Return the checkpoint that a user means."""
+        if isinstance(which, Checkpoint | Path):
+            return which
+        table = self.checkpoints()
+        if which == "best":
+            if table.best is None:
+                raise InputError("No checkpoint has a validation loss, so none is the best.")
+            return table.best
+        for each in table:
+            if str(which) in (str(each.step), str(each.path)):
+                return each
+        steps = ", ".join(str(each.step) for each in table) or "none"
+        raise InputError(f"There is no checkpoint {which!r}. There are: {steps}; or 'best'.")
+
+    # ---------------------------------------------------------------------- text and history
+
+    def corpus(self, chars: Vocabulary, digest: str | None) -> Corpus | None:
+        """Open the encoded text, with a warning if it is not the one that a model was trained on."""
+        try:
+            corpus = Corpus.open(self.data, chars)
+        except (RngruError, OSError) as problem:
+            warnings.warn(
+                f"{problem} Until then the model can generate but not train.", stacklevel=3
+            )
+            return None
+        if corpus.digest != digest:
+            warnings.warn(
+                f"{self.data} holds another text than the one this model was trained on.",
+                stacklevel=3,
+            )
+        return corpus
+
+    def rounds(self, line: int) -> list[dict[str, Any]]:
+        """Return the rounds of training that led to the one on ``line``.
+
+        Every line of the file names the line it follows, for after an older checkpoint has been
+        restored the rounds of the run that was left are still there.
+        """
+        path = self.path / "history.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        found, number = [], min(line, len(lines))
+        while number > 0:
+            try:
+                found.append(json.loads(lines[number - 1]))
+            except ValueError:  # cut short by a crash
+                number -= 1
+            else:
+                number = found[-1]["follows"]
+        return found[::-1]
+
+    def remember(self, event: Round, curve: list[tuple[int, float]], follows: int) -> int:
+        """Append a round to the history, with at most fifty points of its loss curve.
+
+        ``curve`` has position and loss of each batch; ``follows`` is the line of the round before.
+        Returns the line it is on.
+        """
+        width = -(-len(curve) // 50) or 1
+        chunks = [curve[i : i + width] for i in range(0, len(curve), width)]
+        points = [(c[-1][0], math.fsum(loss for _, loss in c) / len(c)) for c in chunks]
+        line = json.dumps(asdict(event) | {"curve": points, "follows": follows}, allow_nan=False)
+        with self._writable(), (self.path / "history.jsonl").open("a+", encoding="utf-8") as stream:
+            stream.seek(0)
+            before = stream.read()
+            if before and not before.endswith("\n"):
+                stream.write("\n")
+            stream.write(line + "\n")
+        return len(before.splitlines()) + 1
+
+    @contextmanager
+    def _writable(self) -> Iterator[None]:
+        """Say which directory it is that cannot be written."""
+        try:
+            yield
+        except RngruError:
+            raise
+        except (OSError, ValueError) as problem:
+            raise WorkdirError(
+                f"{str(self.path)!r} cannot be used as a working directory: {problem}."
+            ) from problem
