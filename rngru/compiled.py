@@ -75,10 +75,12 @@ def _symbols(model: Model, hyper: HyperParams, affine):
     """Return symbolic parameters by name, text x (T, B), start (L, B, H) and PyTensor's ``xp``."""
     import pytensor.tensor as pt
 
+    from rngru.recurrence import zeros_like
+
     kinds = {1: pt.fvector, 2: pt.fmatrix}
     parameters = {n: kinds[len(s)](n) for n, s in model.shapes(hyper).items()}
     xp = SimpleNamespace(
-        tanh=pt.tanh, zeros_like=pt.zeros_like, concatenate=pt.concatenate, affine=affine
+        tanh=pt.tanh, zeros_like=zeros_like, concatenate=pt.concatenate, affine=affine
     )
     return parameters, pt.imatrix("x"), pt.ftensor3("start"), xp
 
@@ -343,7 +345,7 @@ class Scan(Backend):
         return losses, np.stack(endings)
 
     def generate(self, arrays, ids, state, uniforms, temperature):
-        drawn = np.empty(uniforms.shape, np.int32)
+        drawn, ids = np.empty(uniforms.shape, np.int32), ids.astype(np.int32)
         for i, uniform in enumerate(uniforms):
             _, logits, state = self.trace(arrays, ids[np.newaxis], state)
             drawn[i] = ids = sampling.choose(logits[0], temperature, uniform)

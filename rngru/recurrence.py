@@ -31,11 +31,17 @@ from pytensor.graph.features import ReplaceValidate
 from pytensor.graph.op import Op
 from pytensor.graph.rewriting.basic import GraphRewriter, MergeOptimizer, SequentialGraphRewriter
 from pytensor.graph.utils import InconsistencyError
+from pytensor.link.basic import PerformLinker
 from pytensor.link.vm import VMLinker
 
 from rngru.cells import CELLS, GATE_FUNCTIONS
 from rngru.kernels import layers, output, threads
 from rngru.kernels.layer import Layer
+
+
+def zeros_like(value):
+    """Zeros of the shape of ``value``; PyTensor's own run element by element without generated code."""
+    return pt.zeros(value.shape, dtype=value.dtype)
 
 
 def scanned(layer: Layer, inputs, weights, start, recurrent, second_bias=None, *, mode=None):
@@ -110,7 +116,7 @@ class Recurrence(Op):
     def pullback(self, inputs, outputs, cotangents):
         states, ending, gates, side = outputs
         above, below = (
-            pt.zeros_like(value) if isinstance(gradient.type, DisconnectedType) else gradient
+            zeros_like(value) if isinstance(gradient.type, DisconnectedType) else gradient
             for value, gradient in zip((states, ending), cotangents[:2], strict=True)
         )
         gradients = RecurrenceGradient(self.layer)(gates, side, states, above, below, *inputs)
@@ -276,7 +282,7 @@ PLAIN = Mode(linker=VMLinker(use_cloop=False, c_thunks=False), optimizer=None)
 """No generated code and no rewriting: compiles in a second, and does just what the graph says."""
 
 CPU_MODE = Mode(
-    linker=VMLinker(allow_gc=False, use_cloop=False, c_thunks=False),
+    linker=PerformLinker(allow_gc=False),
     optimizer=SequentialGraphRewriter(MergeOptimizer(), InPlace()),
 )
 """No generated code at all, and results kept, so that the next batch writes into them."""

@@ -1,1 +1,9 @@
-"""The CPU kernels."""
+"""The CPU kernels: what the ``cpu`` backend computes with, compiled by Numba and cached on disk.
+
+From the ground up: ``tiles`` multiplies matrices, ``elementwise`` has tanh and the gates, ``sequence``
+runs one layer of any cell through time and back, ``layers`` does so on all ``threads``, ``output``
+turns states into losses, ``update`` is the optimizer, ``sampler`` generates text. ``layer`` says what a
+layer is made of; it alone is light.
+
+None of it knows PyTensor, models or texts.
+"""

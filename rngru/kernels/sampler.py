@@ -4,6 +4,8 @@ One call of :func:`generate` runs every layer, the readout and the draw for a nu
 in compiled code. Shapes: L layers, n streams, S units, V symbols, P = padded(S), H state, G gates.
 """
 
+import time
+
 import numba
 import numpy as np
 
@@ -173,6 +175,20 @@ class Sampler:
         self.bias[: readout[1].size] = readout[1]
         parts = (self.inputs, self.mains, self.extras, self.readout)
         self.weight = sum(part.nbytes for part in parts)
+        self.pace: dict[int, float] = {}  # seconds per character, by number of threads
+        self.calls = 0
+
+    def _faster(self, most: int) -> int:
+        """One thread, or ``most`` that wait for each other: whichever was faster of late.
+
+        Where other work keeps a core busy, waiting for it costs more than a thread gains. Now and then
+        the slower is tried again. The text is the same to the bit.
+        """
+        self.calls += 1
+        if most == 1 or not self.pace.keys() >= {1, most}:
+            return most if most not in self.pace else 1
+        fast, slow = sorted((1, most), key=self.pace.__getitem__)
+        return slow if self.calls % 64 == 0 else fast
 
     def generate(
         self,
@@ -194,23 +210,29 @@ class Sampler:
         side = np.zeros((lanes, padded(self.size)), self.table.dtype)
         logits = np.empty((lanes, self.bias.size), self.table.dtype)
         counter = np.zeros(1, np.int64)
-        shares = min(count, padded(self.size) // PANEL) if self.weight > ALONE else 1
+        most = min(count, padded(self.size) // PANEL) if self.weight > ALONE else 1
 
-        def share(first: int, last: int) -> None:
-            _generate(
-                self.layer.code, self.layer.hard, self.table, self.inputs, self.biases, self.mains,
-                self.extras, self.seconds, self.readout, self.bias, ids, state, other, side, logits,
-                uniforms, float(temperature), drawn, first, shares, counter,
-            )  # fmt: skip
+        def run(shares: int) -> None:
+            def share(first: int, last: int) -> None:
+                _generate(
+                    self.layer.code, self.layer.hard, self.table, self.inputs, self.biases,
+                    self.mains, self.extras, self.seconds, self.readout, self.bias,
+                    ids, state, other, side, logits, uniforms, float(temperature), drawn,
+                    first, shares, counter,
+                )  # fmt: skip
 
+            began = time.perf_counter()
+            threads.run(share, shares, shares)
+            self.pace[shares] = (time.perf_counter() - began) / max(len(drawn), 1)
+
+        shares = self._faster(most)
         if shares > 1 and threads.together.acquire(blocking=False):
             try:
-                threads.run(share, shares, shares)
+                run(shares)
             finally:
                 threads.together.release()
         else:
-            shares = 1
-            share(0, 1)
+            run(1)
         if len(drawn) % 2:
             state[:] = other
         if len(drawn):

@@ -18,7 +18,9 @@ Shapes: a matrix of K rows and N columns is packed as ``(ceil(N / PANEL), K, PAN
 zeros, so that the padding of every product is zero.
 """
 
+import sys
 import threading
+from types import ModuleType
 
 import numba
 import numpy as np
@@ -26,6 +28,24 @@ from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
+
+
+def _load_numba() -> None:
+    """Load Numba's array functions without SciPy.
+
+    They import all of ``scipy.linalg``, 0.2 s, only to learn whether there is a BLAS for ``np.dot``.
+    No kernel calls it, so an empty module answers instead, until they are loaded.
+    """
+    name = "scipy.linalg.cython_blas"
+    if name not in sys.modules:
+        sys.modules[name] = ModuleType(name)
+        try:
+            import numba.np.arraymath  # noqa: F401
+        finally:
+            del sys.modules[name]
+
+
+_load_numba()
 
 PANEL = 32
 """Columns of a panel; widths that kernels work with are padded to a multiple of it."""
@@ -246,10 +266,19 @@ def pack(matrix, row, column, inner, columns, panels, first, last):
     for p in range(first, last):
         left = p * PANEL
         width = min(PANEL, columns - left)
-        for k in range(inner):
-            at = (p * inner + k) * PANEL
-            source = k * row + left * column
-            for j in range(width):
-                panels[at + j] = matrix[source + j * column]
-            for j in range(width, PANEL):
-                panels[at + j] = 0
+        # A block of rows at a time: where a transpose strides, it finds them in the cache again.
+        for top in range(0, inner, 16):
+            bottom = min(top + 16, inner)
+            if column == 1:
+                for k in range(top, bottom):
+                    at, source = (p * inner + k) * PANEL, k * row + left
+                    for j in range(width):
+                        panels[at + j] = matrix[source + j]
+            else:
+                for j in range(width):
+                    at, source = (p * inner + top) * PANEL + j, top * row + (left + j) * column
+                    for k in range(bottom - top):
+                        panels[at + k * PANEL] = matrix[source + k * row]
+            for k in range(top, bottom):
+                for j in range(width, PANEL):
+                    panels[(p * inner + k) * PANEL + j] = 0
