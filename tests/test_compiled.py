@@ -34,8 +34,8 @@ FORMS = [
     ("LSTMResize", {"gate": "hard_sigmoid", "layers": 3, "state_size": 6}),
     ("RNNEncode", {"layers": 3, "state_size": 34}),
     ("RNNResize", {"layers": 1, "state_size": 1}),
-    ("BiGRU", {"layers": 1, "state_size": 33}),
-    ("BiLSTM", {"gate": "hard_sigmoid", "state_size": 5}),
+    ("BiGRU", {"layers": 1, "state_size": 33, "gate": "hard_sigmoid"}),
+    ("BiLSTM", {"dropout": 0.3, "state_size": 5}),
 ]
 BATCHES = [(1, 1), (1, 5), (8, 1), (7, 3)]
 """Steps and lanes: one of each, odd ones, and more steps than a gradient may reach back."""
@@ -67,7 +67,8 @@ class Form:
         state = rng.uniform(-1, 1, self.cpu.freshstate(lanes).shape).astype(np.float32)
         masks = None
         if hyper.dropout:
-            shape = (hyper.layers, 1 if hyper.locked else steps, lanes, hyper.state_size)
+            depth = len(self.model.towers) * hyper.layers
+            shape = (depth, 1 if hyper.locked else steps, lanes, hyper.state_size)
             kept = rng.random(shape) >= hyper.dropout
             masks = (kept / (1 - hyper.dropout)).astype(np.float32)
         return x, y, state, masks

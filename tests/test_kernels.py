@@ -139,11 +139,11 @@ def whole(rng, shape, dtype):
 @pytest.mark.parametrize("columns", [1, 31, 32, 33, 70])
 def test_packing_keeps_every_number_and_pads_with_zeros(columns, transpose, dtype):
     """What stands in the padding is multiplied too: rubbish there spoils the next row."""
-    matrix = np.random.default_rng(1).normal(size=(5, columns)).astype(dtype)
+    matrix = np.random.default_rng(1).normal(size=(37, columns)).astype(dtype)
     source = np.ascontiguousarray(matrix.T) if transpose else matrix
     for count in (1, 3):
         panels = layers.packed(source, count, transpose=transpose)
-        panels = panels.reshape(-1, 5, tiles.PANEL).transpose(1, 0, 2).reshape(5, -1)
+        panels = panels.reshape(-1, 37, tiles.PANEL).transpose(1, 0, 2).reshape(37, -1)
         assert panels.shape[1] == tiles.padded(columns)
         assert np.array_equal(panels[:, :columns], matrix) and not panels[:, columns:].any()
 

@@ -252,13 +252,13 @@ def test_no_characters_and_no_streams():
 def test_any_number_of_threads_writes_the_same_text(monkeypatch, modeltype, changes):
     """Threads that work on one stream wait for each other: one that does not reads half a state."""
     monkeypatch.setattr(sampler, "ALONE", 0)
-    compute, arrays = trained(modeltype, changes, size=70, symbols=40)
-    rng = np.random.default_rng(12)
-    ids, uniforms = np.array([1, 5]), rng.random((5, 2))
-    state = rng.uniform(-1, 1, compute.freshstate(2).shape).astype(np.float32)
-    texts = []
+    rng, texts = np.random.default_rng(12), []
+    ids, uniforms, state = np.array([1, 5]), rng.random((5, 2)), None
     for count in ("1", "2", "3"):
         monkeypatch.setenv("RNGRU_THREADS", count)
+        compute, arrays = trained(modeltype, changes, size=70, symbols=40)
+        if state is None:
+            state = rng.uniform(-1, 1, compute.freshstate(2).shape).astype(np.float32)
         texts.append(compute.generate(arrays, ids, state, uniforms, 1.0))
     for drawn, last in texts[1:]:
         assert np.array_equal(drawn, texts[0][0]) and np.array_equal(last, texts[0][1])

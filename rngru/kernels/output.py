@@ -13,6 +13,7 @@ import numpy as np
 from rngru.kernels import threads
 from rngru.kernels.elementwise import VECTOR, exp
 from rngru.kernels.layers import Plan, narrowed, packed, reused, widened
+from rngru.kernels.sequence import copyrow
 from rngru.kernels.tiles import PANEL, multiply, padded, provide
 
 ROWS_AT_ONCE = 64
@@ -24,8 +25,7 @@ def _affine(rows, panels, bias, results, first, last):
     """Fill rows ``first`` … ``last - 1`` of ``results`` (N, P) from ``rows`` (N, I)."""
     size, width = rows.shape[1], results.shape[1]
     for i in range(first, last):
-        for j in range(width):
-            results[i, j] = bias[j]
+        copyrow(bias, results[i])
     multiply(
         rows.reshape(-1), first * size, size, 1, last - first, size,
         panels, 0, width // PANEL, results.reshape(-1), first * width, width,
@@ -66,8 +66,9 @@ def _score(states, panels, bias, targets, deltas, losses, first, last):
 def _scale(deltas, scale, first, last):
     """Multiply rows ``first`` … ``last - 1`` by ``scale`` in place."""
     for i in range(first, last):
-        for j in range(deltas.shape[1]):
-            deltas[i, j] *= scale
+        row = deltas[i]
+        for j in range(row.size):
+            row[j] *= scale
 
 
 def _wide_bias(bias):

@@ -13,7 +13,7 @@ from rngru.kernels import threads
 from rngru.kernels.elementwise import VECTOR, exp
 from rngru.kernels.layer import GRU, GRU_AFTER, LSTM, Layer
 from rngru.kernels.layers import packed, widened
-from rngru.kernels.sequence import _advance, _copy
+from rngru.kernels.sequence import _advance, copyrow
 from rngru.kernels.threads import meet
 from rngru.kernels.tiles import PANEL, multiply, padded, provide
 
@@ -76,7 +76,7 @@ def _generate(
             for b in range(lanes):
                 source = table[here[b]] if k == 0 else biases[k - 1]
                 for g in range(gates_of):
-                    _copy(
+                    copyrow(
                         source[g * pad + first : g * pad + first + own],
                         gates[b, g * own : (g + 1) * own],
                     )
@@ -97,7 +97,7 @@ def _generate(
                     )  # fmt: skip
             if cell == GRU_AFTER:
                 for b in range(lanes):
-                    _copy(seconds[k, first : first + own], side[b, first : first + own])
+                    copyrow(seconds[k, first : first + own], side[b, first : first + own])
                 multiply(
                     before, 0, height, 1, lanes, size,
                     extras[k], left, right - left, flat_side, first, pad,
@@ -118,11 +118,11 @@ def _generate(
                     )  # fmt: skip
             if cell == LSTM:
                 for b in range(lanes):
-                    _copy(side[b, first:last], new[k, b, size + first : size + last])
+                    copyrow(side[b, first:last], new[k, b, size + first : size + last])
             met += shares
             meet(counter, met)
         for b in range(lanes):
-            _copy(
+            copyrow(
                 output_bias[symbol_left * PANEL : symbol_right * PANEL],
                 logits[b, symbol_left * PANEL : symbol_right * PANEL],
             )
@@ -134,7 +134,7 @@ def _generate(
         met += shares
         meet(counter, met)
         for b in range(lanes):  # every thread draws, which is cheaper than to meet again
-            _copy(logits[b], row)
+            copyrow(logits[b], row)
             here[b] = _draw(row, temperature, uniforms[i, b])
             if share == 0:
                 drawn[i, b] = here[b]
@@ -175,7 +175,7 @@ class Sampler:
         self.bias[: readout[1].size] = readout[1]
         parts = (self.inputs, self.mains, self.extras, self.readout)
         self.weight = sum(part.nbytes for part in parts)
-        self.pace: dict[int, float] = {}  # seconds per character, by number of threads
+        self.pace: dict[int, float] = {}  # seconds per character of late, by number of threads
         self.calls = 0
 
     def _faster(self, most: int) -> int:
@@ -185,10 +185,12 @@ class Sampler:
         the slower is tried again. The text is the same to the bit.
         """
         self.calls += 1
-        if most == 1 or not self.pace.keys() >= {1, most}:
-            return most if most not in self.pace else 1
+        if most == 1:
+            return 1
+        if self.calls <= 4:
+            return (1, most)[self.calls % 2]
         fast, slow = sorted((1, most), key=self.pace.__getitem__)
-        return slow if self.calls % 64 == 0 else fast
+        return slow if self.calls % 32 == 0 else fast
 
     def generate(
         self,
@@ -223,7 +225,9 @@ class Sampler:
 
             began = time.perf_counter()
             threads.run(share, shares, shares)
-            self.pace[shares] = (time.perf_counter() - began) / max(len(drawn), 1)
+            pace = (time.perf_counter() - began) / max(len(drawn), 1)
+            # The best of late: one call that was disturbed says little.
+            self.pace[shares] = min(pace, 1.02 * self.pace.get(shares, pace))
 
         shares = self._faster(most)
         if shares > 1 and threads.together.acquire(blocking=False):

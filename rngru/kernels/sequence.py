@@ -130,7 +130,7 @@ def _retreat(cell, phase, hard, gates, before, memory, side, above, carry, kept)
 
 
 @numba.njit(nogil=True)
-def _copy(source, target):
+def copyrow(source, target):
     """Copy a row; a loop, because an array assignment takes ten times as long to compile."""
     for j in range(source.size):
         target[j] = source[j]
@@ -147,7 +147,7 @@ def lookup(ids, table, gates, first, last):
     """Fill ``gates`` with rows of ``table`` (V, G P) for ``ids`` (T, B): the first layer's input."""
     for t in range(gates.shape[0]):
         for b in range(first, last):
-            _copy(table[ids[t, b]], gates[t, b])
+            copyrow(table[ids[t, b]], gates[t, b])
 
 
 @numba.njit(nogil=True, cache=True)
@@ -158,7 +158,7 @@ def project(inputs, panels, bias, gates, first, last):
     flat_in, flat = inputs.reshape(-1), gates.reshape(-1)
     for t in range(steps):
         for b in range(first, last):
-            _copy(bias, gates[t, b])
+            copyrow(bias, gates[t, b])
     for p in range(width // PANEL):
         for t in range(steps):
             at = t * lanes + first
@@ -192,7 +192,7 @@ def unroll(cell, hard, gates, start, states, side, main, extra, bias, first, las
         )
         if cell == GRU_AFTER:
             for b in range(first, last):
-                _copy(bias, side[t, b])
+                copyrow(bias, side[t, b])
             multiply(
                 source,
                 here,
@@ -252,9 +252,9 @@ def unroll_back(
     rows = last - first
     flat_carry, flat_kept = carry.reshape(-1), kept.reshape(-1)
     for b in range(first, last):
-        _copy(ending[b, :size], carry[b])
+        copyrow(ending[b, :size], carry[b])
         if cell == LSTM:
-            _copy(ending[b, size:], kept[b])
+            copyrow(ending[b, size:], kept[b])
     for t in range(steps - 1, -1, -1):
         if t < steps - truncate:
             for b in range(first, last):
@@ -307,9 +307,9 @@ def unroll_back(
                 pad,
             )
     for b in range(first, last):
-        _copy(carry[b, :size], dstart[b])
+        copyrow(carry[b, :size], dstart[b])
         if cell == LSTM:
-            _copy(kept[b, :size], dstart[b, size:])
+            copyrow(kept[b, :size], dstart[b, size:])
 
 
 @numba.njit(nogil=True, cache=True)

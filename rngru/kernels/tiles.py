@@ -251,8 +251,9 @@ def multiply_transposed(a, a_row, rows, inner, b, b_at, b_row, first, last, c, c
         for p in range(first, last):
             for k in range(block):
                 here = b_at + (start + k) * b_row + p * PANEL
+                source, into = b[here : here + PANEL], ribbon[k * PANEL : (k + 1) * PANEL]
                 for j in range(PANEL):
-                    ribbon[k * PANEL + j] = b[here + j]
+                    into[j] = source[j]
             multiply(a, start * a_row, 1, a_row, rows, block, ribbon, 0, 1, c, p * PANEL, c_row)
 
 
@@ -260,25 +261,29 @@ def multiply_transposed(a, a_row, rows, inner, b, b_at, b_row, first, last, c, c
 def pack(matrix, row, column, inner, columns, panels, first, last):
     """Pack panels ``first`` … ``last - 1`` of a matrix (inner, columns), zeros in the padding.
 
-    ``matrix`` is flat, with strides ``row`` and ``column`` in elements, so that its transpose is
-    packed as easily; ``panels`` is flat, of ``inner * padded(columns)`` elements.
+    ``matrix`` is flat, with strides ``row`` and ``column`` in elements, one of them 1, so that a
+    transpose is packed as easily; ``panels`` is flat, of ``inner * padded(columns)`` elements.
     """
     for p in range(first, last):
         left = p * PANEL
         width = min(PANEL, columns - left)
         # A block of rows at a time: where a transpose strides, it finds them in the cache again.
+        # And slices, for a loop over one is vector code, which it is not with a computed index.
         for top in range(0, inner, 16):
-            bottom = min(top + 16, inner)
+            height = min(16, inner - top)
+            block = panels[(p * inner + top) * PANEL : (p * inner + top + height) * PANEL]
             if column == 1:
-                for k in range(top, bottom):
-                    at, source = (p * inner + k) * PANEL, k * row + left
+                for k in range(height):
+                    at = (top + k) * row + left
+                    source, into = matrix[at : at + width], block[k * PANEL : k * PANEL + width]
                     for j in range(width):
-                        panels[at + j] = matrix[source + j]
+                        into[j] = source[j]
             else:
                 for j in range(width):
-                    at, source = (p * inner + top) * PANEL + j, top * row + (left + j) * column
-                    for k in range(bottom - top):
-                        panels[at + k * PANEL] = matrix[source + k * row]
-            for k in range(top, bottom):
+                    at = top + (left + j) * column
+                    source = matrix[at : at + height]
+                    for k in range(height):
+                        block[k * PANEL + j] = source[k]
+            for k in range(height):
                 for j in range(width, PANEL):
-                    panels[(p * inner + k) * PANEL + j] = 0
+                    block[k * PANEL + j] = 0

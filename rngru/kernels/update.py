@@ -27,56 +27,51 @@ BLOCK = 1 << 16
 @numba.njit(nogil=True, cache=True, **VECTOR)
 def _penalise(gradient, parameter, penalty, first, last):
     """Add ``penalty * parameter`` to ``gradient`` and return the sum of its squares."""
-    total = 0.0
-    for i in range(first, last):
-        gradient[i] += penalty * parameter[i]
-    for i in range(first, last - 7, 8):
+    total, g, p = 0.0, gradient[first:last], parameter[first:last]
+    for i in range(g.size):
+        g[i] += penalty * p[i]
+    whole = g.size // 8
+    for i in range(whole):
         # A tree: one chain of additions would wait for each of them in turn.
-        pairs = (gradient[i] ** 2 + gradient[i + 1] ** 2) + (
-            gradient[i + 2] ** 2 + gradient[i + 3] ** 2
-        )
-        others = (gradient[i + 4] ** 2 + gradient[i + 5] ** 2) + (
-            gradient[i + 6] ** 2 + gradient[i + 7] ** 2
-        )
-        total += pairs + others
-    for i in range(last - (last - first) % 8, last):
-        total += gradient[i] ** 2
+        part = g[8 * i : 8 * i + 8]
+        low = (part[0] ** 2 + part[1] ** 2) + (part[2] ** 2 + part[3] ** 2)
+        high = (part[4] ** 2 + part[5] ** 2) + (part[6] ** 2 + part[7] ** 2)
+        total += low + high
+    for i in range(8 * whole, g.size):
+        total += g[i] ** 2
     return total
 
 
 @numba.njit(nogil=True, cache=True, **VECTOR)
 def _apply(
-    rule, gradient, scale, clip, rate, keep, keep_square, fix, fix_square, shrink,
-    p, m, v, new_p, new_m, new_v, first, last,
+    rule, g, scale, clip, rate, keep, keep_square, fix, fix_square, shrink,
+    p, m, v, new_p, new_m, new_v,
 ):  # fmt: skip
-    """One rule on elements ``first`` … ``last - 1``: parameter p, caches m and v (v: Adam only)."""
-    kind = gradient.dtype.type
+    """One rule on gradient g, used up; parameter p and caches m and v (v: Adam only)."""
+    kind = g.dtype.type
     one, small, tiny = kind(1), kind(1e-6), kind(1e-8)
-    for i in range(first, last):
-        g = gradient[i] * scale
-        g = clip if g > clip else g
-        gradient[i] = -clip if g < -clip else g
+    for i in range(g.size):
+        x = g[i] * scale
+        x = clip if x > clip else x
+        g[i] = -clip if x < -clip else x
     if rule == RMSPROP:
-        for i in range(first, last):
-            g = gradient[i]
-            new_m[i] = keep * m[i] + (one - keep) * g * g
-            new_p[i] = p[i] - rate * g / np.sqrt(new_m[i] + small)
+        for i in range(g.size):
+            new_m[i] = keep * m[i] + (one - keep) * g[i] * g[i]
+            new_p[i] = p[i] - rate * g[i] / np.sqrt(new_m[i] + small)
     elif rule == ADAM:
-        for i in range(first, last):
-            g = gradient[i]
-            new_m[i] = keep * m[i] + (one - keep) * g
-            new_v[i] = keep_square * v[i] + (one - keep_square) * g * g
+        for i in range(g.size):
+            new_m[i] = keep * m[i] + (one - keep) * g[i]
+            new_v[i] = keep_square * v[i] + (one - keep_square) * g[i] * g[i]
             step = new_m[i] * fix / (np.sqrt(new_v[i] * fix_square) + tiny)
             new_p[i] = p[i] - rate * (step + shrink * p[i])
     elif rule == SGD:
-        for i in range(first, last):
-            new_m[i] = keep * m[i] + gradient[i]
+        for i in range(g.size):
+            new_m[i] = keep * m[i] + g[i]
             new_p[i] = p[i] - rate * new_m[i]
     else:
-        for i in range(first, last):
-            g = gradient[i]
-            new_m[i] = m[i] + g * g
-            new_p[i] = p[i] - rate * g / np.sqrt(new_m[i] + tiny)
+        for i in range(g.size):
+            new_m[i] = m[i] + g[i] * g[i]
+            new_p[i] = p[i] - rate * g[i] / np.sqrt(new_m[i] + tiny)
 
 
 def _blocks(arrays: Sequence[np.ndarray]) -> list[tuple[int, int, int]]:
@@ -151,9 +146,13 @@ def apply(
     def share(first: int, last: int) -> None:
         for i in range(first, last):
             which, start, stop = blocks[i]
-            kind = gradients[which].dtype.type
-            arrays = [(side[min(c, len(side) - 1)][which]) for side in (old, new) for c in range(3)]
-            constants = [kind(each) for each in (*numbers, shrinks[which])]
-            _apply(rule, gradients[which], *constants, *arrays, start, stop)
+            g = gradients[which][start:stop]
+            arrays = [
+                side[min(cache, len(side) - 1)][which][start:stop]
+                for side in (old, new)
+                for cache in range(3)
+            ]
+            constants = [g.dtype.type(each) for each in (*numbers, shrinks[which])]
+            _apply(rule, g, *constants, *arrays)
 
     threads.run(share, len(blocks), count)
