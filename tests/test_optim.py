@@ -1,5 +1,6 @@
 """Every update rule in closed form: as a graph, as kernels, and in a training step."""
 
+import itertools
 import math
 
 import numpy as np
@@ -106,6 +107,31 @@ def test_kernel_of_a_rule_agrees_with_its_closed_form(history, optimizer, count)
         assert all(map(np.array_equal, before, (a for each in old for a in each)))
         old = new
     check(hyper, history, old[0], old[1:])
+
+
+@pytest.mark.parametrize("optimizer", update.RULES)
+def test_an_update_has_the_same_bits_wherever_its_arrays_lie(optimizer):
+    """Loops run one number at a time where arrays lie so close that they might overlap. If many at
+    a time round otherwise, a run is repeated only as often as the memory allocator is in the mood.
+    """
+    rng, hyper = np.random.default_rng(4), HyperParams(5, optimizer=optimizer)
+    for size, gap in itertools.product((5, 9, 17, 40, 1000), (0, 4, 13, 10_000)):
+        gradient, *old = rng.uniform(0.1, 1, (2 + len(CACHES[optimizer]), size)).astype("f")
+        results = []
+        for _ in range(6):
+            places = iter(rng.permutation(7) * (size + gap))
+            room = np.zeros(7 * (size + gap), np.float32)
+            g, *arrays = (room[at : at + size] for at in itertools.islice(places, 1 + 2 * len(old)))
+            before, after = arrays[: len(old)], arrays[len(old) :]
+            for target, source in zip((g, *before), (gradient, *old), strict=True):
+                target[:] = source
+            update.apply(
+                optimizer, [g], [[a] for a in before], [[a] for a in after],
+                rate=RATE, number=2, scale=0.7, clip=0.5, decay=hyper.decay,
+                momentum=hyper.momentum, beta2=hyper.beta2, shrinks=[0.1], count=1,
+            )  # fmt: skip
+            results.append(np.concatenate(after))
+        assert all(np.array_equal(results[0], each) for each in results[1:]), (size, gap)
 
 
 def test_kernels_and_graph_have_the_same_rules_and_caches():

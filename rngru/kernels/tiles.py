@@ -71,23 +71,24 @@ def padded(width: int) -> int:
     return -(-width // PANEL) * PANEL
 
 
-def _tile(rows):
-    """Return the intrinsic that adds ``rows`` rows of A times one panel of B to a tile of C.
+def _tile(rows, panels=1):
+    """Return the intrinsic that adds ``rows`` rows of A times neighbouring panels of B to a tile of C.
 
     Its arguments are ``kind``, a scalar of the dtype; then for A the address, the strides of rows
-    and columns; the address of the panel; for C the address and the stride of rows; and the length
-    of the inner dimension. Addresses and strides count bytes.
+    and columns; for B the address and the stride of panels; for C the address, the strides of rows
+    and panels; and the length of the inner dimension. Addresses and strides count bytes.
     """
 
     @intrinsic
-    def tile(typingctx, kind, a, a_row, a_col, b, c, c_row, inner):
+    def tile(typingctx, kind, a, a_row, a_col, b, b_panel, c, c_row, c_panel, inner):
         def generate(context, builder, signature, args):
-            _, a, a_row, a_col, b, c, c_row, inner = args
+            _, a, a_row, a_col, b, b_panel, c, c_row, c_panel, inner = args
             scalar = context.get_data_type(kind)
             lanes = VECTOR_BYTES * 8 // kind.bitwidth
             vector = ir.VectorType(scalar, lanes)
             word = inner.type
-            vectors = range(PANEL // lanes)
+            each = PANEL // lanes
+            vectors = range(panels * each)
             fma = cgutils.get_or_insert_function(
                 builder.module,
                 ir.FunctionType(vector, [vector] * 3),
@@ -103,15 +104,20 @@ def _tile(rows):
                 first = builder.insert_element(undefined, value, ir.IntType(32)(0))
                 return builder.shuffle_vector(first, undefined, zeros)
 
+            def shift(j, panel):
+                within = word(j % each * VECTOR_BYTES)
+                return builder.add(builder.mul(panel, word(j // each)), within)
+
             rows_a = [builder.mul(a_row, word(i)) for i in range(rows)]
             places = [
                 [
-                    builder.add(builder.add(c, builder.mul(c_row, word(i))), word(j * VECTOR_BYTES))
+                    builder.add(builder.add(c, builder.mul(c_row, word(i))), shift(j, c_panel))
                     for j in vectors
                 ]
                 for i in range(rows)
             ]
             before = [[load(place, vector) for place in row] for row in places]
+            shifts = [shift(j, b_panel) for j in vectors]
 
             entry = builder.block
             loop = builder.append_basic_block("inner")
@@ -121,7 +127,7 @@ def _tile(rows):
             builder.position_at_end(loop)
             k, here_a, here_b = builder.phi(word), builder.phi(word), builder.phi(word)
             sums = [[builder.phi(vector) for _ in vectors] for _ in range(rows)]
-            panel = [load(builder.add(here_b, word(j * VECTOR_BYTES)), vector) for j in vectors]
+            panel = [load(builder.add(here_b, shifts[j]), vector) for j in vectors]
             after = []
             for i in range(rows):
                 left = broadcast(load(builder.add(here_a, rows_a[i]), scalar))
@@ -150,13 +156,14 @@ def _tile(rows):
                 builder.store(result, builder.inttoptr(place, vector.as_pointer()), align=4)
             return context.get_dummy_value()
 
-        return types.void(kind, *[types.intp] * 7), generate
+        return types.void(kind, *[types.intp] * 9), generate
 
     return tile
 
 
 _tile1, _tile2, _tile3, _tile4 = _tile(1), _tile(2), _tile(3), _tile(4)
 _tile5, _tile6, _tile7, _tile8 = _tile(5), _tile(6), _tile(7), _tile(8)
+_wide1 = _tile(1, panels=4)
 
 
 @numba.njit(nogil=True)
@@ -166,28 +173,35 @@ def _product(kind, a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, c_
     25 rows are 7 + 6 + 6 + 6, not 8 + 8 + 8 + 1. Addresses and strides count bytes.
     """
     tiles = (rows + ROWS - 1) // ROWS
-    for p in range(count):
+    done = 0
+    if rows == 1:
+        # One row waits for its few sums at every step; those of four panels do not wait for each other.
+        while done + 4 <= count:
+            panel, into = b + done * b_panel, c + done * c_panel
+            _wide1(kind, a, a_row, a_col, panel, b_panel, into, c_row, c_panel, inner)
+            done += 4
+    for p in range(done, count):
         panel, column = b + p * b_panel, c + p * c_panel
         for i in range(tiles):
             top = i * rows // tiles
             height = (i + 1) * rows // tiles - top
             left, into = a + top * a_row, column + top * c_row
             if height == 8:
-                _tile8(kind, left, a_row, a_col, panel, into, c_row, inner)
+                _tile8(kind, left, a_row, a_col, panel, 0, into, c_row, 0, inner)
             elif height == 7:
-                _tile7(kind, left, a_row, a_col, panel, into, c_row, inner)
+                _tile7(kind, left, a_row, a_col, panel, 0, into, c_row, 0, inner)
             elif height == 6:
-                _tile6(kind, left, a_row, a_col, panel, into, c_row, inner)
+                _tile6(kind, left, a_row, a_col, panel, 0, into, c_row, 0, inner)
             elif height == 5:
-                _tile5(kind, left, a_row, a_col, panel, into, c_row, inner)
+                _tile5(kind, left, a_row, a_col, panel, 0, into, c_row, 0, inner)
             elif height == 4:
-                _tile4(kind, left, a_row, a_col, panel, into, c_row, inner)
+                _tile4(kind, left, a_row, a_col, panel, 0, into, c_row, 0, inner)
             elif height == 3:
-                _tile3(kind, left, a_row, a_col, panel, into, c_row, inner)
+                _tile3(kind, left, a_row, a_col, panel, 0, into, c_row, 0, inner)
             elif height == 2:
-                _tile2(kind, left, a_row, a_col, panel, into, c_row, inner)
+                _tile2(kind, left, a_row, a_col, panel, 0, into, c_row, 0, inner)
             else:
-                _tile1(kind, left, a_row, a_col, panel, into, c_row, inner)
+                _tile1(kind, left, a_row, a_col, panel, 0, into, c_row, 0, inner)
 
 
 def _product32(a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, c_panel):
