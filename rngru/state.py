@@ -23,7 +23,7 @@ import numpy as np
 from rngru.checkpoint import Checkpoint, Checkpoints
 from rngru.dataset import Corpus, encodecorpus
 from rngru.errors import CheckpointError, InputError, WorkdirError, choose
-from rngru.hyper import SETTINGS, HyperParams
+from rngru.hyper import CACHES, SETTINGS, HyperParams
 from rngru.models import find
 from rngru.report import History, Recorder, reporter
 from rngru.sampling import Filled, Sample, checkedtemperature, fill, probabilities
@@ -48,6 +48,9 @@ if TYPE_CHECKING:
 
 AT_ONCE = 64
 """Characters generated between two looks at Ctrl-C."""
+
+MANY = 50_000
+"""Symbols above which a vocabulary is worth a warning."""
 
 NEXT_SECTION = 200
 """Batches validated on when all text is for training and ``valid_len`` is 0."""
@@ -234,6 +237,15 @@ class ModelState:
                 validfiles=validfiles,
             )
             hyper = HyperParams(corpus.vocab.vocab_size, **hyperparams)
+            if hyper.vocab_size > MANY:
+                # Encoder and output, each with its gradient, its new values and the caches.
+                copies = 2 * (3 + 2 * len(CACHES[hyper.optimizer]))
+                needed = 4 * copies * hyper.vocab_size * hyper.state_size
+                warnings.warn(
+                    f"{hyper.vocab_size:,} different {corpus.vocab.units}: training will take about "
+                    f"{needed / 1e9:.1f} GB for them alone. min_count= or level='byte' make it less.",
+                    stacklevel=2,
+                )
             with _enoughmemory(f"A model with {hyper!r}"):
                 arrays = find(modeltype).initial(hyper, generator)
                 caches = freshcaches(arrays, hyper.optimizer)

@@ -115,7 +115,7 @@ def test_an_update_has_the_same_bits_wherever_its_arrays_lie(optimizer):
     a time round otherwise, a run is repeated only as often as the memory allocator is in the mood.
     """
     rng, hyper = np.random.default_rng(4), HyperParams(5, optimizer=optimizer)
-    for size, gap in itertools.product((5, 9, 17, 40, 1000), (0, 4, 13, 10_000)):
+    for size, gap in itertools.product([*range(4, 18), 40, 1000], (0, 4, 1000)):
         gradient, *old = rng.uniform(0.1, 1, (2 + len(CACHES[optimizer]), size)).astype("f")
         results = []
         for _ in range(6):

@@ -66,7 +66,7 @@ def packed(
     threads.run(
         lambda first, last: pack(flat, row, column, inner, columns, panels, first, last),
         padded(columns) // PANEL,
-        count,
+        threads.worth(panels.size, count),
     )
     return panels
 

@@ -136,6 +136,6 @@ def score_back(states, weights, deltas, scale, *, count):
     threads.run(
         lambda first, last: _scale(deltas, deltas.dtype.type(scale), first, last),
         len(deltas),
-        count,
+        threads.worth(deltas.size, count),
     )
     return affine_back(states, weights, deltas, count=count)

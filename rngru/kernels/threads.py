@@ -27,6 +27,19 @@ def available() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+WORTH = 1 << 17
+"""Numbers to move or add up from which on it pays to wake another thread: tens of microseconds."""
+
+
+def worth(numbers: int, count: int) -> int:
+    """Return how many of ``count`` threads to use for work that passes over so many numbers once.
+
+    >>> worth(1_000, 8), worth(10_000_000, 8)
+    (1, 8)
+    """
+    return count if numbers >= WORTH else 1
+
+
 together = threading.Lock()
 """Held while shares run that wait for each other."""
 

@@ -103,7 +103,8 @@ def norm(
             g, p = gradients[which], parameters[which]
             squares[i] = _penalise(g, p, g.dtype.type(penalties[which]), start, stop)
 
-    threads.run(share, len(blocks), count)
+    total = sum(gradient.size for gradient in gradients)
+    threads.run(share, len(blocks), threads.worth(total, count))
     return math.sqrt(math.fsum(squares)) if all(map(math.isfinite, squares)) else math.nan
 
 
