@@ -111,7 +111,7 @@ class ModelState:
     chars : Vocabulary
         The characters the model knows, usually a :class:`~rngru.text.CharSet`.
     hyper : HyperParams
-        Sizes and rates; frozen. ``learnrate`` may be changed for a call: ``trainmodel(learnrate=...)``.
+        Sizes and rates; frozen. ``trainmodel(learnrate=...)`` changes the rate from then on.
     position : int
         Characters of training text consumed, over all epochs.
     epoch : int

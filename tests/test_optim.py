@@ -218,3 +218,29 @@ def test_three_training_steps_agree_with_the_closed_form(name, changes):
             for cache, right in zip(caches.values(), memory, strict=True):
                 close(cache[n], right, 5e-6, f"what is remembered of {n}")
     assert (cut == 0) == (hyper.clip is None), "the bound is there to be tried"
+
+
+# Three steps of torch.optim in float64, at rate 0.01: Adam(betas=(.9, .999)), AdamW(weight_decay=.1)
+# and SGD(momentum=.9). Its RMSprop and Adagrad put their small constant outside the root.
+TORCH = {
+    "adam": [0.48775965, -1.245325283, 1.982334198],
+    "adamw": [0.486277478, -1.241595883, 1.97636701],
+    "sgd": [0.48609, -1.25216, 1.93775],
+}
+
+
+@pytest.mark.parametrize("name", TORCH)
+def test_where_the_definitions_agree_the_numbers_are_those_of_torch(name):
+    """A closed form and a kernel by one author may share a misreading; torch's numbers do not."""
+    hyper = HyperParams(2, optimizer=name, weightdecay=0.1, clip=None)
+    gradients = [[0.1, -0.4, 3.0], [-0.2, 0.7, 0.05], [1.5, -0.03, -2.0]]
+    now = [[np.array([0.5, -1.25, 2.0])], *([np.zeros(3)] for _ in CACHES[name])]
+    for number, gradient in enumerate(gradients, 1):
+        new = [[np.empty(3)] for _ in now]
+        update.apply(
+            name, [np.array(gradient)], now, new, rate=0.01, number=number, scale=1.0,
+            clip=math.inf, decay=hyper.decay, momentum=hyper.momentum, beta2=hyper.beta2,
+            shrinks=[0.1 if name == "adamw" else 0.0], count=1,
+        )  # fmt: skip
+        now = new
+    np.testing.assert_allclose(now[0][0], TORCH[name], rtol=0, atol=2e-9)

@@ -1,0 +1,42 @@
+"""Everything with everything: each model, level and optimizer takes two steps, alike on both backends."""
+
+import numpy as np
+import pytest
+
+from rngru.compiled import backend, freshcaches
+from rngru.dataset import DataSet
+from rngru.hyper import OPTIMIZERS, HyperParams
+from rngru.models import MODELS, find
+from rngru.text import LEVELS
+
+LANES, STEPS = 2, 3
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("modeltype", MODELS)
+def test_a_model_trains_at_every_level_with_every_optimizer(modeltype, optimizer, smalltext):
+    """One combination that was forgotten would fail at the prompt, and only there."""
+    model = find(modeltype)
+    hyper = HyperParams(2, state_size=5, layers=2, optimizer=optimizer, learnrate=0.01)
+    backends = [backend(name, model, hyper) for name in ("cpu", "scan")]
+    for level in LEVELS.values():
+        vocab = level(smalltext[:600].encode() if level.level == "byte" else smalltext[:600])
+        data = DataSet(vocab.encode(smalltext[:600]), vocab)
+        own = hyper.replace(vocab_size=vocab.vocab_size)
+        fresh = model.initial(own, np.random.default_rng(1))
+        taken = []
+        for computes in backends:  # a vocabulary is a size of arrays, so nothing is compiled again
+            arrays, caches = fresh, freshcaches(fresh, optimizer)
+            state = computes.freshstate(LANES)
+            for number in (1, 2):
+                x, y = data.batch((number - 1) * LANES * STEPS, LANES, STEPS)
+                step = computes.step(arrays, caches, x, y, state, 0.01, number=number)
+                assert step.finite
+                arrays, caches, state = step.arrays, step.caches, step.state
+            assert any(not np.array_equal(arrays[name], fresh[name]) for name in fresh)
+            taken.append((arrays, state, step.loss))
+        (one, state, loss), (other, other_state, other_loss) = taken
+        assert loss == pytest.approx(other_loss, rel=1e-5)
+        np.testing.assert_allclose(state, other_state, atol=1e-5)
+        for name, array in one.items():
+            np.testing.assert_allclose(array, other[name], atol=1e-4, err_msg=name)
