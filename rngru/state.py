@@ -413,7 +413,8 @@ class ModelState:
         Raises
         ------
         NumericsError
-            If the loss or gradient stops being finite; the model is as before that batch.
+            If loss or gradient go wrong a fourth time, after the rate was halved three times; the
+            model is as it was last saved.
         InputError
             For sizes that make no sense.
         """
@@ -437,6 +438,7 @@ class ModelState:
         run = Run(self._compute, data, self._progress, self._seed)
         record = Recorder()
         curve: list[tuple[int, float]] = []
+        before = self._summary.get("validloss")
         with (
             self._disk.locked(),
             Interrupts(terminate=True) as interrupts,
@@ -462,10 +464,11 @@ class ModelState:
                 done = replace(done, checkpoint=str(step))
                 self._line = self._disk.remember(done, curve, self._line)
                 curve.clear()
-                before = self._summary.get("validloss")
+                nonlocal before
                 if self.hyper.schedule == "plateau" and before and done.validloss:
                     rate = plateau(self.hyper.learnrate, done.validloss, before)
                     self.hyper = run.backend.hyper = self.hyper.replace(learnrate=rate)
+                before = done.validloss or before
                 self._save(trainloss=done.trainloss, validloss=done.validloss, keep=keep)
                 return done
 
