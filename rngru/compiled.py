@@ -71,6 +71,12 @@ def freshcaches(arrays: Arrays, optimizer: str = "rmsprop") -> Caches:
     }
 
 
+def _shrinks(hyper: HyperParams, weights: list[bool]) -> list[float]:
+    """Return the weight decay of each parameter; ``weights`` says which are weights, not biases."""
+    decay = hyper.weightdecay if hyper.optimizer == "adamw" else 0.0
+    return [decay * weight for weight in weights]
+
+
 def _symbols(model: Model, hyper: HyperParams, affine):
     """Return symbolic parameters by name, text x (T, B), start (L, B, H) and PyTensor's ``xp``."""
     import pytensor.tensor as pt
@@ -213,7 +219,6 @@ class CPU(Backend):
             cache: {name: np.empty_like(array) for name, array in values.items()}
             for cache, values in caches.items()
         }
-        decays = [hyper.weightdecay * weight for weight in weights]
         update.apply(
             hyper.optimizer,
             gradients,
@@ -226,7 +231,7 @@ class CPU(Backend):
             decay=hyper.decay,
             momentum=hyper.momentum,
             beta2=hyper.beta2,
-            shrinks=decays if hyper.optimizer == "adamw" else [0.0] * len(decays),
+            shrinks=_shrinks(hyper, weights),
             count=count,
         )
         return replace(result, arrays=arrays, caches=caches)
@@ -386,7 +391,6 @@ class Scan(Backend):
             [p.type(f"{cache}.{p.name}") for p in values] for cache in CACHES[hyper.optimizer]
         ]
         rate, number = pt.fscalar("rate"), pt.fscalar("number")
-        shrink = hyper.weightdecay if hyper.optimizer == "adamw" else 0.0
         updates = optim.OPTIMIZERS[hyper.optimizer](
             values,
             optim.clipped(gradients, hyper, norm),
@@ -394,7 +398,7 @@ class Scan(Backend):
             rate=rate,
             hyper=hyper,
             number=number,
-            shrinks=[shrink * weight for weight in weights],
+            shrinks=_shrinks(hyper, weights),
         )
         memory = [each for cache in caches for each in cache]
         new = [updates[each] for each in (*values, *memory)]

@@ -27,7 +27,7 @@ ROWS: dict[str, set[str]] = {
     "checkpoint": {"filelock"},
     "sampling": set(),
     "cells": {"pytensor"},
-    "kernels": {"numba", "llvmlite", "threadpoolctl"},
+    "kernels": {"numba", "llvmlite"},
     "recurrence": {"pytensor"},
     "models": {"pytensor"},
     "optim": {"pytensor"},
