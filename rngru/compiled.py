@@ -23,6 +23,7 @@ Shapes: T steps, B lanes, L layers, S units, H state, V vocabulary. ``arrays`` a
 """
 
 import math
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -174,6 +175,28 @@ class Backend(ABC):
         """Draw characters (n, B) after ``ids`` (B,), one for each of ``uniforms`` (n, B); last state."""
 
 
+class _Recycled:
+    """Makes arrays whose memory is used again when nobody holds them or a view of them any more.
+
+    New memory comes from the system a page at a time, which takes longer than to fill it.
+    """
+
+    def __init__(self) -> None:
+        self._idle: dict[int, list[np.ndarray]] = {}
+
+    def like(self, arrays: Arrays) -> Arrays:
+        """Return uninitialised arrays of the names, shapes and dtypes of ``arrays``."""
+        return {name: self._one(array) for name, array in arrays.items()}
+
+    def _one(self, array: np.ndarray) -> np.ndarray:
+        idle = self._idle.setdefault(array.nbytes, [])
+        memory = idle.pop() if idle else np.empty(array.nbytes, np.uint8)
+        # Of a memoryview and not of the array, so that this one is the base of all views of it.
+        flat = np.frombuffer(memory.data, array.dtype)
+        weakref.finalize(flat, idle.append, memory).atexit = False
+        return flat.reshape(array.shape)
+
+
 class CPU(Backend):
     """The kernels of :mod:`rngru.kernels`, on all cores."""
 
@@ -183,6 +206,7 @@ class CPU(Backend):
         super().__init__(model, hyper)
         self._gradients: Any = None
         self._sampler: tuple[Arrays, Sampler] | None = None
+        self._fresh = _Recycled()
 
     def compile(self) -> None:
         if self._gradients is not None:
@@ -214,11 +238,8 @@ class CPU(Backend):
         result = Step(float(loss), norm, arrays, caches, np.stack(endings))
         if not result.finite:
             return result
-        arrays = {name: np.empty_like(array) for name, array in arrays.items()}
-        caches = {
-            cache: {name: np.empty_like(array) for name, array in values.items()}
-            for cache, values in caches.items()
-        }
+        arrays = self._fresh.like(arrays)
+        caches = {cache: self._fresh.like(values) for cache, values in caches.items()}
         update.apply(
             hyper.optimizer,
             gradients,

@@ -153,7 +153,7 @@ class RecurrenceGradient(Op):
         text, weights, start, recurrent, _ = _arguments(inputs[5:])
         dinputs, dweights, *others = layers.backward(
             self.layer, text, weights, start, recurrent, states, gates, side, above, ending,
-            count=threads.available(),
+            old=output_storage[0][0] if text.ndim == 3 else None, count=threads.available(),
         )  # fmt: skip
         results = (each for each in (dinputs, *dweights, *others) if each is not None)
         for cell, result in zip(output_storage, results, strict=True):
@@ -250,7 +250,8 @@ class CrossEntropyGradient(Op):
         deltas, scale, states, weights = inputs
         results = output.score_back(
             np.ascontiguousarray(states), np.ascontiguousarray(weights),
-            deltas if self.inplace else deltas.copy(), scale, count=threads.available(),
+            deltas if self.inplace else deltas.copy(), scale,
+            old=output_storage[0][0], count=threads.available(),
         )  # fmt: skip
         for cell, result in zip(output_storage, results, strict=True):
             cell[0] = result

@@ -242,6 +242,22 @@ def test_what_a_step_returned_stays_as_it_was(form):
         assert all(map(np.array_equal, kept, copies))
 
 
+@pytest.mark.parametrize("part", [lambda array: array, lambda array: array[:1], memoryview])
+def test_a_part_that_is_held_stays_as_it_was_over_many_steps(part):
+    """Memory is used again only when nobody holds an array, a view of one, or its buffer."""
+    form = Form("RNNEncode", {"state_size": 16, "layers": 1})
+    x, y, state, _ = form.batch(4, 3)
+    arrays, caches, kept, places = form.arrays, form.caches, [], set()
+    for number in range(12):
+        step = form.cpu.step(arrays, caches, x, y, state, 0.1)
+        arrays, caches = step.arrays, step.caches
+        places.add(arrays["V"].ctypes.data)
+        if number < 3:
+            kept.append((part(arrays["V"]), arrays["V"].tobytes()[: part(arrays["V"]).nbytes]))
+    assert all(bytes(held) == before for held, before in kept)
+    assert len(places) < 10, "memory is used again"
+
+
 # ------------------------------------------------------------------------------- not a number
 
 

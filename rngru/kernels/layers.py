@@ -174,12 +174,24 @@ class Plan:
 
 
 def backward(
-    layer, inputs, weights, start, recurrent, states, gates, side, above, ending, *, count
+    layer,
+    inputs,
+    weights,
+    start,
+    recurrent,
+    states,
+    gates,
+    side,
+    above,
+    ending,
+    *,
+    old=None,
+    count,
 ):
     """Gradients of a layer, after :func:`forward`, whose ``gates`` and ``side`` it uses up.
 
-    ``above`` (T, B, S) and ``ending`` (B, H) are the gradients of the two results; the other
-    arguments are those of :func:`forward`.
+    ``above`` (T, B, S) and ``ending`` (B, H) are the gradients of the two results; ``old`` is an
+    earlier call's dinputs, to be written over; the other arguments are those of :func:`forward`.
 
     Returns
     -------
@@ -197,7 +209,7 @@ def backward(
     dinputs = panels = None
     if inputs.ndim == 3:
         panels = packed(widened(weights[0], layer.gates), count, transpose=True)
-        dinputs = np.empty((steps, lanes, padded(inputs.shape[2])), dtype)
+        dinputs = reused(old, (steps, lanes, padded(inputs.shape[2])), dtype)
 
     def share(first: int, last: int) -> None:
         unroll_back(

@@ -89,16 +89,17 @@ def affine(rows, weights, bias, *, count):
     return narrowed(results, 1, bias.size)
 
 
-def affine_back(rows, weights, deltas, *, count):
+def affine_back(rows, weights, deltas, *, old=None, count):
     """Return the gradients of :func:`affine` for rows, weights and bias, from that of its result.
 
-    ``deltas`` may be (N, K) or padded, (N, P).
+    ``deltas`` may be (N, K) or padded, (N, P); ``old`` is an earlier result for rows, to be written
+    over.
     """
     size, columns = weights.shape
     deltas, wide = widened(deltas, 1), widened(weights, 1)
     panels = packed(wide, count, transpose=True)
     zero = np.zeros(padded(size), rows.dtype)
-    drows = np.empty((len(rows), padded(size)), rows.dtype)
+    drows = reused(old, (len(rows), padded(size)), rows.dtype)
     threads.run(
         lambda first, last: _affine(deltas, panels, zero, drows, first, last), len(rows), count
     )
@@ -128,14 +129,15 @@ def score(states, weights, bias, targets, *, old=(None, None), count):
     return losses, deltas
 
 
-def score_back(states, weights, deltas, scale, *, count):
+def score_back(states, weights, deltas, scale, *, old=None, count):
     """Return the gradients (dstates, dweights, dbias) of ``scale`` times the sum of the losses.
 
-    ``deltas`` comes from :func:`score` and is used up.
+    ``deltas`` comes from :func:`score` and is used up; ``old`` is an earlier dstates, to be written
+    over.
     """
     threads.run(
         lambda first, last: _scale(deltas, deltas.dtype.type(scale), first, last),
         len(deltas),
         threads.worth(deltas.size, count),
     )
-    return affine_back(states, weights, deltas, count=count)
+    return affine_back(states, weights, deltas, old=old, count=count)

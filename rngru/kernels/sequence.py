@@ -159,13 +159,11 @@ def project(inputs, panels, bias, gates, first, last):
     for t in range(steps):
         for b in range(first, last):
             copyrow(bias, gates[t, b])
-    for p in range(width // PANEL):
-        for t in range(steps):
-            at = t * lanes + first
-            multiply(
-                flat_in, at * size, size, 1, last - first, size,
-                panels, p, 1, flat, at * width + p * PANEL, width,
-            )  # fmt: skip
+        at = t * lanes + first
+        multiply(
+            flat_in, at * size, size, 1, last - first, size,
+            panels, 0, width // PANEL, flat, at * width, width,
+        )  # fmt: skip
 
 
 @numba.njit(nogil=True, cache=True)
@@ -321,13 +319,11 @@ def project_back(gates, panels, dinputs, first, last):
     for t in range(steps):
         for b in range(first, last):
             _clear(dinputs[t, b])
-    for p in range(out // PANEL):
-        for t in range(steps):
-            at = t * lanes + first
-            multiply(
-                flat, at * width, width, 1, last - first, width,
-                panels, p, 1, flat_out, at * out + p * PANEL, out,
-            )  # fmt: skip
+        at = t * lanes + first
+        multiply(
+            flat, at * width, width, 1, last - first, width,
+            panels, 0, out // PANEL, flat_out, at * out, out,
+        )  # fmt: skip
 
 
 @numba.njit(nogil=True, cache=True)
