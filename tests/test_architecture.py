@@ -20,6 +20,7 @@ PACKAGE = Path(next(iter(rngru.__path__)))
 # those named in its row. NumPy and the standard library are free.
 ROWS: dict[str, set[str]] = {
     "errors": set(),
+    "kernels": {"numba", "llvmlite"},
     "hyper": set(),
     "text": {"charset_normalizer"},
     "corpora": set(),
@@ -27,7 +28,6 @@ ROWS: dict[str, set[str]] = {
     "checkpoint": {"filelock"},
     "sampling": set(),
     "cells": {"pytensor"},
-    "kernels": {"numba", "llvmlite"},
     "recurrence": {"pytensor"},
     "models": {"pytensor"},
     "optim": {"pytensor"},

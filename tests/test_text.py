@@ -82,7 +82,7 @@ def test_long_texts_are_worked_on_in_parts(words, size):
     text = " ".join(words)
     vocab = WordSet(text + "!")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wordset, "LONGEST", size)
+        patch.setattr(wordset, "PIECE", size)
         assert vocab.decode(vocab.encode(text)) == text
         assert len(vocab.encode(text)) == len(tokens(text))
         assert WordSet.tally([text]).counts == Counter(tokens(text))
@@ -506,7 +506,7 @@ def test_a_file_that_vanishes(tmp_path):
 
 def test_a_word_without_end(tmp_path, monkeypatch):
     """Catches a file without spaces that is held in memory whole."""
-    monkeypatch.setattr(wordset, "LONGEST", 100)
+    monkeypatch.setattr(wordset, "PIECE", 100)
     monkeypatch.setattr(sources, "BLOCK", 10)
     path = tmp_path / "genome.txt"
     path.write_text("acgt" * 50)

@@ -25,14 +25,10 @@ TOKEN = re.compile(r"\w+(?:[’'\-]\w+)*|[^\w\s]|\s+")
 # Up to the last place where a token ends whatever comes next.
 COMPLETE = re.compile(r"(?s:.*)(?:(?<=\s)(?=\S)|(?<=\S)(?=\s)|(?<=[^\w\s’'\-]))")
 
-LONGEST = 1 << 20
+# Characters worked on at once. In a longer piece there are fewer different words for each of them,
+# and it is those that take the time.
+PIECE = 1 << 22
 CANDIDATES = 1_000_000
-
-MARK, WORD, SPACE, JOINER = range(4)
-
-# Odd, so that it has an inverse among the 64-bit integers; 5 modulo 8, so that its powers keep
-# as far apart there as they can.
-BASE = 0x9E3779B97F4A7C15
 
 
 def tokens(text: str) -> list[str]:
@@ -49,7 +45,7 @@ def distinct(text: str) -> tuple[list[str], np.ndarray]:
     -------
     words : list of str
         The different tokens.
-    which : int64 array, (tokens,)
+    which : int32 array, (tokens,)
         ``[words[n] for n in which] == tokens(text)``.
 
     Example
@@ -58,17 +54,12 @@ def distinct(text: str) -> tuple[list[str], np.ndarray]:
     >>> "|".join(words[n] for n in which)
     'so| |it| |goes|,| |so| |it| |went'
     """
-    if not text:
-        return [], np.zeros(0, np.int64)
+    from rngru.kernels import tokens as kernel
+
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
-    starts = _starts(codes)
-    like = _firstlike(_hashes(codes, starts))
-    found = np.flatnonzero(np.bincount(like))
-    ends = np.append(starts, len(codes))[found + 1]
-    words = [text[a:b] for a, b in zip(starts[found].tolist(), ends.tolist(), strict=True)]
-    place = np.empty(len(starts), np.int64)
-    place[found] = np.arange(len(found))
-    return words, place.take(like)
+    which, starts, ends = kernel.distinct(codes, _kinds())
+    words = [text[a:b] for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
+    return words, which
 
 
 @final
@@ -166,7 +157,7 @@ class WordSet(Vocabulary):
         Raises
         ------
         TextError
-            If a single token has more than a million characters.
+            If a single token has four million characters or more.
         """
         return _complete(document.characters(tick), document.name)
 
@@ -257,13 +248,14 @@ def _complete(texts: Iterable[str], name: str) -> Iterator[str]:
     rest = ""
     for text in texts:
         rest += text
-        complete = COMPLETE.match(rest)
-        if complete:
+        if len(rest) < PIECE:
+            continue
+        if complete := COMPLETE.match(rest):
             yield rest[: complete.end()]
             rest = rest[complete.end() :]
-        if len(rest) > LONGEST:
+        if len(rest) >= PIECE:
             raise TextError(
-                f"{name}: a single word of more than {LONGEST:,} characters, "
+                f"{name}: a single word of {PIECE:,} characters or more, "
                 f"{rest[:20]!r}… Use level='char'."
             )
     yield rest
@@ -272,10 +264,10 @@ def _complete(texts: Iterable[str], name: str) -> Iterator[str]:
 def _bounded(pieces: Iterable[str]) -> Iterator[str]:
     """Cut pieces that are too long to be worked on at once; all end where a token does."""
     for piece in pieces:
-        if len(piece) <= 2 * LONGEST:
+        if len(piece) <= 2 * PIECE:
             yield piece
         else:
-            slices = (piece[n : n + LONGEST] for n in range(0, len(piece), LONGEST))
+            slices = (piece[n : n + PIECE] for n in range(0, len(piece), PIECE))
             yield from _complete(slices, "The text")
 
 
@@ -286,52 +278,11 @@ def _add(counts: Counter[str], words: list[str], which: np.ndarray) -> None:
         counts[words[n]] += count
 
 
-def _starts(codes: np.ndarray) -> np.ndarray:
-    """Return where the tokens start in the code points of a text."""
-    kinds = _kinds().take(codes)
-    joiners = np.flatnonzero(kinds == JOINER)
-    inner = joiners[(joiners > 0) & (joiners < len(codes) - 1)]
-    inner = inner[(kinds[inner - 1] == WORD) & (kinds[inner + 1] == WORD)]
-    kinds[joiners] = MARK
-    kinds[inner] = WORD
-    start = kinds == MARK
-    start[0] = True
-    start[1:] |= kinds[1:] != kinds[:-1]
-    return np.flatnonzero(start)
-
-
-def _hashes(codes: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """Return a 64-bit hash of each token, the same wherever in a text it stands.
-
-    The hash of the characters c₀ c₁ … is Σ r(cᵢ)·BASEⁱ modulo 2⁶⁴, r a random number of each
-    character. Summed from the start of the text, then divided by the power its token starts at.
-    """
-    powers, inverses = _powers(1 << (len(codes) - 1).bit_length())
-    terms = _numbers().take(codes)
-    terms *= powers[: len(codes)]
-    upto = np.cumsum(terms, out=terms).take(np.append(starts[1:], len(codes)) - 1)
-    return np.diff(upto, prepend=np.uint64(0)) * inverses.take(starts)
-
-
-def _firstlike(hashes: np.ndarray) -> np.ndarray:
-    """Return for each hash the place of one that is equal, the same for all that are."""
-    like = np.empty(len(hashes), np.int64)
-    slots = np.empty(1 << 18, np.int64)
-    left = np.arange(len(hashes))
-    while len(left):
-        # Of all hashes that fall into a slot one stays there; those unlike it try again.
-        wanted = hashes.take(left)
-        slot = wanted >> np.uint64(46)
-        slots[slot] = left
-        found = slots.take(slot)
-        like[left] = found
-        left = left[hashes.take(found) != wanted]
-    return like
-
-
 @cache
 def _kinds() -> np.ndarray:
     """Return what each code point is to a token: uint8, (code points,)."""
+    from rngru.kernels.tokens import JOINER, MARK, SPACE, WORD
+
     everything = np.arange(sys.maxunicode + 1, dtype="<u4").tobytes()
     text = everything.decode("utf-32-le", "surrogatepass")
     kinds = np.full(len(text), MARK, np.uint8)
@@ -339,19 +290,3 @@ def _kinds() -> np.ndarray:
         for match in re.finditer(expression, text):
             kinds[match.start() : match.end()] = kind
     return kinds
-
-
-@cache
-def _numbers() -> np.ndarray:
-    """Return a random number for each code point: uint64."""
-    return np.random.default_rng(0).integers(0, 1 << 64, sys.maxunicode + 1, np.uint64)
-
-
-@cache
-def _powers(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the powers of BASE modulo 2⁶⁴, and their inverses: uint64, (size,)."""
-    inverse = pow(BASE, -1, 1 << 64)
-    return (
-        np.cumprod(np.full(size, BASE, np.uint64)),
-        np.cumprod(np.full(size, inverse, np.uint64)),
-    )
