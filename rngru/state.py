@@ -35,6 +35,7 @@ from rngru.training import (
     Notice,
     Plan,
     Progress,
+    Reading,
     Round,
     Run,
     Timing,
@@ -219,7 +220,7 @@ class ModelState:
         _checkbackend(backend)
         seq_len = _whole("seq_len", seq_len, 1)
         generator = _generator(rng)
-        disk = Workdir(usedir)
+        disk, began = Workdir(usedir), time.monotonic()
         if disk.holdsmodel and not overwrite:
             raise WorkdirError(
                 f"{disk.path} holds a model already. ModelState.load({str(disk.path)!r}) goes on with "
@@ -235,6 +236,7 @@ class ModelState:
                 min_count=min_count,
                 max_vocab=max_vocab,
                 validfiles=validfiles,
+                progress=lambda done, total: show(Reading(done, total, time.monotonic() - began)),
             )
             hyper = HyperParams(corpus.vocab.vocab_size, **hyperparams)
             if hyper.vocab_size > MANY:

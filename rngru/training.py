@@ -34,6 +34,18 @@ if TYPE_CHECKING:  # importing the backends takes a while, and whoever only read
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """The text of a new model is being encoded: ``done`` of ``total`` bytes, in ``seconds``.
+
+    It is read twice, and both times count.
+    """
+
+    done: int
+    total: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Begin:
     """Training starts.
 
@@ -120,7 +132,7 @@ class End:
     reason: str
 
 
-Event = Begin | Batch | Drawn | Round | Notice | End
+Event = Reading | Begin | Batch | Drawn | Round | Notice | End
 
 
 def _never() -> bool:

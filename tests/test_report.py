@@ -21,7 +21,7 @@ from rngru.report import (
     reporter,
 )
 from rngru.report.progress import _Progress
-from rngru.training import Batch, Begin, Drawn, End, Notice, Round
+from rngru.training import Batch, Begin, Drawn, End, Notice, Reading, Round
 
 NASTY = (
     "[bold red]x[/] :smile: [link=file:///] \x1b[2J\x1b]0;title\x07\r\x9b1m \u202eevil ünï 中文\n"
@@ -66,6 +66,43 @@ def terminal(width, encoding="utf-8"):
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding=encoding, write_through=True)
     return raw, Console(file=stream, force_terminal=True, width=width, legacy_windows=False)
+
+
+def reading():
+    for tenth in range(1, 11):
+        yield Reading(tenth * 20_000_000, 200_000_000, 2.0 * tenth)
+    yield Notice("that was the text")
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_encoding_a_long_text_shows_how_far_it_is(width):
+    """Minutes of silence look like a hang; a bar that stays would be drawn over what comes next."""
+    raw, console = terminal(width)
+    shown(RichReporter(console), reading())
+    written = raw.getvalue().decode()
+    assert "10%  10.0 MB/s  0:18 left" in written
+    assert written.rstrip().endswith("that was the text\x1b[0m")
+    assert written.count("\x1b[?25l") == written.count("\x1b[?25h") == 1, "the cursor is back"
+    assert written.index("\x1b[?25h") < written.index("that was the text")
+
+
+def test_encoding_a_short_text_shows_nothing():
+    """A bar that flashes up for a blink is noise."""
+    raw, console = terminal(80)
+    shown(RichReporter(console), [Reading(5, 10, 0.1), Reading(10, 10, 0.2)])
+    assert not raw.getvalue()
+
+
+def test_lines_say_how_far_encoding_is():
+    """The log of a job that encodes for an hour is empty otherwise."""
+    stream = io.StringIO()
+    shown(PlainReporter(stream), reading())
+    assert stream.getvalue().splitlines() == [
+        "encoding the text  30%  10.0 MB/s  0:14 left",
+        "encoding the text  60%  10.0 MB/s  0:08 left",
+        "encoding the text  90%  10.0 MB/s  0:02 left",
+        "that was the text",
+    ]
 
 
 def test_progress_is_exact_when_nothing_varies():

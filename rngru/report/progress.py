@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rngru.errors import choose
-from rngru.training import Batch, Begin, Drawn, End, Event, Notice, Round
+from rngru.training import Batch, Begin, Drawn, End, Event, Notice, Reading, Round
 
 
 class Reporter(Protocol):
@@ -89,7 +89,7 @@ class PlainReporter:
         match event:
             case Begin():
                 self._next = self._every
-            case Batch() if event.seconds >= self._next:
+            case Batch() | Reading() if event.seconds >= self._next:
                 self._next = event.seconds + self._every
                 self._write(self._progress.words())
             case Drawn():
@@ -119,9 +119,9 @@ class PlainReporter:
 class RichReporter:
     """Keep a progress bar at the bottom of a terminal; samples and rounds scroll by above it.
 
-    The bar appears with the first event and is taken away at the end, on leaving the ``with``
-    block at the latest, so that an interrupt leaves a clean prompt. It is drawn by the thread that
-    trains, ten times a second at most.
+    The bar appears with the first event, or when encoding a text takes more than half a second; it
+    is taken away at the end, on leaving the ``with`` block at the latest, so that an interrupt
+    leaves a clean prompt. It is drawn by the thread that trains, ten times a second at most.
 
     Parameters
     ----------
@@ -141,7 +141,13 @@ class RichReporter:
         match event:
             case Begin():
                 self._live.start()
-            case Batch() if (now := self._console.get_time()) >= self._drawn + 0.1:
+            case Reading() if event.done >= event.total:
+                self._live.stop()
+            case Reading() if event.seconds < 0.5:
+                pass
+            case Reading() if not self._live.is_started:
+                self._live.start(refresh=True)
+            case Batch() | Reading() if (now := self._console.get_time()) >= self._drawn + 0.1:
                 self._drawn = now
                 self._live.refresh()
             case Drawn():
@@ -238,6 +244,7 @@ class _Progress:
 
     def __init__(self) -> None:
         self._plan = Begin(1, 1, 1, 1, 1, None)
+        self._reading: Reading | None = None
         self._restart()
 
     def _restart(self) -> None:
@@ -250,8 +257,10 @@ class _Progress:
     def follow(self, event: Event) -> None:
         """Take ``event`` into account."""
         match event:
+            case Reading():
+                self._reading = event
             case Begin():
-                self._plan = event
+                self._plan, self._reading = event, None
                 self._restart()
             case Batch():
                 self._trained += 1
@@ -275,7 +284,9 @@ class _Progress:
 
     @property
     def share(self) -> float:
-        """How much of the run is done, from 0 to 1."""
+        """How much of the run, or of reading the text, is done, from 0 to 1."""
+        if self._reading is not None:
+            return self._reading.done / self._reading.total
         if self._last is None:
             return 0.0
         if self._plan.max_seconds is not None:
@@ -284,6 +295,11 @@ class _Progress:
 
     def words(self, *, short: bool = False) -> str:
         """Say epoch, smoothed loss, speed and time left, in 66 columns or, if short, in 40."""
+        if self._reading is not None:
+            rate = self._reading.done / max(self._reading.seconds, 1e-9)
+            left = (self._reading.total - self._reading.done) / max(rate, 1e-9)
+            what = "encoding" if short else "encoding the text"
+            return f"{what}  {self.share:.0%}  {rate / 1e6:,.1f} MB/s  {_clock(left)} left"
         if self._last is None:
             return "starting" if short else "starting: the first batch takes longer than others"
         speed = self._characters / self._seconds if self._seconds > 0 else 0.0
