@@ -21,8 +21,10 @@ each other.
 import hashlib
 import json
 import os
+import re
+import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -134,6 +136,7 @@ class DataSet:
         starts = np.array([lane * n // batchsize + moved for lane in range(batchsize)])
         indices = starts + np.arange(seq_len + 1)[:, np.newaxis]
         read = self.ids.take(indices, mode="wrap").astype(np.int32)
+        _known(read, self.vocab.vocab_size)
         return read[:-1], read[1:]
 
     def batchepoch(self, batchsize: int = 16, seq_len: int = 100) -> int:
@@ -150,6 +153,7 @@ def evallanes(
     seq_len: int = 100,
     lanes: int = 32,
     warmup: int = 500,
+    symbols: int | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Read a range of a text in lanes, so that each of its symbols is predicted exactly once.
 
@@ -170,6 +174,8 @@ def evallanes(
         B at most; every lane has at least ``warmup`` symbols of its own to predict.
     warmup : int
         Symbols each lane reads before those it predicts.
+    symbols : int, optional
+        V, which all ids must be below.
 
     Returns
     -------
@@ -211,6 +217,8 @@ def evallanes(
         for step in range(0, steps, seq_len):
             indices = reads + step + np.arange(seq_len + 1)[:, np.newaxis]
             read = text.take(indices, mode="clip").astype(np.int32)
+            if symbols is not None:
+                _known(read, symbols)
             targets = indices[1:]
             yield read[:-1], read[1:], (targets >= begins) & (targets < ends)
 
@@ -238,6 +246,8 @@ class Corpus:
         Name and first id of each document, in order.
     digest : str
         SHA-256 of the ids, in hexadecimal.
+    sources : tuple of (str, int, int)
+        The files that were encoded: path, size and time of the last change in nanoseconds.
     """
 
     folder: Path
@@ -246,6 +256,7 @@ class Corpus:
     split: int
     documents: tuple[tuple[str, int], ...] = field(repr=False)
     digest: str
+    sources: tuple[tuple[str, int, int], ...] = field(default=(), repr=False)
 
     @property
     def train(self) -> DataSet:
@@ -294,9 +305,13 @@ class Corpus:
         found = vocabularyfromjson(about["vocabulary"])
         if vocab is not None and vocab != found:
             raise InputError(f"{folder}: encoded with {found}, expected {vocab}. Encode it again.")
-        path, dtype = _idsfile(folder, about["sha256"]), np.dtype(about["dtype"])
+        dtype = found.dtype.newbyteorder("<")
+        if about["dtype"] != dtype.str:
+            raise CheckpointDamaged(f"{folder}: expected ids of {dtype}. Encode the text again.")
+        path = _idsfile(folder, about["sha256"])
         expected = about["total"] * dtype.itemsize
-        size = path.stat().st_size if path.is_file() else None
+        plain = path.is_file() and not path.is_symlink()
+        size = path.stat().st_size if plain else None
         if size != expected:
             got = "no such file" if size is None else f"{size:,} bytes"
             raise CheckpointDamaged(
@@ -309,7 +324,24 @@ class Corpus:
             split=about["split"],
             documents=tuple((name, start) for name, start in about["documents"]),
             digest=about["sha256"],
+            sources=tuple((path, size, time) for path, size, time in about.get("sources", ())),
         )
+
+    @property
+    def touched(self) -> bool:
+        """Whether the ids have been written to after their description, which is written last."""
+        ids, description = Path(self.ids.filename or ""), self.folder / DESCRIPTION
+        return ids.stat().st_mtime_ns >= description.stat().st_mtime_ns
+
+    def changedsources(self) -> list[str]:
+        """Return the files that have changed since they were encoded; one that is gone has not."""
+        changed = []
+        for path, size, time in self.sources:
+            with suppress(OSError):
+                now = os.stat(path)
+                if (now.st_size, now.st_mtime_ns) != (size, time):
+                    changed.append(path)
+        return changed
 
     def verify(self) -> None:
         """Read all ids and compare them with what was written.
@@ -393,6 +425,7 @@ def encodecorpus(
     share = _share(trainfrac)
     training, validation = _separate(source, validfiles, encoding)
     documents = training + validation
+    sources = _sources(documents)
     tick = _ticker(2 * sum(document.nbytes for document in documents), progress)
 
     tally = vocabclass.tally(
@@ -412,6 +445,8 @@ def encodecorpus(
     )
     folder = Path(folder)
     with _writing(folder):
+        if folder.is_symlink():
+            raise WorkdirError(f"{folder} is a symbolic link. Name the folder itself.")
         folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / "ids.tmp"
         with _removed(temporary):
@@ -438,6 +473,7 @@ def encodecorpus(
                     [document.name, start]
                     for document, start in zip(documents, starts, strict=False)
                 ],
+                "sources": sources,
                 "vocabulary": vocab.to_json(),
             },
         )
@@ -484,6 +520,13 @@ def _separate(
     return training, validation
 
 
+def _sources(documents: list[Document]) -> list[tuple[str, int, int]]:
+    """Return path, size and time of the last change of each file."""
+    paths = [document.path.absolute() for document in documents if document.path]
+    stats = [path.stat() for path in paths]
+    return [(str(p), s.st_size, s.st_mtime_ns) for p, s in zip(paths, stats, strict=True)]
+
+
 def _origin(documents: list[Document]) -> str:
     if len(documents) == 1:
         return documents[0].name
@@ -514,7 +557,8 @@ def _writeids(
     digest = hashlib.sha256()
     starts = [0]
     dtype = vocab.dtype.newbyteorder("<")
-    with open(path, "wb") as stream:
+    path.unlink(missing_ok=True)
+    with open(path, "xb") as stream:  # 'x' follows no symbolic link
         for document in documents:
             start = starts[-1]
             for piece in vocab.pieces(document, tick):
@@ -531,8 +575,9 @@ def _writeids(
 def _describe(folder: Path, about: dict[str, Any]) -> None:
     """Write the description: from here on the folder holds the new corpus."""
     temporary = folder / f"{DESCRIPTION}.tmp"
+    temporary.unlink(missing_ok=True)
     with _removed(temporary):
-        with open(temporary, "w", encoding="utf-8") as stream:
+        with open(temporary, "x", encoding="utf-8") as stream:
             json.dump({"digest": _jsondigest(about), "corpus": about}, stream)
             stream.flush()
             os.fsync(stream.fileno())
@@ -549,16 +594,18 @@ def _described(folder: Path) -> dict[str, Any]:
     """Read the description back, checked."""
     path = folder / DESCRIPTION
     try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise ValueError("no plain file")
         written = json.loads(path.read_text(encoding="utf-8"))
         about = written["corpus"]
-        intact = written["digest"] == _jsondigest(about)
+        intact = written["digest"] == _jsondigest(about) and _sensible(about)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise WorkdirError(
             f"{folder}: holds no encoded text ({DESCRIPTION} is missing)."
         ) from error
     except OSError as error:
         raise WorkdirError(f"{path}: cannot be read: {error.strerror}.") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointDamaged(f"{path}: not readable. Encode the text again.") from error
     if not intact:
         raise CheckpointDamaged(f"{path}: not what was written. Encode the text again.")
@@ -568,6 +615,30 @@ def _described(folder: Path) -> dict[str, Any]:
             "Update rngru, or encode the text again."
         )
     return about
+
+
+def _sensible(about: dict[str, Any]) -> bool:
+    """Whether a description is one of this format, or of a newer one; nothing in it is trusted."""
+    if type(about["format"]) is not int or about["format"] > FORMAT:
+        return type(about["format"]) is int
+    counts = [about["total"], about["split"], *(start for _, start in about["documents"])]
+    return (
+        all(type(count) is int for count in counts)
+        and 2 <= about["split"] <= about["total"] < 1 << 62
+        and all(isinstance(name, str) for name, _ in about["documents"])
+        and re.fullmatch("[0-9a-f]{64}", about["sha256"]) is not None
+        and {"vocabulary", "dtype"} <= about.keys()
+    )
+
+
+def _known(read: np.ndarray, symbols: int) -> None:
+    """Refuse ids that mean nothing: the kernels would read beyond the end of their tables."""
+    # As unsigned numbers, negative ones are the largest.
+    if read.size and (most := int(read.view(np.uint32).max())) >= symbols:
+        raise CheckpointDamaged(
+            f"The encoded text holds the id {most}, but there are only {symbols} symbols: it is not "
+            "what was written. Encode the text again."
+        )
 
 
 def _jsondigest(about: dict[str, Any]) -> str:

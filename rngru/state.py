@@ -38,6 +38,7 @@ from rngru.training import (
     Reading,
     Round,
     Run,
+    Scores,
     Timing,
     evaluate,
     plateau,
@@ -273,6 +274,7 @@ class ModelState:
                 )
             )
             loss = ms._untrained()
+            ms._progress = replace(ms._progress, scores=Scores(latest=loss))
             show(
                 Notice(
                     f"Untrained loss {loss:.4f} nats per {ms.chars.units[:-1]}; "
@@ -305,12 +307,13 @@ class ModelState:
         """
         disk = Workdir(workdir)
         model = disk.load()
+        then = {**model.versions, "backend": model.backend}
         if backend is not None:
             model = replace(model, backend=_checkbackend(backend))
         ms = cls(disk, model, disk.corpus(model.chars, model.corpus))
-        here = versions()
-        if changed := [name for name, then in model.versions.items() if here.get(name) != then]:
-            told = ", ".join(f"{n} {model.versions[n]} (here {here.get(n)})" for n in changed)
+        here = versions() | {"backend": model.backend}
+        if changed := [name for name in then if here.get(name) != then[name]]:
+            told = ", ".join(f"{name} {then[name]} (here {here.get(name)})" for name in changed)
             warnings.warn(
                 f"Saved with {told}. Training goes on, but perhaps not to the same bits.",
                 stacklevel=2,
@@ -398,7 +401,8 @@ class ModelState:
         learnrate : float
             Changes ``hyper.learnrate``, from this call on.
         patience : int
-            Stop after so many rounds in a row without a lower validation loss.
+            Stop after so many rounds in a row without a lower validation loss, those of earlier
+            calls among them.
         keep : int
             Keep only so many of the newest checkpoints, and the best.
         save_every : float
@@ -439,8 +443,7 @@ class ModelState:
         )  # fmt: skip
         run = Run(self._compute, data, self._progress, self._seed)
         record = Recorder()
-        curve: list[tuple[int, float]] = []
-        before = self._summary.get("validloss")
+        curve: dict[int, float] = {}  # by position, for a batch may be taken back and tried again
         with (
             self._disk.locked(),
             Interrupts(terminate=True) as interrupts,
@@ -464,13 +467,16 @@ class ModelState:
                     done = replace(done, validloss=valid.nats, bits=valid.bits)
                 step = self._disk.nextstep(run.progress.batches)
                 done = replace(done, checkpoint=str(step))
-                self._line = self._disk.remember(done, curve, self._line)
+                points = [point for point in curve.items() if point[0] <= done.position]
+                self._line = self._disk.remember(done, points, self._line)
                 curve.clear()
-                nonlocal before
-                if self.hyper.schedule == "plateau" and before and done.validloss:
-                    rate = plateau(self.hyper.learnrate, done.validloss, before)
-                    self.hyper = run.backend.hyper = self.hyper.replace(learnrate=rate)
-                before = done.validloss or before
+                if done.validloss is not None:
+                    scores = run.progress.scores
+                    if self.hyper.schedule == "plateau" and scores.latest:
+                        rate = plateau(self.hyper.learnrate, done.validloss, scores.latest)
+                        run.backend.hyper = self.hyper.replace(learnrate=rate)
+                    run.progress = replace(run.progress, scores=scores.after(done.validloss))
+                    follow()
                 self._save(trainloss=done.trainloss, validloss=done.validloss, keep=keep)
                 return done
 
@@ -484,7 +490,7 @@ class ModelState:
                 ):
                     follow()
                     if isinstance(event, Batch):
-                        curve.append((event.position, event.loss))
+                        curve[event.position] = event.loss
                     record(event)
                     show(event)
             except MemoryError:
@@ -746,7 +752,11 @@ class ModelState:
         ]
         points = [point for line in lines for point in line["curve"]]
         batches = tuple(np.array(points).T) if points else None
-        return savepicture(lossfigure(rounds, batches=batches), path or self.workdir / "loss.png")
+        if path is None:
+            path = self.workdir / "loss.png"
+            if path.is_symlink():
+                path.unlink()  # so that nothing is written elsewhere
+        return savepicture(lossfigure(rounds, batches=batches), path)
 
     @property
     def workdir(self) -> Path:

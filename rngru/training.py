@@ -211,7 +211,7 @@ def evaluate(
     """
     began = time.monotonic()
     total, count, state = 0.0, 0, None
-    for x, y, counted in evallanes(ids, start, stop, seq_len=200):
+    for x, y, counted in evallanes(ids, start, stop, seq_len=200, symbols=backend.hyper.vocab_size):
         state = backend.freshstate(x.shape[1]) if state is None else state
         # Not a step beyond the last that counts: what is read there is padding.
         steps = 1 + max(np.flatnonzero(counted.any(axis=1)), default=len(counted) - 1)
@@ -251,6 +251,33 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True)
+class Scores:
+    """What validation has said of a run so far, over all calls.
+
+    Parameters
+    ----------
+    latest: the last loss, nats per character; None before the first.
+    best: the lowest loss after a round.
+    worse: rounds in a row, since the best, whose loss was not lower.
+
+    Example
+    -------
+    >>> Scores(latest=4.0).after(2.5).after(2.75)
+    Scores(latest=2.75, best=2.5, worse=1)
+    """
+
+    latest: float | None = None
+    best: float | None = None
+    worse: int = 0
+
+    def after(self, loss: float) -> "Scores":
+        """Return the scores after one more round."""
+        if self.best is None or loss < self.best:
+            return Scores(loss, loss)
+        return Scores(loss, self.best, self.worse + 1)
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """Where a run stands. It is replaced whole after each batch, so it is always consistent.
 
@@ -260,6 +287,7 @@ class Progress:
     state: (L, B, H), what the lanes carry into the next batch, or None to start from zero.
     position: characters of training text consumed.
     batches: batches trained on, one update each.
+    scores: what validation has said.
     """
 
     arrays: "Arrays"
@@ -267,6 +295,7 @@ class Progress:
     state: np.ndarray | None = None
     position: int = 0
     batches: int = 0
+    scores: Scores = Scores()
 
 
 class Interrupts:
@@ -469,7 +498,7 @@ class Run:
         draw: gives a sample.
         save: keeps the progress as it is.
         finish: called at the end of each round with what is known of it, and whether it was cut
-            short by ``stop``; validates, saves, and gives the whole ``Round``.
+            short by ``stop``; validates, adds to the scores, saves, and gives the whole ``Round``.
         stop: whether to stop before the next batch.
 
         Raises
@@ -478,8 +507,12 @@ class Run:
             When it gives up. The progress is that of the last save.
         """
         began = saved = time.monotonic()
+        if plan.patience is not None and self.progress.scores.worse >= plan.patience:
+            # It has run out before, and whoever goes on all the same has some more.
+            fresh = replace(self.progress.scores, worse=0)
+            self.progress = replace(self.progress, scores=fresh)
         good, tamed, first, smooth = self.progress, 0, None, None
-        best, worse, reason, characters = math.inf, 0, "done", 0
+        reason, characters = "done", 0
         yield Begin(
             plan.rounds,
             plan.batches,
@@ -493,39 +526,55 @@ class Run:
             losses: list[float] = []
             norms: list[float] = []
             rate = self.backend.hyper.learnrate
-            while len(losses) < plan.batches:
+            while True:
                 seconds = time.monotonic() - began
                 if stop():
                     reason = "interrupted"
                 elif plan.max_seconds is not None and seconds >= plan.max_seconds and characters:
                     reason = "time"
-                if reason != "done":
+                over = reason != "done" or len(losses) == plan.batches
+                due = self.progress is not good and (
+                    over or time.monotonic() - saved >= plan.save_every
+                )
+                if over and not due:
                     break
                 if plan.max_seconds is None:
                     share = (number - 1 + len(losses) / plan.batches) / plan.rounds
                 else:
                     share = seconds / plan.max_seconds
                 rate = scheduled(self.backend.hyper, epoch=self.epoch, share=share)
-                step = self.step(plan.batchsize, plan.seq_len, rate)
-                loss = step.loss / plan.size
-                first = loss if first is None else first
-                smooth = loss if smooth is None else 0.9 * smooth + 0.1 * loss
-                # Not "smooth > limit": that is false for NaN.
-                sane = smooth <= 3 * max(first, math.log(self.backend.hyper.vocab_size))
-                if not (step.finite and sane):
+                # What an update did shows in the loss after it: nothing is saved before that is seen.
+                step = None if over else self.step(plan.batchsize, plan.seq_len, rate)
+                if step is None:
+                    loss = self.lookahead(1, plan.batchsize, plan.seq_len).nats
+                else:
+                    loss = step.loss / plan.size
+                ahead = loss if smooth is None else 0.9 * smooth + 0.1 * loss
+                # Not "ahead > limit": that is false for NaN.
+                sane = ahead <= 3 * max(first or 0.0, math.log(self.backend.hyper.vocab_size))
+                finite = (step is None or step.finite) and not (due and self._spoilt)
+                if not (finite and sane):
                     tamed += 1
-                    self._tame(step, loss, good, tamed)
-                    yield Notice(self._told(step, loss, good))
+                    wrong = self._wrong(step, loss, finite)
+                    self._tame(wrong, good, tamed)
+                    yield Notice(self._told(wrong, good))
                     smooth = None
                     kept = max(good.batches - start, 0)
                     del losses[kept:], norms[kept:]
                     continue
-                self.progress = Progress(
-                    step.arrays,
-                    step.caches,
-                    step.state,
-                    self.progress.position + plan.size,
-                    self.progress.batches + 1,
+                if step is None:
+                    break
+                if due:
+                    save()
+                    good, saved = self.progress, time.monotonic()
+                first, smooth = loss if first is None else first, ahead
+                self.progress = replace(
+                    self.progress,
+                    arrays=step.arrays,
+                    caches=step.caches,
+                    state=step.state,
+                    position=self.progress.position + plan.size,
+                    batches=self.progress.batches + 1,
                 )
                 characters += plan.size
                 losses.append(loss)
@@ -537,9 +586,6 @@ class Run:
                 )  # fmt: skip
                 if plan.print_every and len(losses) % plan.print_every == 0:
                     yield Drawn(now.position, self.epoch, draw())
-                if time.monotonic() - saved >= plan.save_every:
-                    save()
-                    good, saved = self.progress, time.monotonic()
             if losses:
                 mean, norm = math.fsum(losses) / len(losses), math.fsum(norms) / len(norms)
                 seconds, position = time.monotonic() - began, self.progress.position
@@ -561,9 +607,7 @@ class Run:
                 )
                 good, saved = self.progress, time.monotonic()
                 yield done
-                if done.validloss is not None:
-                    worse = 0 if done.validloss < best else worse + 1
-                    best = min(best, done.validloss)
+            worse = self.progress.scores.worse
             if reason == "done" and stop():
                 reason = "interrupted"
             elif reason == "done" and plan.patience is not None and worse >= plan.patience:
@@ -591,10 +635,16 @@ class Run:
         kept = rng.integers(0, 1 << 16, shape, np.uint16) >= round(hyper.dropout * (1 << 16))
         return kept.astype(np.float32) / np.float32(1 - hyper.dropout)
 
-    def _tame(self, step: "Step", loss: float, good: Progress, times: int) -> None:
+    @property
+    def _spoilt(self) -> bool:
+        """Whether any number of the model or of what the optimizer remembers is none."""
+        now = self.progress
+        kinds = [now.arrays, *now.caches.values()]
+        return not all(np.isfinite(array).all() for kind in kinds for array in kind.values())
+
+    def _tame(self, wrong: str, good: Progress, times: int) -> None:
         """Go back to ``good`` with half the learning rate, or give up."""
-        wrong, hyper = self._wrong(step, loss), self.backend.hyper
-        self.progress = good
+        hyper, self.progress = self.backend.hyper, good
         if times > 3:
             raise NumericsError(
                 f"{wrong}, after the learning rate was halved three times. The model is as it was "
@@ -603,15 +653,14 @@ class Run:
             )
         self.backend.hyper = hyper.replace(learnrate=hyper.learnrate / 2)
 
-    def _told(self, step: "Step", loss: float, good: Progress) -> str:
+    def _told(self, wrong: str, good: Progress) -> str:
         rate = self.backend.hyper.learnrate
-        return (
-            f"{self._wrong(step, loss)}. Back to batch {good.batches}, with learnrate {rate:g} "
-            f"instead of {2 * rate:g}."
-        )
+        return f"{wrong}. Back to batch {good.batches}, with learnrate {rate:g} instead of {2 * rate:g}."
 
     @staticmethod
-    def _wrong(step: "Step", loss: float) -> str:
-        if step.finite:
+    def _wrong(step: "Step | None", loss: float, finite: bool) -> str:
+        if finite and math.isfinite(loss):
             return f"The loss climbs far above its start, to {loss:.3g} nats per character"
+        if step is None or step.finite:
+            return f"The last update left numbers that are not finite; the loss is {loss:.3g}"
         return f"The loss is {loss:.3g} and the length of the gradient {step.gradnorm:.3g}"

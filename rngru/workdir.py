@@ -14,6 +14,7 @@ import json
 import math
 import os
 import platform
+import reprlib
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
@@ -21,7 +22,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -40,7 +41,7 @@ from rngru.errors import (
 from rngru.hyper import CACHES, HyperParams
 from rngru.models import find
 from rngru.text import Vocabulary, vocabularyfromjson
-from rngru.training import Progress, Round
+from rngru.training import Progress, Round, Scores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +90,7 @@ class Saved:
             "backend": self.backend,
             "position": now.position,
             "batches": now.batches,
+            "scores": asdict(now.scores),
             "rng": self.rng.bit_generator.state,
             "seed": self.seed,
             "corpus": self.corpus,
@@ -107,24 +109,33 @@ class Saved:
             If anything is missing or does not fit, naming ``origin`` and all that is wrong.
         """
         try:
+            for name in ("position", "batches", "history", "seed", "seq_len"):
+                least = 1 if name == "seq_len" else 0
+                if type(meta[name]) is not int or not least <= meta[name] < 1 << 62:
+                    raise ValueError(f"{name} is {reprlib.repr(meta[name])}")
             hyper = HyperParams.from_json(meta["hyper"])
+            chars = vocabularyfromjson(meta["vocabulary"])
+            if chars.vocab_size != hyper.vocab_size:
+                raise ValueError(
+                    f"it has {chars.vocab_size} symbols, and numbers for {hyper.vocab_size}"
+                )
             rng = np.random.default_rng()
             rng.bit_generator.state = meta["rng"]
             return cls(
                 modeltype=meta["modeltype"],
                 hyper=hyper,
-                chars=vocabularyfromjson(meta["vocabulary"]),
-                seq_len=int(meta["seq_len"]),
+                chars=chars,
+                seq_len=meta["seq_len"],
                 backend=meta["backend"],
                 progress=_progress(meta["modeltype"], hyper, arrays, meta),
                 rng=rng,
-                seed=int(meta["seed"]),
+                seed=meta["seed"],
                 corpus=meta["corpus"],
-                line=int(meta["history"]),
+                line=meta["history"],
                 summary=dict(meta["summary"]),
                 versions=dict(meta["versions"]),
             )
-        except (KeyError, TypeError, ValueError) as problem:
+        except (KeyError, TypeError, ValueError, OverflowError) as problem:
             told = f"{problem!s} is missing" if isinstance(problem, KeyError) else str(problem)
             raise CheckpointDamaged(f"{origin} does not describe a model: {told}") from problem
 
@@ -134,13 +145,13 @@ def _progress(
 ) -> Progress:
     """Sort the arrays of a checkpoint, or raise InputError with all that is wrong with them."""
     model, caches = find(modeltype), CACHES[hyper.optimizer]
-    shapes, fresh = model.shapes(hyper), model.freshstate(hyper, 1)
+    shapes, width = model.shapes(hyper), model.layer(hyper).state(hyper.state_size)
     state = arrays.get("state")
     lanes = state.shape[1] if state is not None and state.ndim == 3 else 1
     wanted = dict(shapes)
     wanted |= {f"{cache}.{name}": shape for cache in caches for name, shape in shapes.items()}
     if state is not None:
-        wanted["state"] = (fresh.shape[0], lanes, fresh.shape[2])
+        wanted["state"] = (hyper.layers, lanes, width)
     problems = [f"{name}: not expected" for name in arrays if name not in wanted]
     for name, shape in wanted.items():
         got = arrays.get(name)
@@ -154,9 +165,34 @@ def _progress(
         {name: own[name] for name in shapes},
         {cache: {name: own[f"{cache}.{name}"] for name in shapes} for cache in caches},
         own.get("state"),
-        int(meta["position"]),
-        int(meta["batches"]),
+        meta["position"],
+        meta["batches"],
+        _scores(**meta.get("scores", {})),
     )
+
+
+def _scores(latest: Any = None, best: Any = None, worse: Any = 0) -> Scores:
+    """Check what a checkpoint says of validation."""
+    for loss in (latest, best):
+        if loss is not None and not (isinstance(loss, float) and math.isfinite(loss)):
+            raise ValueError(f"a validation loss is {reprlib.repr(loss)}")
+    return Scores(latest, best, int(worse))
+
+
+def _entry(line: str) -> dict[str, Any] | None:
+    """Return what a line of the history says, or None for one that was cut short or spoilt."""
+
+    def number(value: object) -> bool:
+        return isinstance(value, int | float) and math.isfinite(value)
+
+    try:
+        entry = json.loads(line)
+        points = [*entry["curve"], (entry["position"], entry["trainloss"])]
+        points += [(entry["follows"], entry["validloss"] or 0)]
+        good = all(number(x) and number(y) for x, y in points) and type(entry["follows"]) is int
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
+        return None
+    return entry if good else None
 
 
 def versions() -> dict[str, str]:
@@ -209,7 +245,8 @@ class Workdir:
                 lock.acquire(blocking=False)
             except Timeout:
                 try:
-                    who = json.loads(holder.read_text(encoding="utf-8"))
+                    with open(holder, encoding="utf-8", opener=checkpoint.plainly) as stream:
+                        who = json.load(stream)
                     told = f"process {who['pid']} on {who['host']}"
                 except (OSError, ValueError, KeyError, TypeError):
                     told = "another process"
@@ -218,8 +255,8 @@ class Workdir:
                     "directory."
                 ) from None
         try:
-            with self._writable():
-                holder.write_text(json.dumps({"pid": os.getpid(), "host": platform.node()}))
+            with self._writable(), open(holder, "w", opener=checkpoint.plainly) as stream:
+                json.dump({"pid": os.getpid(), "host": platform.node()}, stream)
             yield
         finally:
             lock.release()
@@ -283,10 +320,13 @@ class Workdir:
                 "ModelState.initfromsrcfile makes it."
             )
         if which is None:
-            found, arrays, meta = checkpoint.newest(self.path / "checkpoints")
-            model = Saved.decode(arrays, meta, found)
+            models = []
+            found, _, _ = checkpoint.newest(
+                self.path / "checkpoints",
+                lambda found, arrays, meta: models.append(Saved.decode(arrays, meta, found)),
+            )
             self._own = found.step
-            return model
+            return models[-1]
         path = self._find(which)
         model = Saved.decode(*checkpoint.load(path), path)
         self._own = path.step if isinstance(path, Checkpoint) else None
@@ -313,6 +353,8 @@ class Workdir:
         """Open the encoded text, with a warning if it is not the one that a model was trained on."""
         try:
             corpus = Corpus.open(self.data, chars)
+            if corpus.touched:
+                corpus.verify()
         except (RngruError, OSError) as problem:
             warnings.warn(
                 f"{problem} Until then the model can generate but not train.", stacklevel=3
@@ -323,6 +365,13 @@ class Workdir:
                 f"{self.data} holds another text than the one this model was trained on.",
                 stacklevel=3,
             )
+        if changed := corpus.changedsources():
+            more = f" and {len(changed) - 1:,} more" if changed[1:] else ""
+            warnings.warn(
+                f"{changed[0]}{more} changed after it was encoded. Training goes on with the text as "
+                "it was; ModelState.initfromsrcfile makes a new model of it as it is.",
+                stacklevel=3,
+            )
         return corpus
 
     def rounds(self, line: int) -> list[dict[str, Any]]:
@@ -331,16 +380,18 @@ class Workdir:
         Every line of the file names the line it follows, for after an older checkpoint has been
         restored the rounds of the run that was left are still there.
         """
-        path = self.path / "history.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        try:
+            with self._history("r") as stream:
+                lines = stream.read().splitlines()
+        except OSError:
+            return []
         found, number = [], min(line, len(lines))
         while number > 0:
-            try:
-                found.append(json.loads(lines[number - 1]))
-            except ValueError:  # cut short by a crash
-                number -= 1
-            else:
-                number = found[-1]["follows"]
+            entry = _entry(lines[number - 1])
+            if entry is not None:
+                found.append(entry)
+            # Never forwards: in a history begun anew a line may follow one that is gone.
+            number = number - 1 if entry is None else min(entry["follows"], number - 1)
         return found[::-1]
 
     def remember(self, event: Round, curve: list[tuple[int, float]], follows: int) -> int:
@@ -353,13 +404,17 @@ class Workdir:
         chunks = [curve[i : i + width] for i in range(0, len(curve), width)]
         points = [(c[-1][0], math.fsum(loss for _, loss in c) / len(c)) for c in chunks]
         line = json.dumps(asdict(event) | {"curve": points, "follows": follows}, allow_nan=False)
-        with self._writable(), (self.path / "history.jsonl").open("a+", encoding="utf-8") as stream:
+        with self._writable(), self._history("a+") as stream:
             stream.seek(0)
             before = stream.read()
             if before and not before.endswith("\n"):
                 stream.write("\n")
             stream.write(line + "\n")
         return len(before.splitlines()) + 1
+
+    def _history(self, mode: str) -> IO[str]:
+        path, plainly = self.path / "history.jsonl", checkpoint.plainly
+        return open(path, mode, encoding="utf-8", errors="replace", opener=plainly)
 
     @contextmanager
     def _writable(self) -> Iterator[None]:

@@ -376,6 +376,7 @@ def test_a_history_reads_as_a_small_table(newmodel, verse):
         "valid",
         "bits/char",
         "rate",
+        "gradient",
         "char/s",
         "seconds",
     ]

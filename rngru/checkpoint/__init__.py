@@ -34,7 +34,7 @@ Example
 import os
 import re
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ from typing import Any
 import numpy as np
 
 from rngru.checkpoint.content import FORMAT, contents, readall, readrecord
-from rngru.checkpoint.disk import refusals, remove, sync, topath, write, writeatomic
+from rngru.checkpoint.disk import plainly, refusals, remove, sync, topath, write, writeatomic
 from rngru.checkpoint.record import Checkpoint, Checkpoints
 from rngru.errors import (
     CheckpointDamaged,
@@ -59,6 +59,7 @@ __all__ = [
     "listing",
     "load",
     "newest",
+    "plainly",
     "prune",
     "save",
     "writeatomic",
@@ -161,8 +162,16 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str,
 
 def newest(
     folder: str | os.PathLike[str],
+    check: Callable[[Checkpoint, dict[str, np.ndarray], dict[str, Any]], object] | None = None,
 ) -> tuple[Checkpoint, dict[str, np.ndarray], dict[str, Any]]:
     """Load the newest checkpoint that verifies, with a warning for each newer one that does not.
+
+    Parameters
+    ----------
+    folder : path
+        Where the checkpoints are.
+    check : callable, optional
+        Called with what would be returned; a CheckpointError from it counts as damage.
 
     Returns
     -------
@@ -190,11 +199,13 @@ def newest(
         before = _identity(path)
         try:
             found = readall(path, step)
+            if check is not None:
+                check(*found)
         except CheckpointTooNew:
             raise
         except CheckpointError as problem:
             if (_steps(folder).get(step), _identity(path)) != (path, before):
-                return newest(folder)  # a writer has replaced or removed it meanwhile
+                return newest(folder, check)  # a writer has replaced or removed it meanwhile
             problems.append(str(problem))
             continue
         for told in problems:

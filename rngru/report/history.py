@@ -163,11 +163,22 @@ class History(Sequence[Round]):
                     "-" if entry.validloss is None else f"{entry.validloss:.4f}",
                     "-" if entry.bits is None else f"{entry.bits:.3f}",
                     f"{entry.learnrate:.3g}",
+                    f"{entry.gradnorm:.3g}",
                     f"{characters / seconds:,.0f}" if seconds > 0 else "-",
                     f"{seconds:.1f}",
                 ]
             )
-        names = ["round", "epoch", "train", "valid", "bits/char", "rate", "char/s", "seconds"]
+        names = [
+            "round",
+            "epoch",
+            "train",
+            "valid",
+            "bits/char",
+            "rate",
+            "gradient",
+            "char/s",
+            "seconds",
+        ]
         done = _counted(len(self), "round")
         if self.losses.size:
             done += f", {_counted(self.losses.size, 'batch', 'batches')}"
@@ -195,16 +206,14 @@ class Recorder:
 
     def __init__(self) -> None:
         self._rounds: list[Round] = []
-        self._losses: list[float] = []
-        self._positions: list[int] = []
+        self._losses: dict[int, float] = {}  # by position: a batch tried again counts once
         self._reason = "interrupted"
 
     def __call__(self, event: Event) -> None:
         """Take note of ``event``."""
         match event:
             case Batch():
-                self._losses.append(event.loss)
-                self._positions.append(event.position)
+                self._losses[event.position] = event.loss
             case Round():
                 self._rounds.append(event)
             case End():
@@ -213,7 +222,10 @@ class Recorder:
     def history(self) -> History:
         """Return the history so far; a run that has not ended counts as interrupted."""
         return History(
-            self._rounds, losses=self._losses, positions=self._positions, reason=self._reason
+            self._rounds,
+            losses=list(self._losses.values()),
+            positions=list(self._losses),
+            reason=self._reason,
         )
 
 
