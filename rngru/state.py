@@ -227,7 +227,13 @@ class ModelState:
                 f"{disk.path} holds a model already. ModelState.load({str(disk.path)!r}) goes on with "
                 "it; overwrite=True throws it away; or name another directory."
             )
-        with disk.locked(), reporter(report) as show:
+        with disk.locked(), Interrupts() as interrupts, reporter(report) as show:
+
+            def follow(done: int, total: int) -> None:
+                if interrupts.raised:
+                    raise KeyboardInterrupt
+                show(Reading(done, total, time.monotonic() - began))
+
             corpus = encodecorpus(
                 srcfile,
                 disk.fresh,
@@ -237,7 +243,7 @@ class ModelState:
                 min_count=min_count,
                 max_vocab=max_vocab,
                 validfiles=validfiles,
-                progress=lambda done, total: show(Reading(done, total, time.monotonic() - began)),
+                progress=follow,
             )
             hyper = HyperParams(corpus.vocab.vocab_size, **hyperparams)
             if hyper.vocab_size > MANY:

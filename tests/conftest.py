@@ -15,6 +15,9 @@ os.environ["PYTENSOR_FLAGS"] = ",".join(
     filter(None, [os.environ.get("PYTENSOR_FLAGS"), "warn_float64=raise"])
 )
 
+# Tables fit the terminal; those that tests look at, one of this width.
+os.environ["COLUMNS"] = "80"
+
 # A first example may compile a kernel; its time says nothing about the property.
 hypothesis.settings.register_profile("rngru", deadline=None)
 hypothesis.settings.load_profile("rngru")

@@ -356,6 +356,15 @@ def test_the_table_is_aligned_and_its_middle_cut():
     assert max(map(len, lines)) < 80
 
 
+@pytest.mark.parametrize(("columns", "names"), [(80, 3), (20, 3), (19, 2), (11, 1), (1, 1)])
+def test_a_narrow_terminal_gets_the_columns_that_fit(columns, names, monkeypatch):
+    """A wrapped table cannot be read; one without columns says nothing."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    lines = repr(Table(["first", "second", "third"], [["1", "2", "3"]], note="x")).splitlines()
+    assert [len(line.split()) for line in lines] == [names, names, 1]
+    assert len({len(line) for line in lines[:2]}) == 1
+
+
 def test_the_table_in_a_notebook_is_escaped():
     told = Table(["a<b"], [["<script>"]], note="x & y")._repr_html_()
     assert told == (

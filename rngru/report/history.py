@@ -10,6 +10,7 @@ small  66
 
 import html
 import math
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, final, overload
 
@@ -22,7 +23,9 @@ from rngru.training import Batch, End, Event, Round
 
 @final
 class Table:
-    """Cells of text in right-aligned columns; the repr is the table, the middle of a long one cut.
+    """Cells of text in right-aligned columns; the repr is the table, cut to fit the terminal.
+
+    Of a long table the middle is left out, of a wide one the columns on the right.
 
     Parameters
     ----------
@@ -57,8 +60,11 @@ class Table:
     def __repr__(self) -> str:
         lines = [self.names, *self._shown()] if self.rows else []
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        space = shutil.get_terminal_size().columns
+        while len(widths) > 1 and sum(widths) + 2 * (len(widths) - 1) > space:
+            widths.pop()
         text = [
-            "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
+            "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=False))
             for line in lines
         ]
         return "\n".join(text + [self.note] * bool(self.note))
