@@ -12,6 +12,7 @@ HyperParams(vocab_size=66, state_size=256)
 0.002
 """
 
+import difflib
 import inspect
 import numbers
 import operator
@@ -146,7 +147,8 @@ def _one_of(names: Sequence[str]) -> tuple[str, Callable[[Any], str]]:
 
     def convert(value: Any) -> str:
         if value not in names:
-            raise ValueError
+            near = difflib.get_close_matches(str(value), names, n=1)
+            raise InputError(f" Did you mean {near[0]!r}?" if near else "")
         return str(value)
 
     return "one of " + ", ".join(map(repr, names)), convert
@@ -393,9 +395,10 @@ def _checked(given: Mapping[str, object]) -> dict[str, Any]:
         value = given.get(name, setting.default)
         try:
             values[name] = setting.convert(value)
-        except (TypeError, ValueError, OverflowError):
+        except (TypeError, ValueError, OverflowError) as error:
             wrong = " is missing" if value is _REQUIRED else f"={reprlib.repr(value)}"
-            problems.append(f"{name}{wrong}: expected {setting.allowed}.")
+            hint = str(error) if isinstance(error, InputError) else ""
+            problems.append(f"{name}{wrong}: expected {setting.allowed}.{hint}")
     if problems:
         raise InputError("\n".join(problems))
     return values

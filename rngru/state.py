@@ -247,12 +247,15 @@ class ModelState:
             )
             hyper = HyperParams(corpus.vocab.vocab_size, **hyperparams)
             if hyper.vocab_size > MANY:
-                # Encoder and output, each with its gradient, its new values and the caches.
-                copies = 2 * (3 + 2 * len(CACHES[hyper.optimizer]))
-                needed = 4 * copies * hyper.vocab_size * hyper.state_size
+                # Parameters have a gradient and new values; caches have new values.
+                copies = 3 + 2 * len(CACHES[hyper.optimizer])
+                shapes = find(modeltype).shapes(hyper).values()
+                sizes = (math.prod(shape) for shape in shapes if hyper.vocab_size in shape)
+                lane = 8 * hyper.vocab_size * seq_len  # its logits and their gradient
                 warnings.warn(
                     f"{hyper.vocab_size:,} different {corpus.vocab.units}: training will take about "
-                    f"{needed / 1e9:.1f} GB for them alone. min_count= or level='byte' make it less.",
+                    f"{4 * copies * sum(sizes) / 1e9:.1f} GB for them, and {lane / 1e9:.2f} GB for "
+                    "each lane of batchsize=. Less with min_count=, max_vocab= or level='byte'.",
                     stacklevel=2,
                 )
             with _enoughmemory(f"A model with {hyper!r}"):
@@ -641,17 +644,24 @@ class ModelState:
                 f"{self.modeltype} reads forwards only, so it cannot fill gaps. Train a model with "
                 "modeltype='BiGRU', 'BiLSTM' or 'BiRNN'."
             )
-        symbols = self.chars.split(text)
+        if not isinstance(text, str):
+            raise InputError(f"Expected a text, got {text!r}.")
+        choices, symbols = _whole("choices", choices, 1), self.chars.split(text)
         gaps = np.array([i for i, symbol in enumerate(symbols) if symbol == blank], np.int64)
         if not len(gaps):
             raise InputError(
                 f"There is no {blank!r} in the text, so nothing to fill. Put blank={blank!r} where "
                 "something is missing, or name another blank."
             )
-        rest = "".join(symbol for symbol in symbols if symbol != blank)
-        if rest:
-            self._encode(rest)  # warns of what the model has never seen
         ids = self.chars.encode(text).astype(np.int32)
+        if self.chars.unknown_idx is not None:
+            unknown = {symbols[i] for i in np.flatnonzero(ids == self.chars.unknown_idx)}
+            unknown -= {blank, self.chars.unknown_char}
+            self._warn(" ".join(sorted(unknown)))
+        return self._filled(ids, gaps, choices)
+
+    def _filled(self, ids: np.ndarray, gaps: np.ndarray, choices: int = 1) -> Filled:
+        """Fill the ``gaps`` of encoded text; see :meth:`fillin`."""
         arrays, backend = self._progress.arrays, self._compute
 
         def logits(ids: np.ndarray) -> np.ndarray:
@@ -829,12 +839,16 @@ class ModelState:
         """Encode what a user typed, with a warning about what the model has never seen."""
         if not isinstance(text, str) or not text:
             raise InputError(f"Expected a text of at least one character, got {text!r}.")
-        if unknown := self.chars.unknown_in(text):
+        self._warn(self.chars.unknown_in(text))
+        return self.chars.encode(text).astype(np.int32)
+
+    def _warn(self, unknown: str) -> None:
+        """Warn of symbols that the model has never seen, if there are any."""
+        if unknown:
             warnings.warn(
                 f"The model has never seen {unknown!r}; read as unknown ({self.chars.unknown_char!r}).",
-                stacklevel=3,
+                stacklevel=4,
             )
-        return self.chars.encode(text).astype(np.int32)
 
     def _startstate(self, given: np.ndarray | None) -> np.ndarray:
         """Return the state to generate from, (L, 1, H)."""
@@ -878,10 +892,8 @@ class ModelState:
         """What training shows: a sample from the state of the first lane, or gaps filled."""
         if find(self.modeltype).both:
             data, start = self._text().train, self.position % self._text().split
-            symbols = self.chars.split(self.chars.decode(data.ids[start : start + 80]))
-            blank = "\N{LOW LINE}"
-            gapped = "".join(blank if i % 8 == 4 else each for i, each in enumerate(symbols))
-            return str(self.fillin(gapped, blank)) if blank in gapped else gapped
+            ids = data.ids[start : start + 80].astype(np.int32)
+            return str(self._filled(ids, np.arange(4, len(ids), 8)))
         state = self._progress.state
         assert state is not None, "samples are drawn after a batch"
         seed = self.chars.semirandomch(self.rng)

@@ -11,7 +11,7 @@ from typing import Any, Self, final
 
 import numpy as np
 
-from rngru.errors import InputError
+from rngru.errors import InputError, TextError
 from rngru.text.sources import Document, Tick
 from rngru.text.vocabulary import Rare, Tally, Vocabulary
 
@@ -102,7 +102,7 @@ class ByteSet(Vocabulary):
 
     def split(self, text: str) -> list[str]:
         """Return the bytes of a text in UTF-8, each as the character of its number."""
-        return list(text.encode().decode("latin-1"))
+        return list(_bytes(text).tobytes().decode("latin-1"))
 
     def decode(self, ids: Iterable[int] | np.ndarray) -> str:
         """Return bytes as text, for display: what is not UTF-8 shows as U+FFFD."""
@@ -143,8 +143,15 @@ class ByteSet(Vocabulary):
 
 
 def _bytes(text: bytes | str) -> np.ndarray:
-    data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
-    return np.frombuffer(data, np.uint8)
+    if isinstance(text, str):
+        try:
+            text = text.encode()
+        except UnicodeEncodeError as error:
+            raise TextError(
+                f"Half a surrogate pair, {text[error.start]!a}, at character {error.start:,}: "
+                "not a character."
+            ) from error
+    return np.frombuffer(text, np.uint8)
 
 
 def _bybyte(counts: np.ndarray) -> dict[int, int]:

@@ -320,10 +320,14 @@ def keepfrequent(
 
     Equally frequent symbols are kept in their own order.
     """
-    if min_count < 1:
-        raise InputError(f"min_count={min_count}: expected 1 (keep everything) or more.")
-    if max_vocab is not None and max_vocab < 2:
-        raise InputError(f"max_vocab={max_vocab}: expected 2 or more; 'unknown' is one of them.")
+    if not isinstance(min_count, int | np.integer) or min_count < 1:
+        raise InputError(
+            f"min_count={min_count!r}: expected a whole number from 1 (keep everything)."
+        )
+    if max_vocab is not None and (not isinstance(max_vocab, int | np.integer) or max_vocab < 2):
+        raise InputError(
+            f"max_vocab={max_vocab!r}: expected a whole number from 2; 'unknown' is one of them."
+        )
     known = {symbol: n for symbol, n in counts.items() if symbol != Vocabulary.unknown_char}
     ranked = sorted(known, key=lambda symbol: (-known[symbol], symbol))
     kept = [symbol for symbol in ranked if known[symbol] >= min_count]
