@@ -337,7 +337,7 @@ class Corpus:
         """Return the files that have changed since they were encoded; one that is gone has not."""
         changed = []
         for path, size, time in self.sources:
-            with suppress(OSError):
+            with suppress(OSError, ValueError):
                 now = os.stat(path)
                 if (now.st_size, now.st_mtime_ns) != (size, time):
                     changed.append(path)
@@ -628,6 +628,7 @@ def _sensible(about: dict[str, Any]) -> bool:
         and all(isinstance(name, str) for name, _ in about["documents"])
         and re.fullmatch("[0-9a-f]{64}", about["sha256"]) is not None
         and {"vocabulary", "dtype"} <= about.keys()
+        and all(isinstance(path, str) for path, _, _ in about.get("sources", ()))
     )
 
 

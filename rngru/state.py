@@ -924,7 +924,7 @@ class ModelState:
     ) -> Checkpoint:
         """Save the model as it is now; a ``timed`` checkpoint lasts until the next one."""
         if trainloss is validloss is None and self._summary.get("position") == self.position:
-            trainloss, validloss = self._summary["trainloss"], self._summary["validloss"]
+            trainloss, validloss = map(self._summary.get, ("trainloss", "validloss"))
         self._summary = {
             "epoch": self._passes,
             "position": self.position,

@@ -19,7 +19,7 @@ import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any, Self
@@ -56,6 +56,7 @@ class Saved:
     seed: what dropout masks are drawn from.
     corpus: the digest of the encoded text, if there is one.
     line: the line of the history that its latest round is on; 0 before the first.
+    timed: whether it was saved in the middle of a round, until the next one.
     summary: what tables show: epoch, position, losses.
     versions: what it was computed with.
     """
@@ -70,6 +71,7 @@ class Saved:
     seed: int
     corpus: str | None = None
     line: int = 0
+    timed: bool = False
     summary: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=lambda: versions())
 
@@ -95,6 +97,7 @@ class Saved:
             "seed": self.seed,
             "corpus": self.corpus,
             "history": self.line,
+            "timed": self.timed,
             "versions": dict(self.versions),
         }
         return arrays, meta
@@ -114,6 +117,7 @@ class Saved:
                 if type(meta[name]) is not int or not least <= meta[name] < 1 << 62:
                     raise ValueError(f"{name} is {reprlib.repr(meta[name])}")
             hyper = HyperParams.from_json(meta["hyper"])
+            find(meta["modeltype"]).check(hyper)
             chars = vocabularyfromjson(meta["vocabulary"])
             if chars.vocab_size != hyper.vocab_size:
                 raise ValueError(
@@ -132,6 +136,7 @@ class Saved:
                 seed=meta["seed"],
                 corpus=meta["corpus"],
                 line=meta["history"],
+                timed=bool(meta.get("timed")),
                 summary=dict(meta["summary"]),
                 versions=dict(meta["versions"]),
             )
@@ -188,8 +193,8 @@ def _entry(line: str) -> dict[str, Any] | None:
     try:
         entry = json.loads(line)
         points = [*entry["curve"], (entry["position"], entry["trainloss"])]
-        points += [(entry["follows"], entry["validloss"] or 0)]
         good = all(number(x) and number(y) for x, y in points) and type(entry["follows"]) is int
+        good = good and (entry["validloss"] is None or number(entry["validloss"]))
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
         return None
     return entry if good else None
@@ -296,7 +301,7 @@ class Workdir:
         """Save a model; a ``timed`` checkpoint lasts until the next one."""
         folder = self.path / "checkpoints"
         step = self.nextstep(model.progress.batches)
-        saved = checkpoint.save(folder, step, *model.encode(), keep=keep)
+        saved = checkpoint.save(folder, step, *replace(model, timed=timed).encode(), keep=keep)
         if self._timed is not None and self._timed != step:
             checkpoint.discard(folder, self._timed)
         self._timed, self._own = step if timed else None, step
@@ -319,17 +324,19 @@ class Workdir:
                 f"{self.path} holds no model: expected a directory with 'checkpoints' in it, as "
                 "ModelState.initfromsrcfile makes it."
             )
+        step: int | None
         if which is None:
-            models = []
-            found, _, _ = checkpoint.newest(
+            models: list[Saved] = []
+            found, *_ = checkpoint.newest(
                 self.path / "checkpoints",
                 lambda found, arrays, meta: models.append(Saved.decode(arrays, meta, found)),
             )
-            self._own = found.step
-            return models[-1]
-        path = self._find(which)
-        model = Saved.decode(*checkpoint.load(path), path)
-        self._own = path.step if isinstance(path, Checkpoint) else None
+            model, step = models[-1], found.step
+        else:
+            path = self._find(which)
+            step = path.step if isinstance(path, Checkpoint) else None
+            model = Saved.decode(*checkpoint.load(path, step), path)
+        self._own, self._timed = step, step if model.timed else None
         return model
 
     def _find(self, which: "int | str | Path | Checkpoint") -> Checkpoint | Path:

@@ -136,10 +136,13 @@ def save(
     return record
 
 
-def load(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def load(
+    path: str | os.PathLike[str], step: int | None = None
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Return the arrays and the metadata of the checkpoint at ``path``, verified before use.
 
-    The arrays have the names, order, shapes, dtypes, memory order and bits that were saved.
+    The arrays have the names, order, shapes, dtypes, memory order and bits that were saved. With a
+    ``step`` it has to be the checkpoint of that step, and not behind a symbolic link.
 
     Raises
     ------
@@ -156,7 +159,7 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str,
     >>> load(save(tempfile.mkdtemp(), 1, {"b": np.arange(3)}, {"layers": 2}))
     ({'b': array([0, 1, 2])}, {'layers': 2})
     """
-    _, arrays, meta = readall(topath(path))
+    _, arrays, meta = readall(topath(path), step)
     return arrays, meta
 
 

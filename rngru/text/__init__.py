@@ -53,7 +53,7 @@ def vocabularyfromjson(data: Any) -> Vocabulary:
     CharSet(4 ids: unknown and 'abc')
     """
     level = data.get("level") if isinstance(data, dict) else None
-    if level not in LEVELS:
+    if not isinstance(level, str) or level not in LEVELS:
         raise CheckpointDamaged(
             f"The saved vocabulary has level {level!r}; expected one of {', '.join(LEVELS)}."
         )
