@@ -1,8 +1,8 @@
 """How a model is computed: one class per backend, all with the same four methods.
 
 A backend is a set of pure functions of arrays: it holds no parameters, so an interrupted call changes
-nothing, and what it returns replaces the old arrays in one assignment. Nothing is compiled before
-the method that needs it is called.
+nothing, and what it returns replaces the old arrays in one assignment. Any number of threads may call
+it. Nothing is compiled before the method that needs it is called.
 
 =========  =====================================================================================
 ``cpu``    the kernels: training through fused ``Op``s and PyTensor's gradient, everything else
@@ -23,6 +23,7 @@ Shapes: T steps, B lanes, L layers, S units, H state, V vocabulary. ``arrays`` a
 """
 
 import math
+import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -118,6 +119,8 @@ class Backend(ABC):
 
     def __init__(self, model: Model, hyper: HyperParams) -> None:
         self.model, self.hyper = model, hyper
+        # A PyTensor function works in memory of its own: two threads in one would spoil it.
+        self._alone = threading.RLock()
 
     def freshstate(self, lanes: int) -> np.ndarray:
         """Return the state before any text: zeros (L, B, H)."""
@@ -209,8 +212,11 @@ class CPU(Backend):
         self._fresh = _Recycled()
 
     def compile(self) -> None:
-        if self._gradients is not None:
-            return
+        with self._alone:
+            if self._gradients is None:
+                self._gradients = self._build()
+
+    def _build(self):
         import pytensor
 
         from rngru.recurrence import CPU_MODE, Affine, CrossEntropy, fused
@@ -219,16 +225,18 @@ class CPU(Backend):
         loss = CrossEntropy()(rows, *models.readout(parameters), y.flatten())[0]
         cost = loss / x.shape[1].astype("float32")
         gradients = pytensor.grad(cost, list(parameters.values()))
-        self._gradients = pytensor.function(
+        function = pytensor.function(
             [*parameters.values(), x, y, *given], [loss, *endings, *gradients], mode=CPU_MODE
         )
-        self._gradients.trust_input = True
+        function.trust_input = True
+        return function
 
     def step(self, arrays, caches, x, y, state, rate, *, number=1, masks=None):
         self.compile()
         hyper, lanes, count = self.hyper, x.shape[1], threads.available()
         given = [state] if masks is None else [state, masks]
-        loss, *results = self._gradients(*arrays.values(), x, y, *given)
+        with self._alone:
+            loss, *results = self._gradients(*arrays.values(), x, y, *given)
         endings, gradients = results[: hyper.layers], results[hyper.layers :]
         weights = [models.penalised(each.ndim) for each in gradients]
         old = [_flat(arrays), *map(_flat, caches.values())]
@@ -271,12 +279,11 @@ class CPU(Backend):
         return losses.reshape(y.shape), np.stack(endings)
 
     def generate(self, arrays, ids, state, uniforms, temperature):
-        if self._sampler is None or self._sampler[0] is not arrays:
-            self._sampler = arrays, self._packed(arrays)
+        sampler = self._sampler  # another thread may replace it
+        if sampler is None or sampler[0] is not arrays:
+            sampler = self._sampler = arrays, self._packed(arrays)
         ids, state = ids.astype(np.int32), state.copy()
-        drawn = self._sampler[1].generate(
-            ids, state, uniforms, temperature, count=threads.available()
-        )
+        drawn = sampler[1].generate(ids, state, uniforms, temperature, count=threads.available())
         return drawn, state
 
     def _packed(self, arrays: Arrays) -> Sampler:
@@ -344,13 +351,14 @@ class Scan(Backend):
         self._functions: dict[str, Any] = {}
 
     def compile(self) -> None:
-        self._function("step")
+        with self._alone:
+            self._function("step")
 
     def step(self, arrays, caches, x, y, state, rate, *, number=1, masks=None):
         memory = [each for values in caches.values() for each in values.values()]
         given = [state] if masks is None else [state, masks]
-        loss, norm, *results = self._function("step")(
-            *arrays.values(), *memory, x, y, np.float32(rate), np.float32(number), *given
+        loss, norm, *results = self._call(
+            "step", *arrays.values(), *memory, x, y, np.float32(rate), np.float32(number), *given
         )
         depth = self.hyper.layers
         result = Step(float(loss), float(norm), arrays, caches, np.stack(results[:depth]))
@@ -362,12 +370,12 @@ class Scan(Backend):
         return replace(result, arrays=arrays, caches=caches)
 
     def trace(self, arrays, ids, state):
-        logits, *results = self._function("trace")(*arrays.values(), ids, state)
+        logits, *results = self._call("trace", *arrays.values(), ids, state)
         depth = len(self.model.towers) * self.hyper.layers
         return np.stack(results[:depth]), logits, np.stack(results[depth:])
 
     def losses(self, arrays, x, y, state):
-        losses, *endings = self._function("losses")(*arrays.values(), x, y, state)
+        losses, *endings = self._call("losses", *arrays.values(), x, y, state)
         return losses, np.stack(endings)
 
     def generate(self, arrays, ids, state, uniforms, temperature):
@@ -376,6 +384,10 @@ class Scan(Backend):
             _, logits, state = self.trace(arrays, ids[np.newaxis], state)
             drawn[i] = ids = sampling.choose(logits[0], temperature, uniform)
         return drawn, state
+
+    def _call(self, name: str, *arguments):
+        with self._alone:
+            return self._function(name)(*arguments)
 
     def _function(self, name: str):
         """Compile ``step``, ``losses`` or ``trace`` when it is first needed."""

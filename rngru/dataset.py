@@ -32,6 +32,7 @@ from typing import Any, Self, final
 
 import numpy as np
 
+from rngru.checkpoint.disk import refusals
 from rngru.errors import (
     CheckpointDamaged,
     CheckpointTooNew,
@@ -444,7 +445,8 @@ def encodecorpus(
         max_vocab=max_vocab,
     )
     folder = Path(folder)
-    with _writing(folder):
+    needed = tally.total * vocab.dtype.itemsize
+    with refusals("The encoded text cannot be written", folder, needed, WorkdirError):
         if folder.is_symlink():
             raise WorkdirError(f"{folder} is a symbolic link. Name the folder itself.")
         folder.mkdir(parents=True, exist_ok=True)
@@ -644,18 +646,6 @@ def _known(read: np.ndarray, symbols: int) -> None:
 
 def _jsondigest(about: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
-
-
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except WorkdirError:
-        raise
-    except OSError as error:
-        raise WorkdirError(
-            f"{folder}: the encoded text cannot be written: {error.strerror}."
-        ) from error
 
 
 @contextmanager

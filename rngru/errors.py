@@ -86,7 +86,16 @@ def choose(what: str, name: object, choices: Iterable[str]) -> str:
     known = sorted(choices)
     if name in known:
         return str(name)
-    near = difflib.get_close_matches(str(name), known, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
     listed = ", ".join(map(repr, known))
-    raise InputError(f"{what}={name!r} is not known.{hint} Choices: {listed}.")
+    raise InputError(f"{what}={name!r} is not known.{nearest(name, known)} Choices: {listed}.")
+
+
+def nearest(name: object, choices: Iterable[str]) -> str:
+    """Return a question whether the nearest of ``choices`` was meant, '' if none is near.
+
+    >>> nearest("SGD", ["adam", "sgd"])
+    " Did you mean 'sgd'?"
+    """
+    folded = {choice.casefold(): choice for choice in choices}
+    near = difflib.get_close_matches(str(name).casefold(), folded, n=1)
+    return f" Did you mean {folded[near[0]]!r}?" if near else ""

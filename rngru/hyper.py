@@ -12,7 +12,6 @@ HyperParams(vocab_size=66, state_size=256)
 0.002
 """
 
-import difflib
 import inspect
 import numbers
 import operator
@@ -23,7 +22,7 @@ from typing import Any, Final, Generic, Self, TypeVar, final, overload
 
 import numpy as np
 
-from rngru.errors import InputError, choose
+from rngru.errors import InputError, choose, nearest
 
 T = TypeVar("T")
 
@@ -147,8 +146,7 @@ def _one_of(names: Sequence[str]) -> tuple[str, Callable[[Any], str]]:
 
     def convert(value: Any) -> str:
         if value not in names:
-            near = difflib.get_close_matches(str(value), names, n=1)
-            raise InputError(f" Did you mean {near[0]!r}?" if near else "")
+            raise InputError(nearest(value, names))
         return str(value)
 
     return "one of " + ", ".join(map(repr, names)), convert

@@ -108,6 +108,12 @@ class ModelState:
     >>> str(ms.traintime(batchsize=4))                      # doctest: +ELLIPSIS
     '... ms per batch of 4 x 100 characters, ...'
 
+    Several models may be used in one process, each in a thread of its own or not: they share nothing,
+    and give the same bits as alone. While one thread trains a model, others may use it, too: whatever
+    they generate, evaluate or look at is that of the parameters after one batch, those of the moment
+    they begin. Two that train the same model at a time, or two models in one directory, get
+    ``WorkdirBusy``. Give ``rng=`` in other threads, so that the model's own draws stay as they would be.
+
     Attributes
     ----------
     chars : Vocabulary
@@ -222,12 +228,12 @@ class ModelState:
         seq_len = _whole("seq_len", seq_len, 1)
         generator = _generator(rng)
         disk, began = Workdir(usedir), time.monotonic()
-        if disk.holdsmodel and not overwrite:
-            raise WorkdirError(
-                f"{disk.path} holds a model already. ModelState.load({str(disk.path)!r}) goes on with "
-                "it; overwrite=True throws it away; or name another directory."
-            )
         with disk.locked(), Interrupts() as interrupts, reporter(report) as show:
+            if disk.holdsmodel and not overwrite:
+                raise WorkdirError(
+                    f"{disk.path} holds a model already. ModelState.load({str(disk.path)!r}) goes on "
+                    "with it; overwrite=True throws it away; or name another directory."
+                )
 
             def follow(done: int, total: int) -> None:
                 if interrupts.raised:
@@ -261,7 +267,6 @@ class ModelState:
             with _enoughmemory(f"A model with {hyper!r}"):
                 arrays = find(modeltype).initial(hyper, generator)
                 caches = freshcaches(arrays, hyper.optimizer)
-            corpus = disk.takeover(corpus)
             model = Saved(
                 modeltype=modeltype,
                 hyper=hyper,
@@ -290,8 +295,10 @@ class ModelState:
                     f"ln {hyper.vocab_size} is {math.log(hyper.vocab_size):.4f}."
                 )
             )
+            disk.setaside()
             if init_checkpoint:
                 ms._save(validloss=loss)
+            ms._corpus = disk.takeover(corpus)
         return ms
 
     @classmethod
@@ -443,14 +450,11 @@ class ModelState:
         save_every = _seconds("save_every", save_every)
         patience = None if patience is None else _whole("patience", patience, 1)
         keep = None if keep is None else _whole("keep", keep, 1)
-        if learnrate is not None:
-            self.hyper = self.hyper.replace(learnrate=learnrate)
         data = self._text().train
         plan = Plan(
             rounds, length or data.batchepoch(lanes, self.seq_len), lanes, self.seq_len,
             max_seconds, print_every, patience, save_every,
         )  # fmt: skip
-        run = Run(self._compute, data, self._progress, self._seed)
         record = Recorder()
         curve: dict[int, float] = {}  # by position, for a batch may be taken back and tried again
         with (
@@ -458,6 +462,11 @@ class ModelState:
             Interrupts(terminate=True) as interrupts,
             reporter(report) as show,
         ):
+            # Not before the lock is held: another thread may just have trained this model.
+            if learnrate is not None:
+                self.hyper = self.hyper.replace(learnrate=learnrate)
+            run = Run(self._compute, data, self._progress, self._seed)
+            run.backend.hyper = self.hyper
 
             def stop() -> bool:
                 return interrupts.raised
@@ -818,7 +827,6 @@ class ModelState:
             self.hyper.replace(learnrate=0),
         ):
             computes = self._computes = backend(self.backend, find(self.modeltype), self.hyper)
-        computes.hyper = self.hyper
         return computes
 
     @property

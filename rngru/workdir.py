@@ -2,7 +2,10 @@
 
 ``checkpoints/<step>/`` (see :mod:`rngru.checkpoint`), ``data/`` (the encoded text, see
 :mod:`rngru.dataset`), ``history.jsonl`` (one line for each round of training), and a lock, held while
-something is written.
+something is written. None of them is ever a symbolic link.
+
+While a new model takes the place of an old one, the old one is loaded until the first checkpoint of
+the new one is on the disk. Whoever takes the lock next finishes, or undoes, what was cut short.
 
 >>> import tempfile
 >>> workdir = Workdir(tempfile.mkdtemp())
@@ -16,9 +19,11 @@ import os
 import platform
 import reprlib
 import shutil
+import time
 import warnings
+from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +34,7 @@ from filelock import FileLock, Timeout
 
 from rngru import __version__, checkpoint
 from rngru.checkpoint import Checkpoint, Checkpoints
+from rngru.checkpoint.disk import refusals, sync
 from rngru.dataset import Corpus
 from rngru.errors import (
     CheckpointDamaged,
@@ -42,6 +48,8 @@ from rngru.hyper import CACHES, HyperParams
 from rngru.models import find
 from rngru.text import Vocabulary, vocabularyfromjson
 from rngru.training import Progress, Round, Scores
+
+_OURS = ("checkpoints", "checkpoints.old", "data", "data.new", "history.jsonl", "lock", "lock.json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,20 +225,29 @@ class Workdir:
     def __init__(self, path: str | Path) -> None:
         if not isinstance(path, str | Path):
             raise InputError(f"Expected the path of a working directory, got {path!r}.")
-        self.path = checkpoint.topath(path).expanduser().absolute()
+        try:
+            path = checkpoint.topath(path).expanduser().absolute()
+            os.fsencode(path)
+            # Else "missing/../work" would make the directory "missing", too.
+            self.path = path.resolve() if ".." in path.parts else path
+        except RngruError:
+            raise
+        except (OSError, RuntimeError, ValueError) as problem:
+            raise InputError(f"{str(path)!r} is no path on this system: {problem}.") from problem
+        self._place: tuple[int, int] | None = None  # which directory it is, wherever it is moved
         self._timed: int | None = None  # the step of a checkpoint that the next one replaces
         self._own: int | None = None  # the step that was last saved or loaded here
 
     @property
     def data(self) -> Path:
         """Where the encoded text is."""
-        return self.path / "data"
+        replaced = os.path.isdir(self._old) and self._checkpoints != self._old
+        return self._fresh if replaced and os.path.isdir(self._fresh) else self.path / "data"
 
     @property
     def holdsmodel(self) -> bool:
         """Whether there is a checkpoint, usable or not."""
-        folder = self.path / "checkpoints"
-        return folder.is_dir() and any(folder.iterdir())
+        return os.path.isdir(self._checkpoints) and bool(self.checkpoints())
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -245,48 +262,113 @@ class Workdir:
         """
         lock, holder = FileLock(self.path / "lock", is_singleton=True), self.path / "lock.json"
         with self._writable():
-            self.path.mkdir(parents=True, exist_ok=True)
+            if not self.path.exists():
+                self.path.mkdir(parents=True, exist_ok=True)
+                self._place = None
+            self._check()
             try:
                 lock.acquire(blocking=False)
             except Timeout:
-                try:
-                    with open(holder, encoding="utf-8", opener=checkpoint.plainly) as stream:
-                        who = json.load(stream)
-                    told = f"process {who['pid']} on {who['host']}"
-                except (OSError, ValueError, KeyError, TypeError):
-                    told = "another process"
                 raise WorkdirBusy(
-                    f"{self.path} is in use by {told}. Wait for it, stop it, or name another "
-                    "directory."
+                    f"{self.path} is in use by {self._holder()}. Wait for it, stop it, or name "
+                    "another directory."
                 ) from None
         try:
-            with self._writable(), open(holder, "w", opener=checkpoint.plainly) as stream:
-                json.dump({"pid": os.getpid(), "host": platform.node()}, stream)
+            who = json.dumps({"pid": os.getpid(), "host": platform.node()})
+            with self._writable(len(who)):
+                with open(holder, "w", opener=checkpoint.plainly) as stream:
+                    stream.write(who)
+                self._settle()
             yield
         finally:
             lock.release()
 
+    def _holder(self) -> str:
+        """Who holds the lock; it takes a moment until that is written."""
+        for _ in range(20):
+            try:
+                with open(self.path / "lock.json", opener=checkpoint.plainly) as stream:
+                    who = json.load(stream)
+                return f"process {who['pid']} on {who['host']}"
+            except (OSError, ValueError, KeyError, TypeError):
+                time.sleep(0.01)
+        return "another process"
+
+    def _check(self) -> None:
+        """Raise WorkdirError if another directory is here by now, or links that would lead elsewhere."""
+        here = os.stat(self.path)
+        self._place = self._place or (here.st_dev, here.st_ino)
+        if self._place != (here.st_dev, here.st_ino):
+            raise WorkdirError(
+                f"{self.path} is not the directory that this model was in: it was replaced. Nothing "
+                "was written. Put the old one back, or move this one away and save again."
+            )
+        for path in map(self.path.joinpath, _OURS):
+            if path.is_symlink():
+                raise WorkdirError(
+                    f"{path} is a symbolic link, and nothing is written elsewhere through one. Put "
+                    f"what it points at in its place: {os.path.realpath(path)}"
+                )
+
+    # ------------------------------------------------------- a new model in place of an old one
+
+    @property
+    def _checkpoints(self) -> Path:
+        """Where the checkpoints are: those of the old model, until the new one has its first."""
+        folder = self.path / "checkpoints"
+        return self._old if os.path.isdir(self._old) and not checkpoint.listing(folder) else folder
+
+    @property
+    def _old(self) -> Path:
+        return self.path / "checkpoints.old"
+
+    @property
+    def _fresh(self) -> Path:
+        return self.path / "data.new"
+
     @property
     def fresh(self) -> Path:
-        """Where to encode the text of a new model: beside that of an old one, until it takes over."""
-        return self.path / "data.new" if self.holdsmodel else self.data
+        """Where to encode the text of a new model: beside that of an old one."""
+        return self._fresh if self.holdsmodel else self.data
+
+    def setaside(self) -> None:
+        """Make room for the first checkpoint of a new model; until it is saved, the old one counts."""
+        if self.holdsmodel:
+            with self._writable():
+                os.rename(self.path / "checkpoints", self._old)
+                sync(self.path)
 
     def takeover(self, corpus: Corpus) -> Corpus:
         """Throw an old model away, and return the new one's text at its place."""
-        if corpus.folder == self.data:
+        if corpus.folder != self._fresh:
             return corpus
         with self._writable():
-            shutil.rmtree(self.path / "checkpoints")
-            shutil.rmtree(self.data, ignore_errors=True)
-            (self.path / "history.jsonl").unlink(missing_ok=True)
-            os.replace(corpus.folder, self.data)
+            self._discardold()
         return Corpus.open(self.data, corpus.vocab)
+
+    def _discardold(self) -> None:
+        """Its checkpoints go last: as long as they are there, all of this can be done again."""
+        if os.path.isdir(self._fresh):
+            shutil.rmtree(self.path / "data", ignore_errors=True)
+            os.rename(self._fresh, self.path / "data")
+        (self.path / "history.jsonl").unlink(missing_ok=True)
+        sync(self.path)
+        shutil.rmtree(self._old)
+
+    def _settle(self) -> None:
+        """Finish what was cut short, or undo it."""
+        if os.path.isdir(self._old) and self._checkpoints != self._old:
+            self._discardold()
+        elif os.path.isdir(self._old):
+            shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
+            os.rename(self._old, self.path / "checkpoints")
+        shutil.rmtree(self._fresh, ignore_errors=True)
 
     # ------------------------------------------------------------------------- checkpoints
 
     def checkpoints(self) -> Checkpoints:
         """Return all checkpoints, oldest first."""
-        return checkpoint.listing(self.path / "checkpoints")
+        return checkpoint.listing(self._checkpoints)
 
     def nextstep(self, batches: int) -> int:
         """Return the number of the next checkpoint.
@@ -294,12 +376,15 @@ class Workdir:
         That is the number of batches, but always more than that of the newest, unless the newest is
         the one last saved or loaded here: another run's is never written over.
         """
-        last = max((each.step for each in self.checkpoints()), default=-1)
+        known = checkpoint.listing(self.path / "checkpoints")
+        last = max((each.step for each in known), default=-1)
         return batches if batches > last or batches == last == self._own else last + 1
 
     def save(self, model: Saved, *, keep: int | None = None, timed: bool = False) -> Checkpoint:
         """Save a model; a ``timed`` checkpoint lasts until the next one."""
         folder = self.path / "checkpoints"
+        with self._writable():
+            self._check()
         step = self.nextstep(model.progress.batches)
         saved = checkpoint.save(folder, step, *replace(model, timed=timed).encode(), keep=keep)
         if self._timed is not None and self._timed != step:
@@ -324,11 +409,13 @@ class Workdir:
                 f"{self.path} holds no model: expected a directory with 'checkpoints' in it, as "
                 "ModelState.initfromsrcfile makes it."
             )
+        here = os.stat(self.path)
+        self._place = here.st_dev, here.st_ino
         step: int | None
         if which is None:
             models: list[Saved] = []
             found, *_ = checkpoint.newest(
-                self.path / "checkpoints",
+                self._checkpoints,
                 lambda found, arrays, meta: models.append(Saved.decode(arrays, meta, found)),
             )
             model, step = models[-1], found.step
@@ -389,7 +476,7 @@ class Workdir:
         """
         try:
             with self._history("r") as stream:
-                lines = stream.read().splitlines()
+                lines = stream.readlines()
         except OSError:
             return []
         found, number = [], min(line, len(lines))
@@ -411,26 +498,25 @@ class Workdir:
         chunks = [curve[i : i + width] for i in range(0, len(curve), width)]
         points = [(c[-1][0], math.fsum(loss for _, loss in c) / len(c)) for c in chunks]
         line = json.dumps(asdict(event) | {"curve": points, "follows": follows}, allow_nan=False)
-        with self._writable(), self._history("a+") as stream:
-            stream.seek(0)
-            before = stream.read()
-            if before and not before.endswith("\n"):
-                stream.write("\n")
-            stream.write(line + "\n")
-        return len(before.splitlines()) + 1
+        with self._writable(len(line)):
+            self._check()
+            with self._history("a+") as stream:
+                stream.seek(0)
+                # Not all at once: after a year there are many.
+                count, last = (deque(enumerate(stream, 1), maxlen=1) or [(0, "\n")])[0]
+                if not last.endswith("\n"):
+                    stream.write("\n")
+                stream.write(line + "\n")
+                stream.flush()
+                os.fsync(stream.fileno())
+            if not count:
+                sync(self.path)
+        return count + 1
 
     def _history(self, mode: str) -> IO[str]:
         path, plainly = self.path / "history.jsonl", checkpoint.plainly
         return open(path, mode, encoding="utf-8", errors="replace", opener=plainly)
 
-    @contextmanager
-    def _writable(self) -> Iterator[None]:
-        """Say which directory it is that cannot be written."""
-        try:
-            yield
-        except RngruError:
-            raise
-        except (OSError, ValueError) as problem:
-            raise WorkdirError(
-                f"{str(self.path)!r} cannot be used as a working directory: {problem}."
-            ) from problem
+    def _writable(self, needed: int | None = None) -> AbstractContextManager[None]:
+        """Say which directory it is that cannot be written, and where space is short."""
+        return refusals("Nothing can be written", self.path, needed, WorkdirError)

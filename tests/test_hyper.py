@@ -11,21 +11,77 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rngru.errors import InputError
-from rngru.hyper import GATES, SETTINGS, HyperParams
+from rngru.hyper import GATES, OPTIMIZERS, SCHEDULES, SETTINGS, HyperParams
 
-valid = st.fixed_dictionaries(
-    {"vocab_size": st.integers(1, 10_000_000)},
-    optional={
-        "state_size": st.integers(1, 1_000_000),
-        "layers": st.integers(1, 1_000),
-        "bptt_truncate": st.just(-1) | st.integers(1, 10**9),
-        "learnrate": st.floats(0, 1e30),
-        "decay": st.floats(0, 1, exclude_max=True),
-        "regcost": st.floats(0, 1e30),
-        "gate": st.sampled_from(GATES),
-        "clip": st.none() | st.floats(0, 1e30, exclude_min=True),
-    },
+JUNK = (
+    st.text(max_size=5)
+    | st.binary(max_size=3)
+    | st.lists(st.integers(), max_size=2)
+    | st.dictionaries(st.text(max_size=2), st.integers(), max_size=1)
+    | st.complex_numbers()
+    | st.sampled_from([object(), np.zeros(2), len])
 )
+"""What is no value of anything, but for the names of things."""
+
+
+def whole(low, high, *others):
+    def wrong(value):
+        return not (low <= value <= high or value in others)
+
+    right = st.integers(low, high) | st.sampled_from([low, high, *others])
+    return right, st.integers().filter(wrong) | st.floats() | st.booleans() | st.none() | JUNK
+
+
+def real(low, high, *, above=False, below=False, none=False):
+    def wrong(value):
+        return not (
+            (low < value if above else low <= value) and (value < high if below else value <= high)
+        )
+
+    right = st.floats(low, high, exclude_min=above, exclude_max=below)
+    numbers = st.floats().filter(wrong) | st.integers().filter(wrong) | st.booleans()
+    return (right | st.none(), numbers | JUNK) if none else (right, numbers | st.none() | JUNK)
+
+
+def flag():
+    return st.booleans(), st.integers() | st.floats() | st.none() | JUNK
+
+
+def name(choices):
+    others = JUNK.filter(lambda value: not (isinstance(value, str) and value in choices))
+    return st.sampled_from(choices), st.integers() | st.booleans() | st.none() | others
+
+
+VALUES = {
+    "vocab_size": whole(1, 10_000_000),
+    "state_size": whole(1, 1_000_000),
+    "layers": whole(1, 1_000),
+    "bptt_truncate": whole(1, 10**9, -1),
+    "learnrate": real(0, 1e30),
+    "decay": real(0, 1, below=True),
+    "regcost": real(0, 1e30),
+    "gate": name(GATES),
+    "reset_after": flag(),
+    "optimizer": name(OPTIMIZERS),
+    "momentum": real(0, 1, below=True),
+    "beta2": real(0, 1, below=True),
+    "weightdecay": real(0, 1e30),
+    "schedule": name(SCHEDULES),
+    "warmup": real(0, 1),
+    "dropout": real(0, 1, below=True),
+    "locked": flag(),
+    "tied": flag(),
+    "clipnorm": real(0, 1e30, above=True, none=True),
+    "clip": real(0, 1e30, above=True, none=True),
+}
+"""Strategies for values that each hyperparameter may have, and for values that it may not."""
+
+optional = {key: right for key, (right, _) in VALUES.items() if key != "vocab_size"}
+valid = st.fixed_dictionaries({"vocab_size": VALUES["vocab_size"][0]}, optional=optional)
+changes = st.fixed_dictionaries({}, optional={key: right for key, (right, _) in VALUES.items()})
+invalid = st.fixed_dictionaries(
+    {}, optional={key: wrong for key, (_, wrong) in VALUES.items()}
+).filter(bool)
 
 
 def test_defaults_are_those_of_the_2016_interface():
@@ -69,6 +125,41 @@ def test_json_and_repr_give_the_record_back(values):
     assert HyperParams.from_json(json.loads(json.dumps(hyper.to_json()))) == hyper
     assert eval(repr(hyper), {"HyperParams": HyperParams}) == hyper
     assert all(getattr(hyper, name) == value for name, value in values.items())
+
+
+def test_every_hyperparameter_is_tried():
+    """One that was added since would be checked by nobody."""
+    assert list(VALUES) == list(SETTINGS)
+
+
+@given(valid, changes)
+def test_a_replacement_is_a_new_record_with_the_changes(values, changes):
+    """A change that leaks into the old record, is lost, or resets what was not named."""
+    old = HyperParams(**values)
+    new = old.replace(**changes)
+    assert new == HyperParams(**(values | changes))
+    assert hash(new) == hash(HyperParams(**(values | changes)))
+    assert old == HyperParams(**values)
+    assert (new == old) == (new.to_json() == old.to_json())
+
+
+@given(valid, invalid)
+def test_what_makes_no_sense_is_refused_by_name_whatever_it_is(values, nonsense):
+    """Catches one bad value that gets through, hides another, or ends in an error of Python's own,
+    whichever way it comes: from a person, in a change, from a file.
+    """
+    named = [name for name in SETTINGS if name in nonsense]
+    for make in (
+        lambda: HyperParams(**(values | nonsense)),
+        lambda: HyperParams(**values).replace(**nonsense),
+        lambda: HyperParams.from_json(values | nonsense),
+    ):
+        with pytest.raises(InputError) as caught:
+            make()
+        lines = str(caught.value).splitlines()
+        assert [line.partition("=")[0] for line in lines] == named
+        assert all(": expected " in line for line in lines)
+        assert max(map(len, lines)) < 250
 
 
 def test_repr_shows_only_what_was_changed():

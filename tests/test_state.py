@@ -8,9 +8,11 @@ import json
 import math
 import os
 import pydoc
+import re
 import subprocess
 import sys
 import traceback
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,10 @@ from rngru.errors import (
     TextError,
     WorkdirError,
 )
+from rngru.hyper import GATES, OPTIMIZERS, SCHEDULES
+from rngru.models import MODELS
+from rngru.text import LEVELS
+from rngru.training import Evaluation
 
 QUIET = {"print_every": 0, "report": "silent"}
 
@@ -820,3 +826,264 @@ def test_a_checkpoint_of_another_model_is_refused(trained, newmodel):
     with pytest.raises(RngruError, match="another"):
         trained.restore(checkpoint.listing(other.workdir / "checkpoints")[0])
     assert bits(trained) == before
+
+
+# ---- Reading in both directions ----
+
+BOTH = ["BiGRU", "BiLSTM", "BiRNN"]
+
+
+@pytest.mark.parametrize("backend", ["cpu", "scan"])
+@pytest.mark.parametrize("modeltype", BOTH)
+def test_a_prediction_follows_everything_but_its_own_character(newmodel, verse, modeltype, backend):
+    """The models of 2016 that read both ways saw what they had to predict."""
+    ms = newmodel(verse, modeltype=modeltype, backend=backend)
+    text = verse[:20]
+    _, outputs = ms.trackneurons(text, temp=1.0, ret_output=True)
+    for place in (0, 1, 9, 18, 19):
+        other = text[:place] + "q" + text[place + 1 :]
+        _, changed = ms.trackneurons(other, temp=1.0, ret_output=True)
+        same = (changed == outputs).all(1)
+        assert same.tolist() == [i == place for i in range(20)]
+
+
+@pytest.mark.parametrize("modeltype", BOTH)
+def test_the_probabilities_that_it_is_scored_on_add_up_to_one(newmodel, verse, modeltype):
+    """Those of all characters at one place, each scored in a text of its own: a model that peeps at
+    the answer finds every answer likely.
+    """
+    ms = newmodel(verse, modeltype=modeltype)
+    symbols, computes = ms.chars.vocab_size, ms._compute
+    arrays = {name: 4 * array for name, array in ms.parameters().items()}
+    ids = np.tile(ms.chars.encode(verse[:12]).astype(np.int32)[:, np.newaxis], symbols)
+    for place in (1, 5, 11):
+        lanes = ids.copy()
+        lanes[place] = np.arange(symbols)
+        losses, _ = computes.losses(arrays, lanes[:-1], lanes[1:], computes.freshstate(symbols))
+        assert np.exp(-losses[place - 1]).sum() == pytest.approx(1, abs=1e-4)
+
+
+def test_its_loss_is_called_a_cloze_loss(newmodel, verse):
+    """It is lower by nature, and would win every comparison with a model that reads forwards."""
+    both, forwards = newmodel(verse, modeltype="BiRNN").evaluate(), newmodel(verse).evaluate()
+    assert repr(both).startswith("cloze loss: ") and both.cloze
+    assert "cloze" not in repr(forwards) and not forwards.cloze
+
+
+def test_gaps_are_filled_together(newmodel):
+    """Each with what is likeliest given the others: alone, a gap of two may begin one word and end
+    another.
+    """
+    ms = newmodel(
+        "raat root riit " * 60, modeltype="BiGRU", layers=1, state_size=16, learnrate=0.02
+    )
+    ms.trainmodel(batchsize=4, train_len=150, **QUIET)
+    filled = ms.fillin("root r__t raat", choices=3)
+    assert str(filled) == repr(filled) == filled.text
+    word = filled.text[5:9]
+    assert word in ("raat", "root", "riit"), word
+    assert filled.text == f"root {word} raat"
+    assert [place for place, _ in filled.gaps] == [6, 7]
+    _, outputs = ms.trackneurons(filled.text, temp=1.0, ret_output=True)
+    outputs[:, ms.chars.unknown_idx] = 0
+    outputs /= outputs.sum(1, keepdims=True)
+    for place, alternatives in filled.gaps:
+        best = outputs[place].argsort()[::-1][:3]
+        assert [symbol for symbol, _ in alternatives] == [ms.chars.charatidx(i) for i in best]
+        np.testing.assert_allclose([p for _, p in alternatives], outputs[place][best], rtol=1e-4)
+        assert alternatives[0][0] == filled.text[place]
+
+
+def test_what_fills_gaps_and_what_writes(newmodel, verse):
+    """Each says why it cannot do the other's work, and what can."""
+    both, forwards = newmodel(verse, modeltype="BiGRU"), newmodel(verse)
+    with pytest.raises(InputError, match=r"both sides.*ms\.fillin\("):
+        both.generatestring()
+    with pytest.raises(InputError, match="forwards only.*'BiGRU', 'BiLSTM' or 'BiRNN'"):
+        forwards.fillin("The sh_p")
+    with pytest.raises(InputError, match="no '_' in the text.*blank="):
+        both.fillin("The ship")
+    with pytest.raises(InputError, match=r"no '\?' in the text"):
+        both.fillin("The sh_p", blank="?")
+    for wrong in ({"text": 5}, {"text": "The sh_p", "choices": 0}):
+        with pytest.raises(InputError, match="text|choices=0"):
+            both.fillin(**wrong)
+    with pytest.warns(UserWarning, match="never seen 'Ω'"):
+        assert both.fillin("Ωh_").text[:2] == "\ufffdh"
+
+
+def test_gaps_between_words(newmodel, verse, capsys):
+    """No two words may become one around a gap, neither here nor in the samples while it trains."""
+    ms = newmodel(verse, modeltype="BiRNN", level="word")
+    ms.trainmodel(batchsize=2, train_len=2, print_every=1, report="plain")
+    assert capsys.readouterr().out.count("--- epoch") == 2
+    filled = ms.fillin("The _ drove fast, _ loud")
+    assert filled.text.startswith("The ") and " drove fast, " in filled.text
+    assert [place for place, _ in filled.gaps] == [2, 9]
+
+
+# ---- Levels ----
+
+
+@pytest.mark.parametrize("level", ["char", "word", "byte"])
+def test_a_model_of_any_level_comes_back(newmodel, verse, level):
+    """What is counted is called by its name, and what is drawn is so many of that."""
+    ms = newmodel(verse + "“naïve”", level=level, learnrate=0.01)
+    ms.trainmodel(batchsize=2, train_len=3, **QUIET)
+    units = {"char": "characters", "word": "words", "byte": "bytes"}[level]
+    assert f" {units} of a text" in repr(ms)
+    assert f"nats per {units[:-1]}" in repr(ms.evaluate("The ship drove fast, naïve"))
+    again = ModelState.load(ms.workdir)
+    assert again.chars == ms.chars
+    sample = again.generatestring(30, temp=1.0, seed="The ", rng=3)
+    assert sample.text == ms.generatestring(30, temp=1.0, seed="The ", rng=3).text
+    # 30 symbols, whatever one is; at random, few words are of one letter.
+    assert len(sample.text) > 60 if level == "word" else len(sample.text) <= 30
+
+
+def test_any_file_is_read_as_bytes(tmp_path):
+    """What the error about a binary file suggests has to work."""
+    data = b"\x7fELF" + bytes(range(256)) * 4 + bytes(100)
+    path = tmp_path / "program"
+    path.write_bytes(data)
+    with pytest.raises(TextError, match="program: .*level='byte' reads any file"):
+        ModelState.initfromsrcfile(path, tmp_path / "work", report="silent")
+    ms = ModelState.initfromsrcfile(
+        path, tmp_path / "work", level="byte", state_size=4, report="silent"
+    )
+    [ids] = (ms.workdir / "data").glob("ids-*.bin")
+    assert ids.read_bytes() == data
+    assert np.isfinite(ms.trainmodel(train_len=2, **QUIET).losses).all()
+
+
+@pytest.mark.parametrize(
+    "limit", [{"min_count": 20}, {"max_vocab": 12}, {"level": "word", "max_vocab": 12}], ids=str
+)
+def test_what_is_too_rare_is_reported(verse, tmp_path, capsys, limit):
+    """How many, how often, and which; a vocabulary that shrinks in silence is a riddle later."""
+    symbols = Counter(
+        re.findall(r"\w+(?:[’'\-]\w+)*|[^\w\s]|\s+", verse) if "level" in limit else verse
+    )
+    kept = [s for s, n in symbols.items() if n >= limit.get("min_count", 1)]
+    kept = sorted(kept, key=lambda s: (-symbols[s], s))[: limit.get("max_vocab", 10**6) - 1]
+    ms = ModelState.initfromsrcfile(Texts([verse]), tmp_path / "work", **limit, state_size=4)
+    rare = symbols.keys() - set(kept)
+    often = sum(symbols[s] for s in rare)
+    said = capsys.readouterr().out
+    assert ms.hyper.vocab_size == len(kept) + 1
+    assert f"{len(rare):,} symbols, {often:,} occurrences, read as unknown: " in said
+    assert repr(max(rare, key=lambda s: (symbols[s], s.swapcase()))) in said
+
+
+# ---- More that a person may get wrong ----
+
+
+def test_a_huge_vocabulary_is_worth_a_warning(newmodel):
+    """With what it costs: the weights of each symbol, what the optimizer remembers of them, their
+    gradients and what is new of both; and the outputs of a batch.
+    """
+    text = "".join(map(chr, (*range(0x3400, 0x9FFF), *range(0x20000, 0x29000))))
+    with pytest.warns(UserWarning, match="different characters") as caught:
+        ms = newmodel(text, state_size=64, layers=1, trainfrac=0.999, optimizer="adam")
+    [warning] = caught
+    assert warning.filename.endswith("conftest.py"), "it points at the call"
+    size, lane = (float(each) for each in re.findall(r"([\d.]+) GB", str(warning.message)))
+    symbols = len(text) + 1
+    assert f"{symbols:,} different characters" in str(warning.message)
+    weights = [each.nbytes for each in ms.parameters().values() if symbols in each.shape]
+    assert size == pytest.approx(7 * sum(weights) / 1e9, abs=0.06)
+    assert lane == pytest.approx(2 * 4 * 20 * symbols / 1e9, abs=0.006)
+    for word in ("min_count=", "max_vocab=", "level='byte'"):
+        assert word in str(warning.message)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "right", "choices"),
+    [
+        ("modeltype", "LSTMEncod", "LSTMEncode", MODELS),
+        ("modeltype", "BiLstm", "BiLSTM", MODELS),
+        ("level", "words", "word", LEVELS),
+        ("backend", "cpuu", "cpu", ["cpu", "scan"]),
+        ("optimizer", "adm", "adam", OPTIMIZERS),
+        ("optimizer", "SGD", "sgd", OPTIMIZERS),
+        ("schedule", "cosinus", "cosine", SCHEDULES),
+        ("gate", "hardsigmoid", "hard_sigmoid", GATES),
+    ],
+)
+def test_unknown_names_list_the_choices_and_the_nearest(
+    newmodel, verse, name, wrong, right, choices
+):
+    """A list of nine is read faster with a finger on one of them."""
+    with pytest.raises(InputError, match=f"{name}='{wrong}'.*Did you mean '{right}'") as caught:
+        newmodel(verse, **{name: wrong})
+    assert all(repr(choice) in str(caught.value) for choice in choices)
+
+
+@pytest.mark.parametrize(
+    ("modeltype", "why", "instead"),
+    [
+        ("GRUResize", "no encoder", "GRUEncode"),
+        ("RNNResize", "no encoder", "RNNEncode"),
+        ("BiLSTM", "twice as wide", "Leave it out"),
+    ],
+)
+def test_weights_that_cannot_be_shared(newmodel, verse, modeltype, why, instead):
+    """Why, and what to do; where they can be, the output has none of its own."""
+    with pytest.raises(InputError, match=f"tied=True.*{modeltype}.*{why}.*{instead}"):
+        newmodel(verse, modeltype=modeltype, tied=True)
+    assert "V" not in newmodel(verse, tied=True, modeltype="LSTMEncode").parameters()
+
+
+def test_files_held_out_that_do_not_exist_cost_nothing(trained, verse, tmp_path):
+    """It says which pattern matched nothing; the old model is there until a new one can be made."""
+    before = bits(trained)
+    (tmp_path / "book.txt").write_text(verse)
+    for wrong, words in (
+        ("*.md", "no file matches"),
+        ("none.txt", "no such file"),
+        ([], "no files"),
+    ):
+        held = str(tmp_path / wrong) if wrong else wrong
+        with pytest.raises(TextError, match=f"validfiles: .*{words}"):
+            ModelState.initfromsrcfile(
+                tmp_path / "book.txt",
+                trained.workdir,
+                validfiles=held,
+                overwrite=True,
+                report="silent",
+            )
+    assert bits(ModelState.load(trained.workdir)) == before
+
+
+# ---- The best, and the end ----
+
+
+def validated(monkeypatch, *losses):
+    """Let validation say these losses, one after the other."""
+    said = iter(losses)
+    monkeypatch.setattr(ModelState, "_validate", lambda *_: Evaluation(next(said), 10, 1.0))
+
+
+def test_patience_ends_where_nothing_gets_better(newmodel, verse, monkeypatch):
+    """Rounds in a row: one that is better gives all of it back; one that is as good does not."""
+    ms = newmodel(verse)
+    validated(monkeypatch, 3.0, 3.1, 2.9, 2.9, 3.0, 1.0)
+    history = ms.trainmodel(6, batchsize=2, train_len=1, patience=2, **QUIET)
+    assert history.validloss.tolist() == [3.0, 3.1, 2.9, 2.9, 3.0]
+    assert history.reason == "patience"
+    assert "no longer falls" in repr(history)
+
+
+def test_the_best_is_marked_kept_and_restored(newmodel, verse, monkeypatch):
+    """However old it is; it is what one wants of a run that has learned its text by heart."""
+    ms, straight = newmodel(verse, learnrate=0.01), newmodel(verse, learnrate=0.01)
+    validated(monkeypatch, *[3.0, 1.0, 2.0, 2.5, 2.25], *[3.0, 1.0])
+    ms.trainmodel(5, batchsize=2, train_len=2, keep=2, **QUIET)
+    assert [each.step for each in ms.checkpoints()] == [4, 8, 10]
+    head, *rows = repr(ms.checkpoints()).splitlines()
+    assert [row.endswith("best") for row in rows] == [True, False, False]
+    straight.trainmodel(2, batchsize=2, train_len=2, **QUIET)
+    assert bits(ModelState.load(ms.workdir).restore("best")) == bits(straight)
+    for wrong in ({"patience": 0}, {"keep": 0}, {"keep": 1.5}, {"save_every": 0}):
+        with pytest.raises(InputError, match=next(iter(wrong))):
+            ms.trainmodel(**wrong, **QUIET)

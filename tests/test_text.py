@@ -9,7 +9,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rngru.errors import CheckpointDamaged, InputError, TextError
@@ -57,6 +57,59 @@ def test_decoding_gives_the_text_back(level, text):
     assert vocab.decode(ids) == text
     assert ids.dtype == vocab.dtype
     assert not vocab.unknown_in(text)
+
+
+# What readers of text stumble over: line ends, marks, what joins or combines, what is no character.
+AWKWARD = [
+    *("\r\n", "\r", "\n\r", "\n", "\x85", "\u2028", "\0", "\x1a", "\x1b"),
+    *("\ufeff", "\ufffe", "\uffff", "\ufffd", "\U0010ffff", "\u200d", "\u202e", "\ufe0f"),
+    *("\u0301", "e\u0301", "\u00e9", "\u1100\u1161", "\u0130", "\u00df", "\U0001f1e6"),
+    *("\U0001f468\u200d\U0001f469", "\u2019", "'", "-", "_", " "),
+]
+unicode = st.lists(
+    st.sampled_from(AWKWARD) | st.text(st.characters(exclude_categories=["Cs"]), max_size=5),
+    max_size=30,
+).map("".join)
+
+
+@settings(max_examples=1000)
+@pytest.mark.parametrize("level", LEVELS)
+@given(text=unicode, block=st.integers(1, 9) | st.just(1 << 17))
+def test_any_unicode_at_all_comes_back(level, text, block):
+    """Catches text that is normalised, translated, cut at a NUL or between blocks, or stripped of
+    a mark that is not at its start; what looks binary is refused, and bytes are suggested.
+    """
+    data = text.encode()
+    counts = Counter({"char": text, "word": tokens(text), "byte": b""}[level])
+    vocab = LEVELS[level].fromcounts({**counts, "!": 1} if level != "byte" else counts)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sources, "BLOCK", block)
+        (document,) = opentexts(Texts([text]))
+        if level != "byte" and data[:block].count(0) * 100 > len(data[:block]):
+            with pytest.raises(TextError, match="binary.*level='byte'"):
+                list(vocab.pieces(document))
+            return
+        ids = [vocab.encode(piece) for piece in vocab.pieces(document)]
+    whole = np.concatenate([*ids, np.zeros(0, vocab.dtype)])
+    assert vocab.decode(whole) == (text if level == "byte" else text.removeprefix("\ufeff"))
+    assert level != "byte" or whole.tobytes() == data
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@given(before=unicode, half=st.characters(categories=["Cs"]), after=unicode)
+def test_half_a_surrogate_pair_is_refused_or_unknown(level, before, half, after):
+    """Catches a corpus that cannot be written, and bytes that are no UTF-8 made up in silence."""
+    text, place = before + half + after, f"surrogate.* at character {len(before):,}:"
+    with pytest.raises(TextError, match=f"(?s){place}"):
+        opentexts(Texts([text]))
+    vocab = made(level, "abc")
+    if level == "byte":
+        for use in (vocab.encode, vocab.split):
+            with pytest.raises(TextError, match=f"(?s){place}"):
+                use(text)
+    else:
+        assert half in vocab.unknown_in(text)
+        assert vocab.unknown_char in vocab.decode(vocab.encode(text))
 
 
 @given(text=st.text(alphabet, max_size=60) | texts)

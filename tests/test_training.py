@@ -6,18 +6,24 @@ A learning rate of 0 keeps the parameters, so that what was computed batches ago
 again.
 """
 
+import itertools
 import json
 import math
 import os
+import random
 import signal
 import threading
 import time
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
+import pytensor
 import pytest
 
-from rngru import ModelState, checkpoint
+from rngru import ModelState, checkpoint, training
 from rngru.errors import InputError, MissingExtra, NumericsError, RngruError
+from rngru.training import plateau
 
 QUIET = {"print_every": 0, "report": "silent"}
 
@@ -466,3 +472,251 @@ def test_what_a_batch_costs(newmodel, verse):
     assert "3 x 20" in repr(timing)
     assert ms.position == 0
     assert same(before, ms.parameters())
+
+
+# ---- Numbers that go wrong ----
+
+RATE = 0.02
+
+
+class Watched:
+    """The training step of a model: what it is given, and wrong results at some of its calls.
+
+    ``wrong(call, rate)`` gives what to change in the result, or None. What is wrong is spoilt
+    throughout, as if no backend had looked at it.
+    """
+
+    def __init__(self, ms, monkeypatch, wrong=lambda call, rate: None):
+        self.step, self.wrong = ms._compute.step, wrong
+        self.rates, self.norms, self.masks = [], [], []
+        monkeypatch.setattr(ms._compute, "step", self)
+
+    def __call__(self, arrays, caches, x, y, state, rate, *, masks=None, **more):
+        step = self.step(arrays, caches, x, y, state, rate, masks=masks, **more)
+        self.rates.append(rate)
+        self.masks.append(masks)
+        changes = self.wrong(len(self.rates), rate)
+        if changes is None:
+            self.norms.append(step.gradnorm)
+            return step
+        arrays, *caches = ({name: array * np.nan for name, array in each.items()}
+                           for each in (step.arrays, *step.caches.values()))  # fmt: skip
+        caches = dict(zip(step.caches, caches, strict=True))
+        return replace(
+            step, **{"arrays": arrays, "caches": caches, "state": step.state * np.nan} | changes
+        )
+
+
+def assertsound(ms):
+    """No checkpoint holds a number that is none, or is far from where it began."""
+    for each in ms.checkpoints():
+        arrays, _ = checkpoint.load(each)
+        assert all(np.abs(array).max(initial=0) < 100 for array in arrays.values()), each
+
+
+WRONG = [(name, value) for name in ("loss", "gradnorm") for value in (math.nan, math.inf)]
+
+
+@pytest.mark.parametrize(
+    ("backend", "name", "value"), [*(("cpu", *wrong) for wrong in WRONG), ("scan", *WRONG[0])]
+)
+def test_a_batch_that_goes_wrong_is_as_if_it_had_not_been(
+    newmodel, verse, monkeypatch, capsys, backend, name, value
+):
+    """Whatever batch it is: the rest is trained from the last checkpoint, with half the rate, to
+    the bits of a run in which the rate was halved there by hand.
+    """
+    options = {"learnrate": RATE, "backend": backend, "optimizer": "adam", "dropout": 0.2}
+    ms, straight = (newmodel(verse, **options) for _ in range(2))
+    bad = random.randint(1, 6)
+    Watched(ms, monkeypatch, lambda call, rate: {name: value} if call == bad else None)
+    capsys.readouterr()
+    history = ms.trainmodel(2, batchsize=2, train_len=3, print_every=0, report="plain")
+    before = (bad - 1) // 3
+    told = f"Back to batch {3 * before}, with learnrate {RATE / 2:g} instead of {RATE:g}."
+    assert capsys.readouterr().out.count(told) == 1, bad
+    if before:
+        straight.trainmodel(1, batchsize=2, train_len=3, **QUIET)
+    straight.trainmodel(2 - before, batchsize=2, train_len=3, learnrate=RATE / 2, **QUIET)
+    assert same(saved(ms), saved(straight)), bad
+    assert [each.step for each in ms.checkpoints()] == [0, 3, 6]
+    assert ModelState.load(ms.workdir).hyper.learnrate == RATE / 2
+    assertsound(ms)
+    # What was taken back is no part of the record.
+    assert history.positions.tolist() == list(range(40, 241, 40))
+    lines = (ms.workdir / "history.jsonl").read_text(encoding="utf-8").splitlines()
+    points = [point for line in lines for point in json.loads(line)["curve"]]
+    assert [position for position, _ in points] == history.positions.tolist()
+    np.testing.assert_allclose([loss for _, loss in points], history.losses)
+
+
+def test_the_fourth_time_it_gives_up(newmodel, verse, monkeypatch, capsys):
+    """With the model as it was saved, a word on what to try, and a run that can go on."""
+    ms = newmodel(verse, learnrate=RATE)
+    ms.trainmodel(batchsize=2, train_len=3, **QUIET)
+    good = saved(ms)
+    with monkeypatch.context() as patch:
+        step = Watched(
+            ms, patch, lambda call, _: {"loss": math.nan} if call in (2, 4, 7, 9) else None
+        )
+        with pytest.raises(NumericsError, match="halved three times") as caught:
+            ms.trainmodel(5, batchsize=2, train_len=3, print_every=0, report="plain")
+    halves = [1, 1, 2, 2, 4, 4, 4, 8, 8]
+    assert step.rates == [RATE / half for half in halves]
+    said = capsys.readouterr().out
+    assert all(said.count(f"learnrate {RATE / half:g} instead") == 1 for half in (2, 4, 8))
+    for word in ("batch 3", f"learnrate below {RATE / 8:g}", "clip", "clipnorm=1"):
+        assert word in str(caught.value)
+    assert same(saved(ms), good)
+    assert all((good[name] == array).all() for name, array in ms.parameters().items())
+    assert ms.position == 120
+    assert np.isfinite(ms.trainmodel(batchsize=2, train_len=3, **QUIET).losses).all()
+
+
+def test_a_loss_far_above_its_start_is_taken_back_too(newmodel, verse, monkeypatch, capsys):
+    """Every number in it is one, and the model is lost all the same."""
+    ms, straight = (newmodel(verse, learnrate=RATE) for _ in range(2))
+    Watched(
+        ms,
+        monkeypatch,
+        lambda call, rate: {"loss": 40 * 250} if call > 4 and rate > RATE / 3 else None,
+    )
+    capsys.readouterr()
+    ms.trainmodel(2, batchsize=2, train_len=3, print_every=0, report="plain")
+    said = capsys.readouterr().out
+    assert said.count("climbs far above its start, to 250 nats per character") == 2
+    assert said.count("Back to batch 3") == 2
+    straight.trainmodel(batchsize=2, train_len=3, **QUIET)
+    straight.trainmodel(batchsize=2, train_len=3, learnrate=RATE / 4, **QUIET)
+    assert same(saved(ms), saved(straight))
+
+
+SPOILT = {
+    "a round": {"train_len": 1},
+    "a timed checkpoint": {"train_len": 9, "save_every": 1e-9},
+    "the end of the time": {"train_len": 9, "max_seconds": 1e-9},
+}
+
+
+@pytest.mark.parametrize("how", SPOILT)
+@pytest.mark.parametrize("optimizer", ["rmsprop", "sgd"])
+def test_what_an_update_did_is_seen_before_it_is_saved(newmodel, verse, optimizer, how):
+    """The loss of a batch is that before its update: a model that the last one has thrown far away,
+    or to infinity, looks well until somebody reads with it.
+    """
+    more = {"clip": None, "regcost": 1e12} if optimizer == "sgd" else {}
+    ms = newmodel(verse, optimizer=optimizer, **more)
+    good, call = saved(ms), {"batchsize": 2, "learnrate": 1e30} | SPOILT[how] | QUIET
+    if "max_seconds" in call:
+        assert len(ms.trainmodel(**call)) == 0
+        assert ms.hyper.learnrate == 5e29
+    else:
+        with pytest.raises(NumericsError):
+            ms.trainmodel(**call)
+    assert [each.step for each in ms.checkpoints()] == [0]
+    assert same(saved(ms), good)
+    assert all((good[name] == array).all() for name, array in ms.parameters().items())
+
+
+def test_ctrl_c_saves_nothing_spoilt(newmodel, verse, monkeypatch):
+    """Whoever sees the loss explode presses Ctrl-C; that must not make it the newest checkpoint."""
+    ms = newmodel(verse)
+    good = saved(ms)
+    Watched(ms, monkeypatch, lambda call, rate: os.kill(os.getpid(), signal.SIGINT))
+    history = ms.trainmodel(batchsize=2, train_len=9, learnrate=1e30, **QUIET)
+    assert history.interrupted
+    assert same(saved(ms), good)
+    assert ms.position == 0
+
+
+def test_the_length_of_the_gradient_is_kept(newmodel, verse, monkeypatch):
+    """In the record, in the file and in the table; it is what shows first that a rate is too high."""
+    ms = newmodel(verse)
+    step = Watched(ms, monkeypatch)
+    history = ms.trainmodel(2, batchsize=2, train_len=3, **QUIET)
+    norms = np.array(step.norms).reshape(2, 3).mean(1)
+    np.testing.assert_allclose([each.gradnorm for each in history], norms)
+    lines = (ms.workdir / "history.jsonl").read_text(encoding="utf-8").splitlines()
+    np.testing.assert_allclose([json.loads(line)["gradnorm"] for line in lines], norms)
+    head, *rows, _ = history.table()._repr_html_().split("</tr>")
+    place = head.split("<th>").index("gradient</th>")
+    cells = [row.split("<td>")[place] for row in rows]
+    assert cells == [f"{norm:.3g}</td>" for norm in norms]
+
+
+# ---- Rates and masks ----
+
+
+def test_the_rate_follows_a_cosine_over_the_length_of_the_call(newmodel, verse, monkeypatch):
+    """Up during the warm-up, then half a wave down to a tenth."""
+    ms = newmodel(verse, schedule="cosine", warmup=0.25, learnrate=RATE)
+    step = Watched(ms, monkeypatch)
+    ms.trainmodel(2, batchsize=2, train_len=4, **QUIET)
+    up = [0.01, 0.5]
+    down = [0.1 + 0.9 * (1 + math.cos(math.pi * i / 6)) / 2 for i in range(6)]
+    np.testing.assert_allclose(step.rates, RATE * np.array(up + down))
+    clock = SimpleNamespace(monotonic=itertools.count(0, 0.01).__next__)
+    monkeypatch.setattr(training, "time", clock)
+    ms.trainmodel(max_seconds=4, batchsize=2, **QUIET)
+    timed = np.array(step.rates[8:]) / RATE
+    assert timed[0] < 0.1 and timed[-1] < 0.15 and timed.max() > 0.99
+    assert (np.diff(timed) > 0).mean() == pytest.approx(0.25, abs=0.05)
+
+
+def test_the_rate_falls_after_the_tenth_epoch(newmodel, verse, monkeypatch):
+    """By char-rnn's 3 % for each: a batch of this text is an epoch."""
+    ms = newmodel(verse[:50], trainfrac=0.8, schedule="exponential", learnrate=RATE)
+    step = Watched(ms, monkeypatch)
+    ms.trainmodel(batchsize=2, train_len=13, **QUIET)
+    np.testing.assert_allclose(step.rates, [RATE] * 10 + [RATE * 0.97**i for i in (1, 2, 3)])
+
+
+def test_the_rate_falls_where_validation_no_longer_does(newmodel, verse):
+    """It compares losses: their logarithms, as in 2016, turn the rule round below 1 nat."""
+    history = newmodel(verse, schedule="plateau", learnrate=1e-9).trainmodel(
+        3, batchsize=2, train_len=2, **QUIET
+    )
+    np.testing.assert_allclose([each.learnrate for each in history], [1e-9, 8e-10, 6.4e-10])
+    assert [plateau(1.0, loss, 0.95) for loss in (0.90, 0.94, 0.97, 1.0)] == [1, 0.8, 0.8, 0.5]
+
+
+def test_another_rate_compiles_nothing(newmodel, verse, monkeypatch):
+    """A graph with the rate in it is compiled anew in every round of a schedule."""
+    graphs, function = [], pytensor.function
+    monkeypatch.setattr(pytensor, "function", lambda *a, **k: graphs.append(a) or function(*a, **k))
+    ms = newmodel(verse, schedule="cosine")
+    ms.trainmodel(2, train_len=2, **QUIET)
+    assert len(graphs) == 1
+    for rate in (0.1, 1e-5):
+        ms.trainmodel(train_len=2, learnrate=rate, **QUIET)
+    assert len(graphs) == 1
+
+
+def test_dropout_is_for_training_alone(newmodel, verse):
+    """A model that forgets nine of ten neurons while it writes writes nonsense."""
+    plain, forgetful = newmodel(verse), newmodel(verse, dropout=0.9)
+    assert forgetful.evaluate().nats == plain.evaluate().nats
+    written = [ms.generatestring(30, temp=0, seed="The ").text for ms in (plain, forgetful)]
+    assert written[0] == written[1]
+    losses = [ms.trainmodel(batchsize=2, train_len=2, **QUIET).losses for ms in (plain, forgetful)]
+    assert losses[0][0] != losses[1][0]
+
+
+def test_masks_are_the_same_on_every_backend(newmodel, verse, monkeypatch):
+    """Drawn from the model's own chance, fresh for each batch and step, or one for a sequence."""
+    runs = []
+    for backend, locked in (("cpu", False), ("scan", False), ("cpu", True)):
+        ms = newmodel(verse, backend=backend, dropout=0.4, locked=locked, learnrate=0.01)
+        step = Watched(ms, monkeypatch)
+        history = ms.trainmodel(batchsize=2, train_len=3, **QUIET)
+        runs.append((np.stack(step.masks), history.losses))
+    (masks, losses), (others, same_losses), (locked, _) = runs
+    assert masks.shape == (3, 2, 20, 2, 8)
+    assert locked.shape == (3, 2, 1, 2, 8)
+    assert np.array_equal(masks, others)
+    np.testing.assert_allclose(losses, same_losses, rtol=1e-4)
+    for drawn in (masks, locked):
+        assert set(np.unique(drawn)) == {0, np.float32(1) / np.float32(0.6)}
+        assert abs((drawn == 0).mean() - 0.4) < 6 * (0.24 / drawn.size) ** 0.5
+        assert not np.array_equal(drawn[0], drawn[1])
+    assert not np.array_equal(masks[:, :, 0], masks[:, :, 1])

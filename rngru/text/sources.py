@@ -117,7 +117,9 @@ class Document:
     @classmethod
     def ofpath(cls, path: Path, encoding: str) -> Self:
         """Return the document that a file is."""
-        return cls(str(path), path, b"", path.stat().st_size, encoding)
+        # What no UTF-8 can say of a name is shown as U+FFFD.
+        name = os.fsencode(path).decode("utf-8", "replace")
+        return cls(name, path, b"", path.stat().st_size, encoding)
 
     @classmethod
     def oftext(cls, text: str, name: str) -> Self:

@@ -1,0 +1,709 @@
+"""No kill, full disk, meddling or second process costs a model, and nothing is written elsewhere.
+
+What is killed is a child of the subject, this file run as a program. Warm, it forks one for each line
+that it reads; the child trains, or makes a model, until some milliseconds later or until a chosen
+change to the disk. What is left must be, bit for bit, what a run that nobody disturbed had after one of
+its batches.
+"""
+
+import hashlib
+import itertools
+import json
+import os
+import platform
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import rngru
+from rngru import ModelState, Texts
+from rngru.errors import CheckpointError, NoModelError, RngruError, WorkdirBusy, WorkdirError
+from rngru.training import Batch, Plan, Run
+
+LANES, LENGTH = 2, 20
+FOREVER = 10**7
+QUIET = {"batchsize": LANES, "print_every": 0, "report": "silent"}
+VERSE = (Path(__file__).parent / "verse.txt").read_text(encoding="utf-8")
+# The same characters in both, so that no vocabulary tells one model from the other.
+MODELS = {"old": (VERSE, 1), "new": (VERSE[::-1], 2)}
+
+
+def make(folder, which="old", **options):
+    """A small model, always the same."""
+    text, seed = MODELS[which]
+    small = {"state_size": 8, "seq_len": LENGTH, "rng": seed, "report": "silent"}
+    return ModelState.initfromsrcfile(Texts([text], names=[which]), folder, **small | options)
+
+
+def digest(ms):
+    """SHA-256 of all that training changes."""
+    progress = ms._progress
+    found = hashlib.sha256(repr((progress.batches, progress.position)).encode())
+    for arrays in (progress.arrays, *progress.caches.values()):
+        for name, array in arrays.items():
+            found.update(name.encode() + array.tobytes())
+    found.update(b"none" if progress.state is None else progress.state.tobytes())
+    return found.hexdigest()
+
+
+class Straight:
+    """The run that nobody disturbs and that saves nothing, computed as far as it is asked for."""
+
+    def __init__(self, ms):
+        self.digests, self.losses = [digest(ms)], [None]
+        self._run = Run(ms._compute, ms._text().train, ms._progress, ms._seed)
+        plan = Plan(1, FOREVER, LANES, LENGTH)
+        self._events = self._run.train(plan, draw=str, save=str, finish=lambda done, cut: done)
+
+    def at(self, batches):
+        """Digest after so many batches."""
+        while len(self.digests) <= batches:
+            event = next(self._events)
+            if isinstance(event, Batch):
+                self.digests.append(digest(SimpleNamespace(_progress=self._run.progress)))
+                self.losses.append(event.loss)
+        return self.digests[batches]
+
+    def holds(self, ms):
+        """Whether the model is what this run was after as many batches."""
+        return digest(ms) == self.at(ms._progress.batches)
+
+
+def assertsound(work, straight):
+    """Load the model, train it on, and return it; nothing unfinished may be left then."""
+    ms = ModelState.load(work)
+    assert straight.holds(ms)
+    before = ms._progress.batches
+    ms.trainmodel(train_len=2, **QUIET)
+    assert straight.holds(ms) and ms._progress.batches == before + 2
+    assertsaved(ms)
+    return ms
+
+
+def assertsaved(ms):
+    """The model is on the disk as it is now, and nothing unfinished beside it."""
+    assert digest(ModelState.load(ms.workdir)) == digest(ms)
+    known = {"checkpoints", "data", "history.jsonl", "lock", "lock.json"}
+    assert set(os.listdir(ms.workdir)) <= known
+    assert all(name.isdecimal() for name in os.listdir(ms.workdir / "checkpoints"))
+    assert re.fullmatch(r"corpus\.json ids-\w+\.bin", " ".join(sorted(os.listdir(ms._disk.data))))
+
+
+def rounds(ms):
+    """The rounds of training that led to where the model is, as the history has them."""
+    return ms._disk.rounds(ms._line)
+
+
+def snapshot(folder):
+    """Every name below a folder, and what it holds."""
+    return {
+        path.relative_to(folder): os.readlink(path)
+        if path.is_symlink()
+        else path.read_bytes() if path.is_file() else None
+        for path in folder.rglob("*")
+    }  # fmt: skip
+
+
+# ---- The subject: what runs in a process of its own ----
+
+
+def train(folder, say):
+    """Rounds without end, a checkpoint every few milliseconds; say where each of them ended."""
+    ms = ModelState.load(folder)
+    for number in itertools.count():
+        ms.trainmodel(train_len=1 + number % 3, keep=2, save_every=0.005, **QUIET)
+        say(ms.position)
+
+
+def trainonce(folder, say):
+    """One round of three batches, with a timed checkpoint after each."""
+    ms = ModelState.load(folder)
+    ms.trainmodel(train_len=3, keep=1, save_every=1e-9, **QUIET)
+    say(ms.position)
+
+
+def begin(folder, say):
+    """A new model, in place of another if there is one."""
+    say(make(folder, "new", overwrite=True).position)
+
+
+def hold(folder, say):
+    """One long round."""
+    ms = ModelState.load(folder)
+    ms.trainmodel(train_len=FOREVER, **QUIET)
+
+
+def multiply(folder, say):
+    """Fork in the middle of training, twice; say what each child meets when it wants to save."""
+    ms, step, started = ModelState.load(folder), Run.step, os.getpid()
+
+    def forking(*arguments):
+        for model in (ms, ModelState.load(folder)):
+            child = os.fork()
+            if not child:
+                try:
+                    model.newcheckpoint()
+                    say("saved")
+                except WorkdirBusy as busy:
+                    say(f"process {started} on" in str(busy))
+                os._exit(0)
+            os.waitpid(child, 0)
+        return step(*arguments)
+
+    Run.step = forking
+    ms.trainmodel(train_len=2, **QUIET)
+
+
+TASKS = {each.__name__: each for each in (train, trainonce, begin, hold, multiply)}
+CHANGES = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate"}
+
+
+def obey(task, folder, change, into):
+    """Do a task, until just before a certain change to the disk; say in the end how many there were."""
+    changes = 0
+
+    def watch(event, arguments):
+        nonlocal changes
+        reads = event == "open" and not arguments[2] & (os.O_WRONLY | os.O_RDWR)
+        if event in CHANGES and not reads:
+            changes += 1
+            if changes == change:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def say(told):
+        os.write(into, f"{json.dumps(told)}\n".encode())
+
+    try:
+        sys.addaudithook(watch)
+        TASKS[task](Path(folder), say)
+        say(changes)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+
+
+def serve():
+    """Fork a child for each line that comes in, kill it when that is due, say what it said."""
+    with tempfile.TemporaryDirectory() as warm:
+        make(Path(warm, "work")).trainmodel(train_len=1, **QUIET)
+    for line in sys.stdin:
+        task, folder, change, seconds = json.loads(line)
+        out, into = os.pipe()
+        child = os.fork()
+        if not child:
+            obey(task, folder, change, into)
+        os.close(into)
+        print(child, flush=True)  # noqa: T201
+        with os.fdopen(out) as told:
+            said = [told.readline()]
+            if seconds is not None:
+                time.sleep(seconds)
+                os.kill(child, signal.SIGKILL)
+            said += told.readlines()
+        _, status = os.waitpid(child, 0)
+        ended = os.waitstatus_to_exitcode(status)
+        print(json.dumps([ended, [json.loads(each) for each in said if each]]), flush=True)  # noqa: T201
+
+
+class Subject:
+    """The subject, and what may be asked of it."""
+
+    def __init__(self):
+        root = str(Path(next(iter(rngru.__path__))).parent)
+        alone = dict.fromkeys(("RNGRU_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+        self.process = subprocess.Popen(
+            [sys.executable, "-W", "error", __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+            env=os.environ | alone | {"PYTHONPATH": root},
+        )
+
+    def start(self, task, folder, change=0, seconds=None):
+        """Have a child do a task; return its process id."""
+        self.process.stdin.write(json.dumps([task, str(folder), change, seconds]) + "\n")
+        return int(self.process.stdout.readline())
+
+    def end(self):
+        """Wait until the child has ended; return whether it was killed, and what it said."""
+        ended, said = json.loads(self.process.stdout.readline())
+        assert ended in (0, -signal.SIGKILL)
+        return ended != 0, said
+
+    def run(self, *arguments, **options):
+        """Both."""
+        self.start(*arguments, **options)
+        return self.end()
+
+    def instants(self, task, folder, long):
+        """Changes to the disk before which to kill a task: all of them, or a few."""
+        killed, said = self.run(task, folder)
+        assert not killed
+        every = range(1, said[-1] + 1)
+        assert len(every) > 10
+        return every if long else random.Random(len(every)).sample(every, 6)
+
+
+@pytest.fixture(scope="module")
+def subject():
+    if not hasattr(os, "fork"):
+        pytest.skip("needs os.fork")
+    subject = Subject()
+    yield subject
+    subject.process.stdin.close()
+    subject.process.wait()
+    subject.process.stdout.close()
+
+
+# ---- Kills ----
+
+
+def test_killed_while_training(subject, tmp_path, long):
+    """Catches an acknowledged round that a kill undoes, a torn state, and a gap in the history."""
+    work, rng = tmp_path / "work", random.Random(5)
+    straight, acknowledged = Straight(make(work)), []
+    for _ in range(200 if long else 5):
+        killed, said = subject.run("train", work, seconds=rng.uniform(0, 0.03))
+        assert killed and said
+        acknowledged += said
+        ms = ModelState.load(work)
+        assert straight.holds(ms) and ms.position >= acknowledged[-1]
+        told = rounds(ms)
+        ends = [each["position"] for each in told]
+        assert ends == sorted(set(ends)) and ends[-1] <= ms.position
+        assert set(acknowledged) <= set(ends)
+        for position, loss in itertools.chain.from_iterable(each["curve"] for each in told):
+            assert loss == straight.losses[position // (LANES * LENGTH)]
+    ms = assertsound(work, straight)
+    ms.trainmodel(train_len=1, keep=2, **QUIET)
+    assert len(ms.checkpoints()) <= 3, "two, and the best"
+
+
+def test_killed_before_any_change_to_the_disk(subject, tmp_path, long):
+    """Catches the one instant of a round that random kills miss."""
+    start, work = tmp_path / "start", tmp_path / "work"
+    ms = make(start)
+    straight = Straight(ms)
+    ms.trainmodel(2, train_len=2, **QUIET)
+    shutil.copytree(start, work)
+    for change in subject.instants("trainonce", work, long):
+        shutil.rmtree(work)
+        shutil.copytree(start, work)
+        killed, said = subject.run("trainonce", work, change=change)
+        assert killed
+        assert ModelState.load(work).position >= (said or [ms.position])[-1], change
+        again = assertsound(work, straight)
+        assert [each["position"] for each in rounds(again)][:2] == [80, 160], change
+        assert rounds(again)[-1]["position"] == again.position
+
+
+def test_killed_while_a_new_model_replaces_an_old_one(subject, tmp_path, long):
+    """Catches an instant at which neither is there, or one with the text or history of the other."""
+    start, work = tmp_path / "start", tmp_path / "work"
+    new, ms = Straight(make(tmp_path / "reference", "new")), make(start)
+    old = Straight(ms)
+    ms.trainmodel(2, train_len=2, **QUIET)
+    shutil.copytree(start, work)
+    seen = set()
+    for change in subject.instants("begin", work, long):
+        shutil.rmtree(work)
+        shutil.copytree(start, work)
+        assert subject.run("begin", work, change=change)[0]
+        ms = ModelState.load(work)
+        replaced = digest(ms) == new.at(0)
+        again = assertsound(work, new if replaced else old)
+        assert len(rounds(again)) == (1 if replaced else 3), change
+        assert len(again.checkpoints()) == (2 if replaced else 4), change
+        seen.add(replaced)
+        if not replaced:
+            assert digest(make(work, "new", overwrite=True)) == new.at(0)
+            assertsound(work, new)
+    assert seen == {False, True} or not long
+
+
+def test_killed_while_the_first_model_is_made(subject, tmp_path, long):
+    """Catches a directory that can neither be loaded nor begun again."""
+    new = Straight(make(tmp_path / "reference", "new"))
+    for change in subject.instants("begin", tmp_path / "work", long):
+        work = tmp_path / f"work {change}"
+        assert subject.run("begin", work, change=change)[0]
+        try:
+            ModelState.load(work)
+        except NoModelError:
+            make(work, "new")
+        assertsound(work, new)
+
+
+# ---- Full disks, and those that cannot be written ----
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A file system of one megabyte."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "rngru", place]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("may not mount a small file system here")
+    yield place
+    subprocess.run(["umount", "-l", place], check=True)
+
+
+class Full:
+    """A place where nothing more can be written: the disk is full, or files may be no longer."""
+
+    def __init__(self, place, kind):
+        self.place, self.kind = place, kind
+
+    def __enter__(self):
+        if self.kind == "disk":
+            with (self.place / "filler").open("wb", buffering=0) as filler, pytest.raises(OSError):
+                while True:
+                    filler.write(bytes(4096))
+        else:
+            import resource
+
+            self.before = resource.getrlimit(resource.RLIMIT_FSIZE)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2000, self.before[1]))
+
+    def __exit__(self, *error):
+        if self.kind == "disk":
+            (self.place / "filler").unlink()
+        else:
+            import resource
+
+            resource.setrlimit(resource.RLIMIT_FSIZE, self.before)
+
+
+@pytest.fixture(params=["disk", "limit"])
+def full(request, tmp_path):
+    """``with full:`` there is no room in ``full.place``."""
+    if request.param == "disk":
+        return Full(request.getfixturevalue("disk"), "disk")
+    pytest.importorskip("resource")
+    return Full(tmp_path, "limit")
+
+
+def refused(call, where):
+    """What the error says of a call for which there is no room."""
+    with pytest.raises((CheckpointError, WorkdirError)) as caught:
+        call()
+    told = str(caught.value)
+    assert str(where) in told
+    assert re.search(r"(No space left on device|File too large)\. It needs \d+\.\d{3} MB;", told)
+    assert re.search(r"; [\d,]+\.\d{3} MB are free\.", told)
+    return type(caught.value)
+
+
+def test_no_room_for_a_checkpoint_or_the_history(full):
+    """Catches a run lost with the disk, and one that a line cut short makes unreadable."""
+    work = full.place / "work"
+    ms = make(work)
+    straight = Straight(ms)
+    ms.trainmodel(train_len=1, **QUIET)
+    kinds = set()
+    with full:
+        for trained in range(3, 33, 2):
+            kinds.add(refused(lambda: ms.trainmodel(train_len=2, **QUIET), work))
+            assert ms._progress.batches == trained and straight.holds(ms)
+            assert digest(ModelState.load(work)) == straight.at(1)
+        refused(ms.newcheckpoint, work)
+    assert kinds == {CheckpointError, WorkdirError}, "of the checkpoint and of the history"
+    assert ms.newcheckpoint().position == ms.position
+    assertsaved(ms)
+    ms = assertsound(work, straight)
+    ends = [each["position"] for each in rounds(ms)]
+    assert ends == sorted(set(ends)) and (ends[0], ends[-1]) == (40, ms.position)
+
+
+def test_no_room_for_the_text(full):
+    """Catches a text cut short, and an old model gone before the new one is there."""
+    work = full.place / "work"
+    ms = make(work)
+    straight = Straight(ms)
+    ms.trainmodel(train_len=1, **QUIET)
+    with full:
+        refused(lambda: longer(full.place / "other"), full.place / "other")
+        refused(lambda: longer(work, overwrite=True), work)
+        assert digest(ModelState.load(work)) == straight.at(1)
+    assertsound(work, straight)
+    for place in (full.place / "other", work):
+        ms = longer(place, overwrite=True)
+        assert len(ms._text()) == 10 * len(VERSE)
+        assertsaved(ms)
+
+
+def longer(folder, **options):
+    """A model on ten times the text."""
+    text = Texts([10 * VERSE])
+    return ModelState.initfromsrcfile(text, folder, state_size=8, report="silent", **options)
+
+
+@pytest.fixture(params=["mount", "mode"])
+def readonly(request, tmp_path):
+    """A directory, and what makes it and all below it read-only, or writable again."""
+    if request.param == "mount":
+        place = request.getfixturevalue("disk")
+
+        def seal(yes):
+            subprocess.run(["mount", "-o", f"remount,{'ro' if yes else 'rw'}", place], check=True)
+
+    else:
+        place = tmp_path
+
+        def seal(yes):
+            for path in (place, *place.rglob("*")):
+                if path.is_dir():
+                    path.chmod(0o500 if yes else 0o700)
+
+        if not hasattr(os, "geteuid") or os.geteuid() == 0:
+            pytest.skip("root may write anywhere")
+    yield place, seal
+    seal(False)
+
+
+def test_a_read_only_directory(readonly):
+    """Catches a bare OSError, and a model that cannot be used because it cannot be changed."""
+    place, seal = readonly
+    work = place / "work"
+    ms = make(work)
+    straight, before = Straight(ms), snapshot(place)
+    seal(True)
+    for call in (
+        lambda: ms.trainmodel(train_len=1, **QUIET),
+        ms.newcheckpoint,
+        lambda: make(work, "new", overwrite=True),
+        lambda: make(place / "other"),
+    ):
+        with pytest.raises(WorkdirError, match=re.escape(str(place))):
+            call()
+    again = ModelState.load(work)
+    assert digest(again) == straight.at(0) and len(again.checkpoints()) == 1
+    assert len(again.generatestring(10)) == 10 and again.evaluate().nats > 0
+    assert snapshot(place) == before
+    seal(False)
+    assertsound(work, straight)
+
+
+# ---- Directories and names that are not what they seem ----
+
+
+@pytest.mark.parametrize("kind", ["nothing", "file", "empty", "model", "link", "dangling"])
+def test_the_directory_is_replaced_during_the_run(kind, tmp_path, monkeypatch):
+    """Catches a checkpoint of one model among those of another, and a run lost with its directory."""
+    work, aside, step = tmp_path / "work", tmp_path / "aside", Run.step
+    make(tmp_path / "other", "new").trainmodel(train_len=1, **QUIET)
+    ms = make(work)
+    straight, before = Straight(ms), snapshot(tmp_path / "other")
+
+    def replace(run, *arguments):
+        if run.progress.batches == 1:
+            work.rename(aside)
+            if kind == "file":
+                work.write_text("mine")
+            elif kind == "empty":
+                work.mkdir()
+            elif kind == "model":
+                (tmp_path / "other").rename(work)
+            elif kind != "nothing":
+                work.symlink_to(tmp_path / ("other" if kind == "link" else "missing"))
+        return step(run, *arguments)
+
+    kept = work if kind == "model" else tmp_path / "other"
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "step", replace)
+        with pytest.raises((WorkdirError, CheckpointError), match=re.escape(str(work))):
+            ms.trainmodel(train_len=3, **QUIET)
+    assert ms._progress.batches == 3 and straight.holds(ms)
+    assert snapshot(kept) == before
+    if kind == "nothing":
+        ms.newcheckpoint()
+        with pytest.warns(UserWarning, match="holds no encoded text"):
+            assert digest(ModelState.load(work)) == digest(ms)
+        shutil.rmtree(work)
+    else:
+        for call in (ms.newcheckpoint, lambda: ms.trainmodel(train_len=1, **QUIET)):
+            with pytest.raises(WorkdirError, match=re.escape(str(work))):
+                call()
+        assert snapshot(kept) == before and not (tmp_path / "missing").exists()
+        work.rename(tmp_path / "theirs")
+    aside.rename(work)
+    assert straight.holds(ms)
+    ms = ModelState.load(work) if kind == "nothing" else ms
+    ms.newcheckpoint()
+    assertsaved(ms)
+    assertsound(work, straight)
+
+
+OURS = ["checkpoints", "data", "data.new", "history.jsonl", "lock", "lock.json"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "file", "missing"])
+@pytest.mark.parametrize("name", OURS)
+def test_links_in_the_directory(name, kind, tmp_path):
+    """Catches what is written, or removed, through a link to somebody else's files."""
+    outside, work = tmp_path / "outside", tmp_path / "work"
+    (outside / "folder").mkdir(parents=True)
+    (outside / "folder" / "note").write_text("mine")
+    (outside / "file").write_text("mine")
+    before = snapshot(outside)
+    for trained in (False, True):
+        ms = make(work) if trained else None
+        path = work / name
+        if trained and path.exists():
+            path.rename(tmp_path / "theirs")
+        work.mkdir(exist_ok=True)
+        path.symlink_to(outside / kind)
+        calls = [lambda: make(work), lambda: make(work, "new", overwrite=True)]
+        if ms:
+            calls += [ms.newcheckpoint, lambda ms=ms: ms.trainmodel(train_len=1, **QUIET)]
+        for call in calls:
+            with pytest.raises(RngruError, match=re.escape(f"{path} is a symbolic link")):
+                call()
+        assert snapshot(outside) == before
+        path.unlink()
+        if (tmp_path / "theirs").exists():
+            (tmp_path / "theirs").rename(path)
+        if ms:
+            ms.trainmodel(train_len=1, **QUIET)
+            assertsaved(ms)
+
+
+def test_links_on_the_way_to_the_directory(tmp_path):
+    """Catches a refusal of what every second home directory is."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    ms = make(tmp_path / "link" / "work")
+    (tmp_path / "work").symlink_to(ms.workdir)
+    again = ModelState.load(tmp_path / "work")
+    again.trainmodel(train_len=1, **QUIET)
+    assert digest(ModelState.load(tmp_path / "real" / "work")) == digest(again)
+    with pytest.raises(WorkdirError, match="holds a model already"):
+        make(tmp_path / "real" / "work")
+
+
+@pytest.mark.parametrize(
+    "name", ["a\0b", "x" * 300, "below/" + "x" * 300, "\ud800", "~nobody-of-that-name/work"]
+)
+def test_names_that_none_can_have(name, tmp_path, monkeypatch):
+    """Catches errors that only a programmer of Python understands."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RngruError) as caught:
+        make(name)
+    assert name[:20] in str(caught.value) or repr(name)[1:-1] in str(caught.value)
+    with pytest.raises(RngruError):
+        ModelState.load(name)
+    assert set(os.listdir(tmp_path)) <= {"below"}
+
+
+@pytest.mark.parametrize(
+    "name", ["here/../work", "missing/../work", os.fsdecode(b"work \xff"), "tw\no lines", " ", "ä" * 99]
+)  # fmt: skip
+def test_names_that_are_unusual(name, tmp_path, monkeypatch):
+    """Catches a directory too many, and names that are not UTF-8."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    source = tmp_path / os.fsdecode(b"text \xff")
+    source.write_text(VERSE)
+    ms = ModelState.initfromsrcfile(source, name, state_size=8, seq_len=LENGTH, report="silent")
+    straight = Straight(ms)
+    work = tmp_path / "here" / ("work" if "/" in name else name)
+    assert os.listdir(tmp_path / "here") == [work.name] or name == "here/../work"
+    monkeypatch.chdir(tmp_path)
+    assertsound(work, straight)
+    assert f"on 1,609 characters of {tmp_path}{os.sep}text \ufffd" in repr(ms)
+
+
+# ---- Two at a time ----
+
+
+def test_another_process_holds_the_directory(subject, tmp_path):
+    """Catches two that write at once, a message without a name, and a lock that outlives its owner."""
+    work = tmp_path / "work"
+    ms = make(work)
+    straight = Straight(ms)
+    pid = subject.start("hold", work)
+    while str(pid) not in (work / "lock.json").read_text():
+        time.sleep(0.01)
+    calls = [
+        ms.newcheckpoint,
+        lambda: ms.trainmodel(train_len=1, **QUIET),
+        lambda: make(work, "new", overwrite=True),
+        lambda: make(work, "new"),
+    ]
+    for call in calls:
+        durations = []
+        for _ in range(3):
+            began = time.monotonic()
+            with pytest.raises(WorkdirBusy, match=f"process {pid} on {re.escape(platform.node())}"):
+                call()
+            durations.append(time.monotonic() - began)
+        assert min(durations) < 1
+    again = ModelState.load(work)
+    assert straight.holds(again) and len(again.checkpoints()) == 1
+    assert len(again.generatestring(10)) == 10 and again.evaluate().nats > 0
+    os.kill(pid, signal.SIGKILL)
+    assert subject.end()[0]
+    assertsound(work, straight)
+
+
+def test_a_forked_child_is_another_process(subject, tmp_path):
+    """Catches a lock that is inherited, and one that a child takes with it when it ends."""
+    work = tmp_path / "work"
+    straight = Straight(make(work))
+    killed, said = subject.run("multiply", work)
+    assert not killed and said[:-1] == [True] * 4
+    assert ModelState.load(work)._progress.batches == 2
+    assertsound(work, straight)
+
+
+def test_two_threads_on_one_directory(tmp_path):
+    """Catches a lock that holds off other processes only, and rounds that overwrite each other."""
+    work, wanted = tmp_path / "work", 8
+    straight = Straight(make(work))
+    models = [ModelState.load(work) for _ in range(2)]
+    meeting, errors = threading.Barrier(2), []
+
+    def trains(ms):
+        try:
+            meeting.wait()
+            while len(rounds(ms)) < wanted:
+                try:
+                    ms.trainmodel(train_len=1, **QUIET)
+                except WorkdirBusy as busy:
+                    assert f"process {os.getpid()} on" in str(busy)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=trains, args=(ms,)) for ms in models]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    for ms in models:
+        assert ms._progress.batches == wanted and straight.holds(ms)
+        assert [each["position"] for each in rounds(ms)] == [40 * n for n in range(1, wanted + 1)]
+    assert len((work / "history.jsonl").read_text().splitlines()) == 2 * wanted
+    known = models[0].checkpoints()
+    assert known == known.intact and len(known) == 1 + 2 * wanted
+    assertsound(work, straight)
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("error")
+    serve()

@@ -1,0 +1,702 @@
+"""Ctrl-C and SIGTERM: nothing torn, nothing lost, nothing left behind, and the prompt is back at once.
+
+A subject, a process of its own, does what it is told with a small model and is interrupted from
+outside, by real signals at random instants. After each one it holds itself against a run that nobody
+disturbed: parameters, what the optimizer remembers and the hidden state must be, bit for bit, those
+after a whole number of batches, in memory and on the disk, and training must go on to the same bits.
+"""
+
+import faulthandler
+import hashlib
+import importlib.util
+import io
+import itertools
+import json
+import os
+import queue
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+import warnings
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+import rngru
+from rngru import ModelState, Texts, state
+from rngru.compiled import CPU
+from rngru.errors import InputError, NumericsError
+from rngru.training import Batch, Plan, Run
+
+ROOT = Path(__file__).parents[1]
+VERSE = (Path(__file__).parent / "verse.txt").read_text(encoding="utf-8")
+LANES, LENGTH = 2, 5
+QUIET = {"batchsize": LANES, "print_every": 0, "report": "silent", "keep": 2}
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+FOREVER = 10**7
+PATIENCE = int(os.environ.get("PATIENCE", 150))
+"""Seconds without an answer after which a process is said to hang."""
+
+
+def say(text):
+    """Answer the process that asked."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def free(folder):
+    """Fail if a lock on the folder is held, be it by this process."""
+    with FileLock(folder / "lock", blocking=False, is_singleton=False):
+        pass
+
+
+def digest(ms):
+    """SHA-256 of all that training changes."""
+    now = ms._progress
+    assert now.position == now.batches * LANES * LENGTH, "position and batches disagree"
+    found = hashlib.sha256()
+    for arrays in (now.arrays, *now.caches.values(), {"state": now.state}):
+        for array in arrays.values():
+            found.update(b"none" if array is None else array.tobytes())
+    return found.hexdigest()
+
+
+class Straight:
+    """A run that nobody disturbs: its digest after each batch, as far as anyone asks."""
+
+    def __init__(self, folder):
+        self.ms = ModelState.load(folder)
+        self.digests = [digest(self.ms)]
+        self.run = Run(self.ms._compute, self.ms._text().train, self.ms._progress, self.ms._seed)
+        plan = Plan(1, FOREVER, LANES, LENGTH)
+        self.events = self.run.train(plan, draw=str, save=str, finish=lambda done, cut: done)
+
+    def __getitem__(self, batches):
+        while len(self.digests) <= batches:
+            if isinstance(next(self.events), Batch):
+                self.ms._progress = self.run.progress
+                self.digests.append(digest(self.ms))
+        return self.digests[batches]
+
+
+# ---- The subject ----
+
+
+class Subject:
+    """Models in a folder, and all that one may want to interrupt: it does what standard input says."""
+
+    TRAINING = ("batches", "compiling", "samples", "rounds", "saves")
+
+    def __init__(self, backend, folder):
+        self.folder, self.work, self.pristine = folder, folder / "work", folder / "pristine"
+        self.options = {
+            "seq_len": LENGTH, "rng": 1, "backend": backend, "report": "silent", "layers": 1,
+        }  # fmt: skip
+        self.new("pristine")
+        self.straight = Straight(self.pristine)
+        self.armed = False
+        self.begin()
+        signal.signal(signal.SIGINT, self.pressed)
+
+    def new(self, name, **options):
+        return ModelState.initfromsrcfile(
+            Texts([VERSE], names=["verse"]),
+            self.folder / name,
+            overwrite=True,
+            **{"state_size": 8} | self.options | options,
+        )
+
+    @cached_property
+    def gapped(self):
+        return self.new("gapped", modeltype="BiGRU")
+
+    @cached_property
+    def wide(self):
+        """Above a megabyte of weights several threads generate together, and wait for each other."""
+        return self.new("wide", state_size=400 if self.ms.backend == "cpu" else 8)
+
+    def begin(self):
+        """Go back to the first batch."""
+        shutil.rmtree(self.work, ignore_errors=True)
+        shutil.copytree(self.pristine, self.work)
+        self.ms = ModelState.load(self.work)
+
+    def pressed(self, number, frame):
+        """What Ctrl-C does at the prompt, but nothing between two attempts."""
+        if self.armed:
+            raise KeyboardInterrupt
+
+    def train(self, **options):
+        return self.ms.trainmodel(**QUIET | {"train_len": FOREVER} | options)
+
+    def compiling(self):
+        self.ms = ModelState.load(self.work)
+        return self.train()
+
+    def attempts(self):
+        """All that is interrupted, by name."""
+        gapped = VERSE[: 300 if self.ms.backend == "cpu" else 30].replace("e", "_")
+        return {
+            "batches": self.train,
+            "compiling": self.compiling,
+            "samples": lambda: self.train(print_every=1),
+            "rounds": lambda: self.train(num_rounds=FOREVER, train_len=1),
+            "saves": lambda: self.train(save_every=1e-9),
+            "generatestring": lambda: self.wide.generatestring(FOREVER, rng=1),
+            "evaluate": lambda: self.wide.evaluate(VERSE * 50),
+            "traintime": lambda: self.ms.traintime(batchsize=LANES, batches=FOREVER),
+            "fillin": lambda: self.gapped.fillin(gapped),
+            "trackneurons": lambda: self.ms.trackneurons(VERSE),
+            "restore": lambda: self.ms.restore(),
+            "newcheckpoint": lambda: self.ms.newcheckpoint(),
+            "initfromsrcfile": lambda: self.new("new"),
+        }
+
+    def attempt(self, call):
+        """Return what the call returns, or KeyboardInterrupt if it raises that."""
+        try:
+            try:
+                self.armed = True
+                return call()
+            finally:
+                self.armed = False
+        except KeyboardInterrupt:
+            self.armed = False
+            return KeyboardInterrupt
+
+    def check(self, name, result, presses):
+        """Raise AssertionError if anything is not as it must be."""
+        assert signal.getsignal(signal.SIGINT) == self.pressed, "the handler is not back"
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL, "that of SIGTERM is not back"
+        free(self.work)
+        ms, batches = self.ms, self.ms._progress.batches
+        assert digest(ms) == self.straight[batches], f"torn after {batches} batches"
+        saved = ModelState.load(self.work)
+        assert digest(saved) == self.straight[saved._progress.batches], "torn on the disk"
+        if name in self.TRAINING and result is not KeyboardInterrupt:
+            assert result.interrupted
+            assert "interrupted" in repr(result)
+            assert result.positions.tolist()[-1:] in ([], [ms.position]) or presses == 2
+            assert saved.position == ms.position or presses == 2
+        elif name in ("generatestring", "evaluate") and result is not KeyboardInterrupt:
+            assert result.interrupted
+        ms.trainmodel(train_len=3, **QUIET)
+        assert digest(ms) == self.straight[batches + 3], "does not go on to the same bits"
+        assert all(path.name.isdecimal() for path in (self.work / "checkpoints").iterdir())
+        if name == "initfromsrcfile":
+            assert digest(self.new("new")) == self.straight[0], "does not begin anew"
+        assert threading.active_count() < 8, "threads are left behind"
+        if batches > 3000:
+            self.begin()
+
+    def serve(self):
+        """Do what each line says and say how it went."""
+        attempts = self.attempts()
+        say(" ".join(attempts))
+        for name in map(str.strip, sys.stdin):
+            say("begun")
+            try:
+                result = self.attempt(attempts[name])
+                say(f"ended {getattr(result, '__name__', type(result).__name__)}")
+                self.check(name, result, int(sys.stdin.readline()))
+            except BaseException:
+                say(json.dumps(traceback.format_exc()))
+                return
+            say("good")
+
+
+# ---- The hand that presses the keys ----
+
+
+class Child:
+    """A process that runs this file; its answers, and what it says on standard error."""
+
+    def __init__(self, folder, *arguments, **environment):
+        self.errors, self.answers = folder / "errors", queue.SimpleQueue()
+        with self.errors.open("w") as errors:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tests.test_interrupts", *map(str, arguments)],
+                cwd=ROOT,
+                env=os.environ | {"RNGRU_THREADS": "2"} | environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                bufsize=1,
+            )
+        self.listener = threading.Thread(target=self._listen)
+        self.listener.start()
+
+    def _listen(self):
+        for line in self.process.stdout:
+            self.answers.put(line.strip())
+        self.answers.put(None)
+
+    def tell(self, text):
+        self.process.stdin.write(f"{text}\n")
+
+    def answer(self):
+        """Return the next line; fail with all that is known if there is none."""
+        try:
+            line = self.answers.get(timeout=PATIENCE)
+        except queue.Empty:
+            self.process.send_signal(signal.SIGUSR1)
+            time.sleep(1)
+            line = None
+        if line is None:
+            self.close()
+            pytest.fail(f"It hangs or has died: {self.errors.read_text()}")
+        return line
+
+    def press(self, number=signal.SIGINT):
+        self.process.send_signal(number)
+
+    def close(self):
+        self.process.kill()
+        self.listener.join()
+        with self.process:
+            pass
+
+
+def interrupt(child, name, spread, rng):
+    """Interrupt one attempt within so many seconds; return what it gave, and how soon."""
+    presses = rng.choice((1, 2))
+    child.tell(name)
+    assert child.answer() == "begun"
+    # Some end by themselves in a millisecond.
+    time.sleep(spread * rng.random() ** 3)
+    child.press()
+    began = time.monotonic()
+    if presses == 2:
+        time.sleep(0.05 * rng.random() ** 3)
+        child.press()
+    ended = child.answer()
+    seconds = time.monotonic() - began
+    assert ended.startswith("ended "), f"{name}, {presses} presses: {ended}"
+    child.tell(presses)
+    verdict = child.answer()
+    assert verdict == "good", f"{name}, {presses} presses, gave {ended[6:]}: {json.loads(verdict)}"
+    assert not child.errors.read_text(), f"{name}, {presses} presses: {child.errors.read_text()}"
+    return ended.removeprefix("ended "), seconds
+
+
+@pytest.fixture
+def child(tmp_path):
+    """Start a process that runs this file: ``child(what it does, …, NAME=value)``."""
+    started = []
+
+    def start(*arguments, **environment):
+        started.append(Child(tmp_path, *arguments, **environment))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.close()
+
+
+# ---- Ctrl-C at random instants ----
+
+
+@pytest.mark.parametrize("backend", ["cpu", "scan"])
+def test_interrupts_at_random_instants(backend, child, tmp_path, long):
+    """A batch half taken, a lock or a handler left behind, threads that wait for each other."""
+    rng, late = random.Random(1), 0
+    subject = child("subject", backend, tmp_path)
+    names, spread = subject.answer().split(), 0.1 if backend == "cpu" else 0.5
+    count = 1500 if long else 60 if backend == "cpu" else 6
+    for name in itertools.islice(itertools.cycle(rng.sample(names, len(names))), count):
+        late += interrupt(subject, name, spread, rng)[1] > 1
+    assert late <= 0.1 * count, "more often late by a second than a busy machine explains"
+
+
+def test_interrupts_at_every_line(newmodel, long):
+    """An exception between two lines that belong together, where random instants hardly ever fall."""
+    ms = newmodel(VERSE, seq_len=LENGTH)
+    straight, handlers = Straight(ms.workdir), [signal.getsignal(each) for each in SIGNALS]
+    package = str(Path(rngru.__file__).parent)
+
+    def train(presses=()):
+        """Train, and press at these lines of the package as they are run; return how many there are."""
+        lines = itertools.count()
+
+        def trace(frame, event, argument):
+            if not frame.f_code.co_filename.startswith(package):
+                return None
+            if event == "line" and next(lines) in presses:
+                signal.raise_signal(signal.SIGINT)
+            return trace
+
+        sys.settrace(trace)
+        try:
+            ms.trainmodel(2, **QUIET | {"train_len": 2, "print_every": 1, "save_every": 1e-9})
+        finally:
+            sys.settrace(None)
+        return next(lines)
+
+    train()
+    whole, rng = train(), random.Random(1)
+    for line in rng.sample(range(whole), whole if long else 20):
+        with suppress(KeyboardInterrupt):
+            train(range(line, line + rng.choice((1, 2))))
+        assert digest(ms) == straight[ms._progress.batches], f"torn at line {line}"
+        saved = ModelState.load(ms.workdir)
+        assert digest(saved) == straight[saved._progress.batches], f"torn on disk at line {line}"
+        assert [signal.getsignal(each) for each in SIGNALS] == handlers, f"not back at line {line}"
+        free(ms.workdir)
+    ms.trainmodel(train_len=3, **QUIET)
+    assert digest(ms) == straight[ms._progress.batches]
+
+
+# ---- What takes long ----
+
+
+@pytest.fixture
+def stuck(monkeypatch):
+    """Let a method of the backend take for ever, from a call on, and press Ctrl-C while it does.
+
+    ``stuck(name, calls, presses)`` returns what lets it go on.
+    """
+
+    def press(presses):
+        for _ in range(presses):
+            time.sleep(0.1)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def make(name, calls=0, presses=1):
+        method, count, go = getattr(CPU, name), itertools.count(), threading.Event()
+
+        def wait(*arguments, **options):
+            if next(count) < calls:
+                time.sleep(0.6)
+            elif not go.is_set():
+                threading.Thread(target=press, args=[presses]).start()
+                assert go.wait(20), "it was waited for"
+            return method(*arguments, **options)
+
+        monkeypatch.setattr(CPU, name, wait)
+        return go
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "name, batches, options",
+    [
+        ("compile", 0, {}),
+        ("generate", 1, {"print_every": 1}),
+        ("losses", 2, {"train_len": 2}),
+    ],
+)
+def test_training_does_not_wait_for_what_is_new(newmodel, stuck, name, batches, options):
+    """Compiling for the first batch, sample or validation takes seconds; what was trained is saved."""
+    folder = newmodel(VERSE, seq_len=LENGTH).workdir
+    ms, straight = ModelState.load(folder), Straight(folder)
+    go = stuck(name)
+    history = ms.trainmodel(**QUIET | {"train_len": FOREVER} | options)
+    assert "interrupted" in repr(history)
+    assert ms._progress.batches == history.losses.size == batches
+    assert digest(ms) == digest(ModelState.load(folder))
+    go.set()
+    ms.trainmodel(train_len=3, **QUIET)
+    assert digest(ms) == straight[batches + 3]
+
+
+def test_a_second_press_does_not_wait_for_a_long_batch(newmodel, stuck):
+    """The batch is as if it had never been begun."""
+    ms = newmodel(VERSE, seq_len=LENGTH)
+    straight, go = Straight(ms.workdir), stuck("step", calls=1, presses=2)
+    history = ms.trainmodel(train_len=FOREVER, **QUIET)
+    assert history.interrupted
+    assert ms._progress.batches == history.losses.size == 1
+    go.set()
+    ms.trainmodel(train_len=1, **QUIET)
+    assert digest(ms) == straight[2]
+
+
+def test_what_returns_text_or_numbers_does_not_wait_either(newmodel, stuck):
+    """What there is so far is returned; where that is nothing, KeyboardInterrupt is raised."""
+    folder = newmodel(VERSE).workdir
+    for name, call in {
+        "losses": lambda ms: ms.evaluate(VERSE),
+        "trace": lambda ms: ms.trackneurons(VERSE),
+        "step": lambda ms: ms.traintime(3),
+        "compile": lambda ms: ms.restore(),
+    }.items():
+        go, ms = stuck(name), ModelState.load(folder)
+        with pytest.raises(KeyboardInterrupt):
+            call(ms)
+        go.set()
+        call(ms)
+    go, ms = stuck("generate"), ModelState.load(folder)
+    sample = ms.generatestring(100, rng=1)
+    assert sample.interrupted
+    assert sample.text == ""
+    go.set()
+    assert len(ms.generatestring(100, rng=1)) == 100
+
+
+@pytest.mark.long
+def test_the_first_batch_of_all_can_be_interrupted(child, tmp_path):
+    """With every cache empty, as it is after installing: real compiling, and a real press."""
+    cold = child("cold", tmp_path, NUMBA_CACHE_DIR=str(tmp_path / "cache"))
+    for _ in range(2):
+        assert cold.answer() == "begun"
+        time.sleep(0.5)
+        began = time.monotonic()
+        cold.press()
+        assert cold.answer() == "True"
+        assert time.monotonic() - began < 1
+    assert cold.answer() == "good"
+    assert not cold.errors.read_text()
+
+
+def cold(folder):
+    """Two calls that must compile first, to be interrupted; then train."""
+    ms = ModelState.initfromsrcfile(
+        Texts([VERSE]), folder / "cold", state_size=8, seq_len=LENGTH, rng=1, report="silent"
+    )
+    calls = (lambda: ms.generatestring(100), lambda: ms.trainmodel(train_len=FOREVER, **QUIET))
+    for call in calls:
+        say("begun")
+        say(call().interrupted)
+    batches = ms._progress.batches
+    straight = Straight(ms.workdir)
+    ms.trainmodel(train_len=2, **QUIET)
+    say("good" if digest(ms) == straight[2] else f"{batches} batches, and then not the same bits")
+
+
+# ---- SIGTERM ----
+
+
+def worker(work, folder):
+    """Train until killed, and say how many batches were reported."""
+    ms = ModelState.load(folder)
+
+    class Telling:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            pass
+
+        def __call__(self, event):
+            if isinstance(event, Batch):
+                say(ms._progress.batches)
+
+    state.reporter = lambda kind: Telling()
+    say("begun")
+    ms.trainmodel(**QUIET | {"train_len": FOREVER} | WORK[work])
+
+
+WORK = {
+    "batches": {},
+    "samples": {"print_every": 1},
+    "validating": {"train_len": 1},
+    "compiling": {},
+}
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        pytest.param("batches", marks=pytest.mark.long),
+        pytest.param("samples", marks=pytest.mark.long),
+        "validating",
+        pytest.param("compiling", marks=pytest.mark.long),
+    ],
+)
+def test_sigterm_saves_and_ends(child, newmodel, work, long):
+    """What a cluster or a shutdown sends: they kill for good seconds later."""
+    rng = random.Random(1)
+    for _ in range(20 if long else 1):
+        options = {"backend": "scan"} if work == "compiling" else {}
+        # Most of it is for validation, which takes a second or more.
+        text = VERSE * 2000 if work == "validating" else VERSE
+        folder = newmodel(text, seq_len=LENGTH, trainfrac=0.1, **options).workdir
+        straight, process = Straight(folder), child("worker", work, folder)
+        reported = [process.answer()]
+        if work != "compiling":
+            reported.append(process.answer())
+        time.sleep(0.2 * rng.random())
+        began = time.monotonic()
+        process.press(signal.SIGTERM)
+        assert process.process.wait(PATIENCE) == 143
+        assert time.monotonic() - began < 5
+        while (line := process.answers.get(timeout=PATIENCE)) is not None:
+            reported.append(line)
+        saved = ModelState.load(folder)
+        assert ["begun", *map(str, range(1, saved._progress.batches + 1))] == reported
+        assert digest(saved) == straight[saved._progress.batches]
+        assert not process.errors.read_text()
+
+
+# ---- Handlers ----
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [signal.default_int_handler, signal.SIG_IGN, signal.SIG_DFL, lambda number, frame: None],
+    ids=["python's", "ignored", "the system's", "custom"],
+)
+def test_the_previous_handlers_are_back(newmodel, handler):
+    """After whatever a model does, and after whatever it refuses to do."""
+    before = [signal.signal(each, handler) for each in SIGNALS]
+    try:
+        ms = newmodel(VERSE, seq_len=LENGTH)
+        for call in (
+            lambda: ms.trainmodel(train_len=2, **QUIET | {"print_every": 1}),
+            lambda: ms.trainmodel(train_len=20, learnrate=1e30, **QUIET),
+            lambda: ms.trainmodel(0),
+            lambda: ms.generatestring(10),
+            lambda: ms.evaluate(),
+            lambda: ms.evaluate("T"),
+            lambda: ms.trackneurons("The "),
+            lambda: ms.traintime(2, 1),
+            lambda: ms.restore(),
+            lambda: ms.newcheckpoint(),
+        ):
+            with suppress(InputError, NumericsError):
+                call()
+            assert [signal.getsignal(each) for each in SIGNALS] == [handler, handler]
+    finally:
+        for each, old in zip(SIGNALS, before, strict=True):
+            signal.signal(each, old)
+
+
+def test_outside_the_main_thread_nothing_is_installed(newmodel):
+    """Ctrl-C belongs to what the main thread does; the training thread never hears of it."""
+    ms, heard, results = newmodel(VERSE), [], []
+    before = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
+    try:
+        handlers = [signal.getsignal(each) for each in SIGNALS]
+        thread = threading.Thread(
+            target=lambda: results.append(ms.trainmodel(3, train_len=100, **QUIET))
+        )
+        thread.start()
+        pressed = 0
+        while thread.is_alive():
+            assert [signal.getsignal(each) for each in SIGNALS] == handlers
+            os.kill(os.getpid(), signal.SIGINT)
+            pressed += 1
+            time.sleep(0.01)
+        assert results[0].reason == "done"
+        assert len(heard) == pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+# ---- At the prompt ----
+
+
+class Terminal:
+    """A real shell in a real terminal."""
+
+    def __init__(self, *arguments):
+        pexpect = pytest.importorskip("pexpect")
+        ours = {k: v for k, v in os.environ.items() if k not in {"COLUMNS", "LINES"}}
+        self.child = pexpect.spawn(
+            sys.executable,
+            [*arguments],
+            encoding="utf-8",
+            dimensions=(24, 100),
+            timeout=PATIENCE,
+            env=ours | {"TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"},
+        )
+        self.child.logfile_read = io.StringIO()
+        self.lines = 0
+
+    def send(self, line):
+        self.child.sendline(line)
+
+    def shown(self):
+        """Return what is shown until now, by waiting for the answer to another line."""
+        self.lines += 1
+        self.send(f"print('li' + 'ne {self.lines}')")
+        self.child.expect(f"line {self.lines}\r")
+        return re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", self.child.before).replace("\r", "")
+
+    def interrupt(self, presses=1):
+        """Press Ctrl-C, and return what is shown after it."""
+        for _ in range(presses):
+            self.child.sendintr()
+        return self.shown()
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+@pytest.mark.parametrize(
+    "shell",
+    [
+        ["-i", "-m", "rngru"],
+        pytest.param(["-m", "IPython", "--no-banner"], marks=pytest.mark.long),
+    ],
+    ids=" ".join,
+)
+def test_ctrl_c_at_the_prompt(shell, tmp_path, monkeypatch):
+    """The prompt is back with a table, a usable model, a cursor and an echo, however often one presses."""
+    if "IPython" in shell and importlib.util.find_spec("IPython") is None:
+        pytest.skip("IPython is not installed")
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    (tmp_path / "verse.txt").write_text(VERSE * 300, encoding="utf-8")
+    terminal = Terminal(*shell)
+    terminal.send("from rngru import *")
+    terminal.send(
+        f"ms = ModelState.initfromsrcfile({str(tmp_path / 'verse.txt')!r}, {str(tmp_path / 'work')!r}, "
+        "state_size=16, rng=1, layers=1)"
+    )
+    terminal.shown()
+
+    terminal.send("ms.trainmodel(batchsize=4)")
+    terminal.child.expect("char/s")
+    shown = terminal.interrupt()
+    assert re.search(r"round +epoch +train", shown), shown
+    assert "interrupted; trainmodel() goes on from here" in shown
+    assert "Traceback" not in shown
+    terminal.send("ms.trainmodel(batchsize=4, train_len=2)")
+    assert "2 batches: all done" in terminal.shown()
+
+    terminal.send("ms.trainmodel(batchsize=4)")
+    terminal.child.expect("char/s")
+    shown = terminal.interrupt(presses=2)
+    assert re.search("interrupted; trainmodel|KeyboardInterrupt", shown), shown
+    terminal.send("ms.trainmodel(batchsize=4, train_len=2)")
+    assert "2 batches: all done" in terminal.shown()
+
+    # Were these two not interrupted, they would take a minute.
+    terminal.send("ms.evaluate('The quick brown fox' * 10**6)")
+    time.sleep(0.7)
+    assert re.search(r"\(interrupted\)|KeyboardInterrupt", terminal.interrupt())
+    terminal.send("sample = ms.generatestring(10**8)")
+    time.sleep(0.3)
+    terminal.interrupt()
+    terminal.send("sample.interrupted, 0 < len(sample) < 10**8")
+    assert "(True, True)" in terminal.shown()
+
+    terminal.send("import termios; termios.tcgetattr(0)[3] & termios.ECHO > 0")
+    assert "True" in terminal.shown()
+    screen = terminal.child.logfile_read.getvalue()
+    assert screen.rfind("\x1b[?25h") >= screen.rfind("\x1b[?25l"), "the cursor is hidden"
+    terminal.send("exit()")
+    terminal.child.read()
+    terminal.child.close()
+    assert terminal.child.exitstatus == 0
+
+
+if __name__ == "__main__":
+    faulthandler.register(signal.SIGUSR1)
+    warnings.simplefilter("error")
+    match sys.argv[1:]:
+        case "subject", backend, folder:
+            Subject(backend, Path(folder)).serve()
+        case "cold", folder:
+            cold(Path(folder))
+        case "worker", work, folder:
+            worker(work, folder)

@@ -1,0 +1,228 @@
+"""Long sessions leak nothing, and what happens in one process at a time stays apart.
+
+The reference for everything that runs side by side is the same, run alone.
+"""
+
+import gc
+import hashlib
+import os
+import statistics
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rngru import ModelState
+from rngru.errors import WorkdirBusy
+
+QUIET = {"batchsize": 4, "print_every": 0, "report": "silent"}
+
+
+def digest(ms):
+    """SHA-256 of all that training changes."""
+    progress = ms._progress
+    found = hashlib.sha256(repr((progress.batches, progress.position)).encode())
+    for arrays in (progress.arrays, *progress.caches.values(), {"state": progress.state}):
+        for name, array in arrays.items():
+            found.update(name.encode() + np.asarray(array).tobytes())
+    return found.hexdigest()
+
+
+def together(*calls):
+    """Run calls in threads of their own; return what they return, or raise what one of them raises."""
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return [each.result() for each in [pool.submit(call) for call in calls]]
+
+
+@pytest.fixture
+def impatient():
+    """Threads take turns as often as can be."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+# ---- Long runs ----
+
+
+def resident():
+    """Bytes of memory that this process really has."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+def held(folder):
+    """What must not become more: open files, threads, and files mapped into memory."""
+    gc.collect()
+    mapped = Path("/proc/self/maps").read_text().count(str(folder))
+    return len(os.listdir("/proc/self/fd")), threading.active_count(), mapped
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux's /proc")
+def test_a_session_of_an_hour(newmodel, verse, tmp_path, long):
+    """Catches whatever grows: caches without end, files and threads left open, models kept alive."""
+    models = [
+        newmodel(verse, state_size=64),
+        newmodel(verse[:400], backend="scan", layers=1, state_size=4, seq_len=5),
+    ]
+    sizes, rounds = [], 0
+
+    def work():
+        nonlocal rounds
+        for number, ms in enumerate(models):
+            ms.trainmodel(train_len=500 if long and ms.backend == "cpu" else 5, keep=3, **QUIET)
+            ms.evaluate(verse[:100])
+            ms.generatestring(20, rng=rounds)
+            ms.newcheckpoint()
+            again = ModelState.load(ms.workdir)
+            assert digest(again) == digest(ms)
+            if ms.backend == "cpu":  # where it takes milliseconds to compile
+                models[number] = again
+        sizes.append((time.monotonic(), resident()))
+        rounds += 1
+
+    for _ in range(3):
+        work()
+    before, length = held(tmp_path), 3600 if long else 4
+    begin = time.monotonic()
+    while time.monotonic() < begin + length:
+        work()
+    after = held(tmp_path)
+
+    def median(first, last):
+        return statistics.median(
+            size for when, size in sizes if first <= (when - begin) / length <= last
+        )
+
+    early, late = median(0.1, 0.19), median(0.91, 2)
+    sys.stdout.write(
+        f"{length} s, {rounds} rounds, {models[0].position:,} characters: "
+        f"{early / 1e6:.1f} MB, then {late / 1e6:.1f} MB; {before} and {after}\n"
+    )
+    assert after == before
+    # In seconds the memory of the interpreter itself has not settled yet.
+    assert late - early < (0.01 * early if long else 8e6)
+
+
+# ---- Several at a time ----
+
+
+def test_two_models_are_each_as_if_alone(newmodel, verse, impatient):
+    """Catches whatever two models share: by turns, and in two threads, on either backend."""
+    models = [
+        newmodel(verse, state_size=32, dropout=0.2),
+        newmodel(verse[::-1], state_size=16, modeltype="LSTMEncode", optimizer="adam"),
+        newmodel(verse, backend="scan", layers=1, state_size=4),
+    ]
+
+    def rounds(ms, count=3):
+        ms.trainmodel(count, train_len=2, **QUIET)
+        return digest(ms), str(ms.generatestring(30, rng=5))
+
+    alone = [rounds(ms) for ms in models]
+    for ms in models:
+        ms.restore(0)
+    for _ in range(3):
+        found = [rounds(ms, 1) for ms in models]
+    assert found == alone
+    for ms in models:
+        ms.restore(0)
+    assert together(*[partial(rounds, ms) for ms in models]) == alone
+
+
+@pytest.mark.parametrize("backend", ["cpu", pytest.param("scan", marks=pytest.mark.long)])
+def test_a_model_in_use_while_it_trains(newmodel, verse, backend, impatient, long):
+    """Catches parameters of two batches in one sample, and functions that only one thread may call."""
+    batches = 6 if backend == "scan" else 400 if long else 60
+    ms = newmodel(verse, backend=backend, learnrate=0.05, state_size=16, seq_len=10)
+
+    def look():
+        """What other threads do, as bits; long enough for several pieces."""
+        yield "text", str(ms.generatestring(150, temp=0, seed="The ", rng=1))
+        yield "loss", ms.evaluate(verse[:60]).nats
+        yield "states", ms.trackneurons("The ship").tobytes()
+        yield "arrays", b"".join(array.tobytes() for array in ms.parameters().values())
+
+    known = {name: {seen} for name, seen in look()}
+    for _ in range(batches):
+        ms.trainmodel(train_len=1, keep=2, **QUIET)
+        for name, seen in look():
+            known[name].add(seen)
+    assert len(known["text"]) > batches / 3 and len(known["loss"]) > batches / 3
+    wanted, counts = digest(ms), dict.fromkeys(known, 0)
+    ms = newmodel(verse, backend=backend, learnrate=0.05, state_size=16, seq_len=10)
+    done = threading.Event()
+
+    def train():
+        try:
+            ms.trainmodel(train_len=batches, **QUIET | {"print_every": 1})
+        finally:
+            done.set()
+
+    def watch():
+        while not done.is_set():
+            for name, seen in look():
+                assert seen in known[name], f"{name} of no batch"
+                counts[name] += 1
+
+    def measure():
+        while not done.is_set():
+            ms.traintime(batchsize=3, batches=1)
+
+    together(train, watch, watch, measure)
+    assert digest(ms) == wanted and min(counts.values()) > 0
+
+
+def test_one_backend_computes_for_many_threads(newmodel, verse, impatient):
+    """Catches a sampler that was packed for the parameters of another thread."""
+    ms = newmodel(verse, layers=1)
+    backend, uniforms = ms._compute, np.zeros((4, 1))
+
+    def generate(arrays):
+        start = np.array([3], np.int32)
+        return backend.generate(arrays, start, backend.freshstate(1), uniforms, 1.0)[1].tobytes()
+
+    def check(arrays):
+        wanted = generate(arrays)
+        for _ in range(300):
+            assert generate(arrays) == wanted
+
+    scaled = [{n: scale * a for n, a in ms.parameters().items()} for scale in np.float32([1, 2, 3])]
+    together(*[partial(check, arrays) for arrays in scaled])
+
+
+def test_two_threads_that_train_one_model(newmodel, verse, impatient):
+    """Catches batches of one that the other undoes, and a rate set for a call that was refused."""
+    ms, rounds = newmodel(verse), 10
+    straight = [digest(ms)]
+    for _ in range(2 * rounds):
+        ms.trainmodel(train_len=1, **QUIET)
+        straight.append(digest(ms))
+    ms = newmodel(verse)
+    rate = ms.hyper.learnrate
+
+    def train():
+        left = rounds
+        while left:
+            try:
+                ms.trainmodel(train_len=1, **QUIET)
+                left -= 1
+            except WorkdirBusy:
+                pass
+
+    together(train, train)
+    assert ms._progress.batches == 2 * rounds
+    assert digest(ms) == digest(ModelState.load(ms.workdir)) == straight[-1]
+    with ms._disk.locked():
+
+        def refused():
+            with pytest.raises(WorkdirBusy):
+                ms.trainmodel(learnrate=0.5, **QUIET)
+
+        together(refused)
+    assert ms.hyper.learnrate == rate

@@ -1,0 +1,422 @@
+"""The working directory as anybody may have left it: nothing in it is trusted, followed or lost.
+
+The references are what was saved, a second directory to which every link leads, and the tree of
+rounds as it was grown. Whatever is found, only rngru's own errors come out, and soon.
+"""
+
+import json
+import os
+import shutil
+import signal
+import tempfile
+import tracemalloc
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rngru import CharSet, ModelState, Texts, checkpoint
+from rngru.dataset import _jsondigest
+from rngru.errors import CheckpointDamaged, RngruError
+from rngru.training import Round
+from rngru.workdir import Workdir
+
+QUIET = {"print_every": 0, "report": "silent"}
+STEPS = (0, 2, 4)
+CASES = [25, pytest.param(2000, marks=pytest.mark.long)]
+
+
+class Hang(BaseException):
+    """It takes too long; no ``except Exception`` may hide it."""
+
+
+@contextmanager
+def watched() -> Iterator[None]:
+    """Raise after seconds of work without end, or minutes of waiting for what never comes."""
+
+    def late(*_: object) -> None:
+        raise Hang
+
+    timers = [
+        (signal.SIGPROF, signal.ITIMER_PROF, 10),
+        (signal.SIGALRM, signal.ITIMER_REAL, 200),
+    ]
+    before = [signal.signal(number, late) for number, _, _ in timers]
+    for _, timer, seconds in timers:
+        signal.setitimer(timer, seconds)
+    try:
+        yield
+    finally:
+        for (number, timer, _), handler in zip(timers, before, strict=True):
+            signal.setitimer(timer, 0)
+            signal.signal(number, handler)
+
+
+def bits(model: Any) -> bytes:
+    """The parameters of a model, however it comes."""
+    arrays = model.parameters() if isinstance(model, ModelState) else model.progress.arrays
+    return b"".join(arrays[name].tobytes() for name in sorted(arrays))
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory, verse: str) -> Path:
+    """Two working directories side by side, each with three checkpoints and two rounds."""
+    folder = tmp_path_factory.mktemp("good")
+    for name, seed in (("work", 1), ("outside", 2)):
+        ms = ModelState.initfromsrcfile(
+            Texts([verse[:800]]), folder / name, state_size=4, seq_len=5, rng=seed, report="silent"
+        )
+        ms.trainmodel(2, batchsize=2, train_len=2, **QUIET)
+        assert tuple(one.step for one in ms.checkpoints()) == STEPS
+    return folder
+
+
+@contextmanager
+def copied(work: Path) -> Iterator[Path]:
+    """A copy of a working directory."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(shutil.copytree(work, Path(folder, "work"))).resolve()
+
+
+def tree(folder: Path) -> dict[str, bytes | None]:
+    """All that is in a folder."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in folder.rglob("*")
+    }
+
+
+def attempt(call: Callable[..., Any], *arguments: Any) -> Any:
+    """The result of a call, or None where it ends in one of rngru's own errors."""
+    with suppress(RngruError):
+        return call(*arguments)
+    return None
+
+
+# ---- Whatever lies in it ----
+
+THINGS = [
+    *("nothing", "an empty file", "a file of noise", "a folder", "a pipe", "an older checkpoint"),
+    *("a link to its like outside", "a link to the folder of that"),
+    *("a link to nothing", "a link to itself"),
+]
+FOLDERS = ["", "checkpoints", "checkpoints/4", "data"]
+KNOWN = [
+    *("checkpoints", "checkpoints/0", "checkpoints/2", "checkpoints/4"),
+    *(f"checkpoints/4/{name}" for name in ("arrays.npz", "meta.json", "MANIFEST.json")),
+    *("data", "data/corpus.json", "history.jsonl", "lock", "lock.json", "loss.png", "data.new"),
+    *(f"checkpoints/{name}" for name in (".tmp-4", ".old-4", ".tmp-6", ".old-9", "5", "04", "-1")),
+    *("checkpoints/999999999999999999", "checkpoints/9999999999999999999", "data/ids.tmp"),
+]
+names = st.binary(min_size=1, max_size=20).map(
+    lambda name: os.fsdecode(name.replace(b"/", b"-").replace(b"\0", b"\n").replace(b".", b","))
+)
+places = st.sampled_from(KNOWN) | st.tuples(st.sampled_from(FOLDERS), names).map(
+    lambda parts: os.path.join(*parts)
+)
+
+
+def put(work: Path, good: Path, place: str, thing: str) -> None:
+    """Put a thing where another may have been; not through a link that was put there before."""
+    path, like = work / place, good / "outside" / place
+    if os.path.realpath(path.parent) != str(path.parent) or not path.parent.is_dir():
+        return
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+    like = like if like.exists() else good / "outside" / "checkpoints" / "4"
+    match thing:
+        case "an empty file":
+            path.touch()
+        case "a file of noise":
+            path.write_bytes(bytes(range(256)))
+        case "a folder":
+            path.mkdir()
+        case "a pipe":
+            os.mkfifo(path)
+        case "an older checkpoint":
+            shutil.copytree(good / "work" / "checkpoints" / "2", path)
+        case "a link to its like outside":
+            path.symlink_to(like)
+        case "a link to the folder of that":
+            path.symlink_to(like.parent)
+        case "a link to nothing":
+            path.symlink_to(like / "nothing")
+        case "a link to itself":
+            path.symlink_to(path.name)
+
+
+@pytest.mark.parametrize("cases", CASES)
+def test_whatever_lies_in_it_is_survived(good: Path, cases: int) -> None:
+    """Catches an error of Python's own, a wait for ever, a model that is none of those saved, and
+    a link that is read or written through.
+    """
+    outside, model = good / "outside", Workdir(good / "work").load()
+    known = {bits(Workdir(good / "work").load(step)) for step in STEPS}
+    own = (good / "work" / "history.jsonl").read_text().splitlines()
+    before = tree(outside)
+
+    def look(disk: Workdir) -> None:
+        attempt(lambda: repr(disk.checkpoints()))
+        for which in (None, "best", 2):
+            loaded = attempt(disk.load, which)
+            assert loaded is None or bits(loaded) in known
+        for line in (2, 10**9):
+            rounds = attempt(disk.rounds, line)
+            assert all(each["round"] == 3 or json.dumps(each) in own for each in rounds)
+        if ms := attempt(ModelState.load, disk.path):
+            assert bits(ms) in known and ms.evaluate("The")
+
+    def save(disk: Workdir) -> None:
+        with disk.locked():
+            disk.save(model, keep=1)
+            disk.remember(Round(3, 60, 0.1, 3.5, 3.4, 5, 0.001, 1, 60, 1, "6"), [(60, 3.5)], 2)
+
+    @settings(max_examples=cases)
+    @given(st.lists(st.tuples(places, st.sampled_from(THINGS)), min_size=1, max_size=4))
+    def check(things: list[tuple[str, str]]) -> None:
+        with copied(good / "work") as work, watched(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for place, thing in things:
+                put(work, good, place, thing)
+            disk = Workdir(work)
+            look(disk)
+            attempt(save, disk)
+            look(disk)
+            assert tree(outside) == before
+
+    check()
+
+
+# ---- The history ----
+
+number = st.integers(-3, 9) | st.floats() | st.integers()
+value = st.recursive(
+    st.none() | st.booleans() | number | st.text(max_size=3),
+    lambda part: (
+        st.lists(part, max_size=2) | st.dictionaries(st.text(max_size=2), part, max_size=2)
+    ),
+    max_leaves=4,
+)
+entry = st.fixed_dictionaries(
+    {
+        "position": number | value,
+        "trainloss": number | value,
+        "validloss": st.none() | number | value,
+        "follows": st.integers(-2, 12) | value,
+        "curve": st.lists(st.tuples(number, number).map(list), max_size=2) | value,
+    }
+)
+line = (
+    entry.map(json.dumps)
+    | value.map(json.dumps)
+    | st.text(max_size=20)
+    | st.sampled_from(["[" * 100_000, '{"follows": 1, "follows": 9}', "9" * 5000, "\ufeff", "\x85"])
+)
+
+
+@given(lines=st.lists(line, max_size=8), ends=st.lists(st.sampled_from("\n\r\x85\0"), min_size=9))
+def test_a_history_of_any_lines_is_read(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[str], ends: list[str]
+) -> None:
+    """Catches lines that follow each other in a circle, and rounds that cannot be drawn."""
+    disk = Workdir(tmp_path_factory.getbasetemp())
+    text = "".join(a + b for a, b in zip(lines, ends, strict=False))
+    (disk.path / "history.jsonl").write_bytes(text.encode("utf-8", "surrogatepass"))
+    with watched():
+        for last in (0, 1, len(lines), 10**30):
+            rounds = disk.rounds(last)
+            assert len(rounds) <= len(text.splitlines())
+            for each in rounds:
+                points = np.array([*each["curve"], [each["position"], each["trainloss"]]], float)
+                assert points.shape[1] == 2 and np.isfinite(points).all()
+                assert each["validloss"] is None or np.isfinite(each["validloss"])
+
+
+@given(parents=st.lists(st.floats(0, 1), min_size=1, max_size=12), torn=st.booleans())
+def test_the_rounds_are_those_that_led_here(
+    tmp_path_factory: pytest.TempPathFactory, parents: list[float], torn: bool
+) -> None:
+    """Whoever goes back to an older checkpoint and trains another way has two runs in one file."""
+    disk = Workdir(tmp_path_factory.getbasetemp())
+    path = disk.path / "history.jsonl"
+    path.unlink(missing_ok=True)
+    led: list[list[int]] = [[]]
+    at = [0]
+    for position, share in enumerate(parents, 1):
+        parent = int(share * (len(led) - 1))
+        event = Round(1, position, 0.0, 3.0, None, None, 1e-3, 1.0, 9, 1.0, None)
+        at.append(disk.remember(event, [(position, 3.0)], at[parent]))
+        led.append([*led[parent], position])
+        if torn:  # by a crash: the next round begins a line of its own
+            with path.open("a") as stream:
+                stream.write('{"round": 2, "posi')
+    for place, expected in zip(at, led, strict=True):
+        assert [each["position"] for each in disk.rounds(place)] == expected
+
+
+def test_a_history_that_was_removed_begins_anew(newmodel, verse) -> None:
+    """Its first line then follows one that is gone, which may be itself."""
+    pytest.importorskip("matplotlib")
+    ms = newmodel(verse)
+    ms.trainmodel(train_len=1, **QUIET)
+    (ms.workdir / "history.jsonl").unlink()
+    ms.trainmodel(2, train_len=1, **QUIET)
+    with watched():
+        assert ms.plotloss().exists()
+    assert [each["position"] for each in Workdir(ms.workdir).rounds(2)] == [640, 960]
+
+
+# ---- Files that are whole, and were written to do harm ----
+
+
+def leaves(data: dict[str, Any], *before: str) -> Iterator[tuple[str, ...]]:
+    """The way to everything in nested dicts."""
+    for key, each in data.items():
+        yield (*before, key)
+        if isinstance(each, dict):
+            yield from leaves(each, *before, key)
+
+
+def changed(data: dict[str, Any], way: tuple[str, ...], value: Any) -> dict[str, Any]:
+    """``data`` with one thing in it changed, or taken away by ``...``."""
+    data = json.loads(json.dumps(data))
+    place = data
+    for key in way[:-1]:
+        place = place[key]
+    if value is ...:
+        del place[way[-1]]
+    else:
+        place[way[-1]] = value
+    return data
+
+
+plain = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-2, 9)
+    | st.integers(-(10**40), 10**40)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"]), max_size=4),
+    lambda part: st.lists(part, max_size=2) | st.dictionaries(st.text("abc"), part, max_size=2),
+    max_leaves=3,
+)
+
+
+@pytest.mark.parametrize("cases", CASES)
+def test_a_description_of_a_model_is_not_trusted(good: Path, cases: int) -> None:
+    """Catches one that is believed because its sums are right. Who can make the sums can change a
+    seed, too; but the model has to be usable, or passed over for the one before it.
+    """
+    arrays, meta = checkpoint.load(good / "work" / "checkpoints" / "4")
+    known = {bits(Workdir(good / "work").load(step)) for step in (2, 4)}
+
+    @settings(max_examples=cases)
+    @given(st.sampled_from(sorted(leaves(meta))), st.just(...) | plain)
+    def check(way: tuple[str, ...], value: Any) -> None:
+        with copied(good / "work") as work, watched(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            saved = changed(meta, way, value)
+            if not attempt(checkpoint.save, work / "checkpoints", 4, arrays, saved):
+                return
+            ms = ModelState.load(work)
+            assert bits(ms) in known and ms.chars.vocab_size == ms.hyper.vocab_size
+            attempt(ms.generatestring, 3)
+            attempt(ms.newcheckpoint)
+            assert repr(ms) and repr(ms.checkpoints())
+
+    check()
+
+
+def more(meta: dict[str, Any]) -> dict[str, Any]:
+    """Symbols beyond the end of the arrays."""
+    chars = meta["vocabulary"]["symbols"][1:] + "".join(map(chr, range(0x4E00, 0x9000)))
+    return meta | {"vocabulary": CharSet(chars).to_json()}
+
+
+HOSTILE = {
+    "symbols without numbers": more,
+    "numbers without symbols": lambda meta: meta | {"vocabulary": CharSet("abc").to_json()},
+    "sizes beyond memory": lambda meta: (
+        meta | {"hyper": {"vocab_size": 10**7, "state_size": 10**6, "layers": 1000}}
+    ),
+    "a generator out of its range": lambda meta: changed(meta, ("rng", "state", "state"), -1),
+    "a position beyond all texts": lambda meta: meta | {"position": 10**400},
+    "a length of no batch": lambda meta: meta | {"seq_len": 10**30},
+    "tied to an encoder that it lacks": lambda meta: (
+        changed(meta, ("hyper", "tied"), True) | {"modeltype": "GRUResize"}
+    ),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_model_that_cannot_be_is_passed_over(good: Path, case: str) -> None:
+    """Catches memory read beyond the end of an array, or taken by the gigabyte; and a run lost to
+    one bad checkpoint.
+    """
+    with copied(good / "work") as work:
+        arrays, meta = checkpoint.load(work / "checkpoints" / "4")
+        if "tied" in case:
+            symbols, size = arrays["E"].shape
+            arrays = {k: v for k, v in arrays.items() if k.split(".")[-1] not in ("E", "a", "V")}
+            for key in [key for key in arrays if key.endswith("layers.0.U")]:
+                arrays[key] = np.zeros((symbols, 3 * size), np.float32)
+        checkpoint.save(work / "checkpoints", 4, arrays, HOSTILE[case](meta))
+        tracemalloc.start()
+        with pytest.warns(UserWarning, match="describe a model.*2 is used instead"):
+            ms = ModelState.load(work)
+        assert tracemalloc.get_traced_memory()[1] < 100e6
+        tracemalloc.stop()
+        assert ms.position == 20
+        with pytest.raises(CheckpointDamaged, match="does not describe a model"):
+            ms.restore(4)
+
+
+@pytest.mark.parametrize("cases", CASES)
+def test_a_description_of_a_text_is_not_trusted(good: Path, cases: int) -> None:
+    """Catches a text that is cut, mapped as something else, or looked for in another folder."""
+    model = Workdir(good / "work").load()
+    about = json.loads((good / "work" / "data" / "corpus.json").read_text())["corpus"]
+
+    @settings(max_examples=cases)
+    @given(st.sampled_from(sorted(leaves(about))), st.just(...) | plain)
+    def check(way: tuple[str, ...], value: Any) -> None:
+        with copied(good / "work") as work, watched(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            told = changed(about, way, value)
+            whole = json.dumps({"corpus": told, "digest": _jsondigest(told)})
+            (work / "data" / "corpus.json").write_text(whole)
+            corpus = Workdir(work).corpus(model.chars, model.corpus)
+            if corpus is not None:
+                assert (
+                    corpus.ids.dtype == np.uint8
+                    and Path(corpus.ids.filename).parent == work / "data"
+                )
+                assert 2 <= corpus.split <= len(corpus) and repr(corpus)
+                attempt(corpus.train.batch, 0, 2, 5)
+
+    check()
+
+
+@pytest.mark.parametrize("where", ["train", "valid"])
+def test_a_text_that_was_damaged_ends_no_process(newmodel, verse, where) -> None:
+    """An id beyond the symbols is a place beyond the end of a table, which the kernels would read
+    and write; they look at no number twice.
+    """
+    ms = newmodel(verse)
+    (path,) = (ms.workdir / "data").glob("ids-*.bin")
+    with path.open("r+b") as stream:
+        stream.seek(
+            0 if where == "train" else -100, os.SEEK_SET if where == "train" else os.SEEK_END
+        )
+        stream.write(b"\xff" * 100)
+    with pytest.raises(CheckpointDamaged, match="holds the id 255, but there are only 50 symbols"):
+        ms.trainmodel(train_len=1, **QUIET)
+    assert len(ms.generatestring(5).text) == 5
