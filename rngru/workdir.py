@@ -172,7 +172,8 @@ def _progress(
             told = "nothing" if got is None else f"{got.dtype} {got.shape}"
             problems.append(f"{name}: expected float32 {shape}, got {told}")
     if problems:
-        raise InputError("\n".join(problems))
+        more = [f"and {len(problems) - 20:,} more"] if problems[20:] else []
+        raise InputError("\n".join(problems[:20] + more))
     own = {name: np.array(array, order="C") for name, array in arrays.items()}
     return Progress(
         {name: own[name] for name in shapes},

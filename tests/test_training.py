@@ -10,7 +10,6 @@ import itertools
 import json
 import math
 import os
-import random
 import signal
 import threading
 import time
@@ -518,27 +517,28 @@ WRONG = [(name, value) for name in ("loss", "gradnorm") for value in (math.nan, 
 
 
 @pytest.mark.parametrize(
-    ("backend", "name", "value"), [*(("cpu", *wrong) for wrong in WRONG), ("scan", *WRONG[0])]
+    ("backend", "bad", "name", "value"),
+    [*(("cpu", bad, *WRONG[(bad - 1) % 4]) for bad in range(1, 7)), ("scan", 5, *WRONG[0])],
 )
 def test_a_batch_that_goes_wrong_is_as_if_it_had_not_been(
-    newmodel, verse, monkeypatch, capsys, backend, name, value
+    newmodel, verse, monkeypatch, capsys, backend, bad, name, value
 ):
     """Whatever batch it is: the rest is trained from the last checkpoint, with half the rate, to
     the bits of a run in which the rate was halved there by hand.
     """
     options = {"learnrate": RATE, "backend": backend, "optimizer": "adam", "dropout": 0.2}
     ms, straight = (newmodel(verse, **options) for _ in range(2))
-    bad = random.randint(1, 6)
-    Watched(ms, monkeypatch, lambda call, rate: {name: value} if call == bad else None)
+    step = Watched(ms, monkeypatch, lambda call, rate: {name: value} if call == bad else None)
     capsys.readouterr()
     history = ms.trainmodel(2, batchsize=2, train_len=3, print_every=0, report="plain")
     before = (bad - 1) // 3
     told = f"Back to batch {3 * before}, with learnrate {RATE / 2:g} instead of {RATE:g}."
-    assert capsys.readouterr().out.count(told) == 1, bad
+    assert capsys.readouterr().out.count(told) == 1
+    assert step.rates == [RATE] * bad + [RATE / 2] * (6 - 3 * before), "in the batch, not after it"
     if before:
         straight.trainmodel(1, batchsize=2, train_len=3, **QUIET)
     straight.trainmodel(2 - before, batchsize=2, train_len=3, learnrate=RATE / 2, **QUIET)
-    assert same(saved(ms), saved(straight)), bad
+    assert same(saved(ms), saved(straight))
     assert [each.step for each in ms.checkpoints()] == [0, 3, 6]
     assert ModelState.load(ms.workdir).hyper.learnrate == RATE / 2
     assertsound(ms)
