@@ -838,7 +838,7 @@ BOTH = ["BiGRU", "BiLSTM", "BiRNN"]
 @pytest.mark.parametrize("modeltype", BOTH)
 def test_a_prediction_follows_everything_but_its_own_character(newmodel, verse, modeltype, backend):
     """The models of 2016 that read both ways saw what they had to predict."""
-    ms = newmodel(verse, modeltype=modeltype, backend=backend)
+    ms = newmodel(verse, modeltype=modeltype, backend=backend, layers=1)
     text = verse[:20]
     _, outputs = ms.trackneurons(text, temp=1.0, ret_output=True)
     for place in (0, 1, 9, 18, 19):
@@ -984,7 +984,7 @@ def test_a_huge_vocabulary_is_worth_a_warning(newmodel):
     """With what it costs: the weights of each symbol, what the optimizer remembers of them, their
     gradients and what is new of both; and the outputs of a batch.
     """
-    text = "".join(map(chr, (*range(0x3400, 0x9FFF), *range(0x20000, 0x29000))))
+    text = "".join(map(chr, (*range(0x3400, 0x9FFF), *range(0x20000, 0x25800))))
     with pytest.warns(UserWarning, match="different characters") as caught:
         ms = newmodel(text, state_size=64, layers=1, trainfrac=0.999, optimizer="adam")
     [warning] = caught

@@ -95,6 +95,7 @@ def test_any_unicode_at_all_comes_back(level, text, block):
     assert level != "byte" or whole.tobytes() == data
 
 
+@settings(max_examples=30)
 @pytest.mark.parametrize("level", LEVELS)
 @given(before=unicode, half=st.characters(categories=["Cs"]), after=unicode)
 def test_half_a_surrogate_pair_is_refused_or_unknown(level, before, half, after):

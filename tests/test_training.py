@@ -526,7 +526,7 @@ def test_a_batch_that_goes_wrong_is_as_if_it_had_not_been(
     """Whatever batch it is: the rest is trained from the last checkpoint, with half the rate, to
     the bits of a run in which the rate was halved there by hand.
     """
-    options = {"learnrate": RATE, "backend": backend, "optimizer": "adam", "dropout": 0.2}
+    options = {"learnrate": RATE, "backend": backend, "optimizer": "adam", "layers": 1}
     ms, straight = (newmodel(verse, **options) for _ in range(2))
     step = Watched(ms, monkeypatch, lambda call, rate: {name: value} if call == bad else None)
     capsys.readouterr()
@@ -706,13 +706,13 @@ def test_masks_are_the_same_on_every_backend(newmodel, verse, monkeypatch):
     """Drawn from the model's own chance, fresh for each batch and step, or one for a sequence."""
     runs = []
     for backend, locked in (("cpu", False), ("scan", False), ("cpu", True)):
-        ms = newmodel(verse, backend=backend, dropout=0.4, locked=locked, learnrate=0.01)
+        ms = newmodel(verse, backend=backend, dropout=0.4, locked=locked, learnrate=0.01, layers=1)
         step = Watched(ms, monkeypatch)
         history = ms.trainmodel(batchsize=2, train_len=3, **QUIET)
         runs.append((np.stack(step.masks), history.losses))
     (masks, losses), (others, same_losses), (locked, _) = runs
-    assert masks.shape == (3, 2, 20, 2, 8)
-    assert locked.shape == (3, 2, 1, 2, 8)
+    assert masks.shape == (3, 1, 20, 2, 8)
+    assert locked.shape == (3, 1, 1, 2, 8)
     assert np.array_equal(masks, others)
     np.testing.assert_allclose(losses, same_losses, rtol=1e-4)
     for drawn in (masks, locked):

@@ -28,6 +28,7 @@ from rngru.training import Round
 from rngru.workdir import Workdir
 
 QUIET = {"print_every": 0, "report": "silent"}
+GOLDEN = Path(__file__).parent / "golden"
 STEPS = (0, 2, 4)
 CASES = [25, pytest.param(2000, marks=pytest.mark.long)]
 
@@ -226,6 +227,7 @@ line = (
 )
 
 
+@settings(max_examples=60)
 @given(lines=st.lists(line, max_size=8), ends=st.lists(st.sampled_from("\n\r\x85\0"), min_size=9))
 def test_a_history_of_any_lines_is_read(
     tmp_path_factory: pytest.TempPathFactory, lines: list[str], ends: list[str]
@@ -244,6 +246,7 @@ def test_a_history_of_any_lines_is_read(
                 assert each["validloss"] is None or np.isfinite(each["validloss"])
 
 
+@settings(max_examples=40)
 @given(parents=st.lists(st.floats(0, 1), min_size=1, max_size=12), torn=st.booleans())
 def test_the_rounds_are_those_that_led_here(
     tmp_path_factory: pytest.TempPathFactory, parents: list[float], torn: bool
@@ -425,3 +428,30 @@ def test_a_text_that_was_damaged_ends_no_process(newmodel, verse, where) -> None
     with pytest.raises(CheckpointDamaged, match="holds the id 255, but there are only 50 symbols"):
         ms.trainmodel(train_len=1, **QUIET)
     assert len(ms.generatestring(5).text) == 5
+
+
+# ---- What people have ----
+
+
+def test_directories_of_every_format_go_on(tmp_path: Path) -> None:
+    """Catches a change that forgets the runs people have: a key that has become necessary, a name
+    that is another now, arrays in another order.
+    """
+    found = sorted(GOLDEN.glob("workdir-format*"))
+    assert len(found) == checkpoint.FORMAT
+    for path in found:
+        work = shutil.copytree(path, tmp_path / path.name)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it was made with other libraries
+            ms = ModelState.load(work)
+        assert (ms.position, ms.seq_len, ms.modeltype, ms.backend) == (5760, 9, "GRUEncode", "cpu")
+        assert (ms.hyper.optimizer, ms.hyper.schedule, ms.hyper.dropout) == (
+            "adam",
+            "plateau",
+            0.125,
+        )
+        assert ms.evaluate().nats == pytest.approx(0.2383069, abs=1e-5)
+        assert [each["position"] for each in Workdir(work).rounds(2)] == [2880, 5760]
+        assert ms.restore("best").position == 5760
+        history = ms.trainmodel(batchsize=4, train_len=2, **QUIET)
+        assert history.losses.mean() < 1 and ms.position == 5832
