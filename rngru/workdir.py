@@ -34,7 +34,7 @@ from filelock import FileLock, Timeout
 
 from rngru import __version__, checkpoint
 from rngru.checkpoint import Checkpoint, Checkpoints
-from rngru.checkpoint.disk import refusals, sync
+from rngru.checkpoint.disk import refusals, remove, sync
 from rngru.dataset import Corpus
 from rngru.errors import (
     CheckpointDamaged,
@@ -49,7 +49,15 @@ from rngru.models import find
 from rngru.text import Vocabulary, vocabularyfromjson
 from rngru.training import Progress, Round, Scores
 
-_OURS = ("checkpoints", "checkpoints.old", "data", "data.new", "history.jsonl", "lock", "lock.json")
+_OURS = (
+    "checkpoints",
+    ".tmp-checkpoints",
+    "data",
+    ".tmp-data",
+    "history.jsonl",
+    "lock",
+    "lock.json",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,7 +245,7 @@ class Workdir:
             raise InputError(f"{str(path)!r} is no path on this system: {problem}.") from problem
         self._place: tuple[int, int] | None = None  # which directory it is, wherever it is moved
         self._timed: int | None = None  # the step of a checkpoint that the next one replaces
-        self._own: int | None = None  # the step that was last saved or loaded here
+        self._own: tuple[int, int] | None = None  # step and batches last saved or loaded
 
     @property
     def data(self) -> Path:
@@ -321,11 +329,11 @@ class Workdir:
 
     @property
     def _old(self) -> Path:
-        return self.path / "checkpoints.old"
+        return self.path / ".tmp-checkpoints"
 
     @property
     def _fresh(self) -> Path:
-        return self.path / "data.new"
+        return self.path / ".tmp-data"
 
     @property
     def fresh(self) -> Path:
@@ -350,7 +358,7 @@ class Workdir:
     def _discardold(self) -> None:
         """Its checkpoints go last: as long as they are there, all of this can be done again."""
         if os.path.isdir(self._fresh):
-            shutil.rmtree(self.path / "data", ignore_errors=True)
+            remove(self.path / "data")
             os.rename(self._fresh, self.path / "data")
         (self.path / "history.jsonl").unlink(missing_ok=True)
         sync(self.path)
@@ -361,9 +369,9 @@ class Workdir:
         if os.path.isdir(self._old) and self._checkpoints != self._old:
             self._discardold()
         elif os.path.isdir(self._old):
-            shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
+            remove(self.path / "checkpoints")
             os.rename(self._old, self.path / "checkpoints")
-        shutil.rmtree(self._fresh, ignore_errors=True)
+        remove(self._fresh)
 
     # ------------------------------------------------------------------------- checkpoints
 
@@ -375,11 +383,11 @@ class Workdir:
         """Return the number of the next checkpoint.
 
         That is the number of batches, but always more than that of the newest, unless the newest is
-        the one last saved or loaded here: another run's is never written over.
+        the one last saved or loaded here, after as many batches: no other is ever written over.
         """
         known = checkpoint.listing(self.path / "checkpoints")
         last = max((each.step for each in known), default=-1)
-        return batches if batches > last or batches == last == self._own else last + 1
+        return last if self._own == (last, batches) else max(batches, last + 1)
 
     def save(self, model: Saved, *, keep: int | None = None, timed: bool = False) -> Checkpoint:
         """Save a model; a ``timed`` checkpoint lasts until the next one."""
@@ -390,7 +398,7 @@ class Workdir:
         saved = checkpoint.save(folder, step, *replace(model, timed=timed).encode(), keep=keep)
         if self._timed is not None and self._timed != step:
             checkpoint.discard(folder, self._timed)
-        self._timed, self._own = step if timed else None, step
+        self._timed, self._own = step if timed else None, (step, model.progress.batches)
         return saved
 
     def load(self, which: "int | str | Path | Checkpoint | None" = None) -> Saved:
@@ -424,7 +432,8 @@ class Workdir:
             path = self._find(which)
             step = path.step if isinstance(path, Checkpoint) else None
             model = Saved.decode(*checkpoint.load(path, step), path)
-        self._own, self._timed = step, step if model.timed else None
+        self._own = None if step is None else (step, model.progress.batches)
+        self._timed = step if model.timed else None
         return model
 
     def _find(self, which: "int | str | Path | Checkpoint") -> Checkpoint | Path:

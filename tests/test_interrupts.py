@@ -48,9 +48,8 @@ PATIENCE = int(os.environ.get("PATIENCE", 150))
 
 
 def say(text):
-    """Answer the process that asked."""
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
+    """Answer the process that asked, in one piece, whatever comes in between."""
+    os.write(1, f"{text}\n".encode())
 
 
 def free(folder):
@@ -158,10 +157,11 @@ class Subject:
         }
 
     def attempt(self, call):
-        """Return what the call returns, or KeyboardInterrupt if it raises that."""
+        """Say that it begins; return what the call returns, or KeyboardInterrupt if it raises that."""
         try:
             try:
                 self.armed = True
+                say("begun")
                 return call()
             finally:
                 self.armed = False
@@ -201,7 +201,6 @@ class Subject:
         for name in map(str.strip, sys.stdin):
             if name == "compiling":
                 self.ms = ModelState.load(self.work)
-            say("begun")
             try:
                 result = self.attempt(attempts[name])
                 say(f"ended {getattr(result, '__name__', type(result).__name__)}")

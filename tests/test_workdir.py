@@ -112,6 +112,7 @@ KNOWN = [
     *("checkpoints", "checkpoints/0", "checkpoints/2", "checkpoints/4"),
     *(f"checkpoints/4/{name}" for name in ("arrays.npz", "meta.json", "MANIFEST.json")),
     *("data", "data/corpus.json", "history.jsonl", "lock", "lock.json", "loss.png", "data.new"),
+    *("checkpoints.old", ".tmp-data", ".tmp-checkpoints"),
     *(f"checkpoints/{name}" for name in (".tmp-4", ".old-4", ".tmp-6", ".old-9", "5", "04", "-1")),
     *("checkpoints/999999999999999999", "checkpoints/9999999999999999999", "data/ids.tmp"),
 ]
@@ -184,7 +185,9 @@ def test_whatever_lies_in_it_is_survived(good: Path, cases: int) -> None:
     @example([("checkpoints/2", "a link to its like outside")])
     @example([("history.jsonl", "a link to its like outside")])
     @example([("history.jsonl", "a pipe"), ("lock.json", "a pipe"), ("data/corpus.json", "a pipe")])
-    @example([("data", "a link to its like outside"), ("data.new", "a link to its like outside")])
+    @example([("data", "a link to its like outside"), (".tmp-data", "a link to its like outside")])
+    @example([(".tmp-data", "a pipe"), (".tmp-checkpoints", "a pipe"), ("data", "a pipe")])
+    @example([(".tmp-checkpoints", "an older checkpoint"), ("checkpoints", "a pipe")])
     @given(st.lists(st.tuples(places, st.sampled_from(THINGS)), min_size=1, max_size=4))
     def check(things: list[tuple[str, str]]) -> None:
         with copied(good / "work") as work, watched(), warnings.catch_warnings():
@@ -198,6 +201,28 @@ def test_whatever_lies_in_it_is_survived(good: Path, cases: int) -> None:
             assert tree(outside) == before
 
     check()
+
+
+def test_what_a_person_puts_beside_it_stays(good: Path) -> None:
+    """A copy made before an experiment, say; only names that nobody gives may be in our way."""
+    with copied(good / "work") as work:
+        for name in ("checkpoints", "data", "history.jsonl"):
+            for other in (f"{name}.old", f"{name}.new", f"{name}.bak", f"{name}~", f"old {name}"):
+                copy = shutil.copytree if (work / name).is_dir() else shutil.copy
+                copy(work / name, work / other)
+        before = tree(work)
+        ms = ModelState.load(work)
+        ms.trainmodel(batchsize=2, train_len=1, **QUIET)
+        ModelState.initfromsrcfile(
+            Texts(["so it goes\n" * 9]), work, overwrite=True, report="silent"
+        )
+        after = tree(work)
+        kept = [
+            path
+            for path in before
+            if any(end in path for end in (".old", ".new", ".bak", "~", "old "))
+        ]
+        assert len(kept) > 30 and all(after.get(path) == before[path] for path in kept)
 
 
 # ---- The history ----
