@@ -193,7 +193,10 @@ class _Recycled:
 
     def _one(self, array: np.ndarray) -> np.ndarray:
         idle = self._idle.setdefault(array.nbytes, [])
-        memory = idle.pop() if idle else np.empty(array.nbytes, np.uint8)
+        try:
+            memory = idle.pop()  # no "if idle": another thread may pop in between
+        except IndexError:
+            memory = np.empty(array.nbytes, np.uint8)
         # Of a memoryview and not of the array, so that this one is the base of all views of it.
         flat = np.frombuffer(memory.data, array.dtype)
         weakref.finalize(flat, idle.append, memory).atexit = False

@@ -11,8 +11,8 @@ import statistics
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +24,7 @@ from rngru.checkpoint import Checkpoint, Checkpoints
 from rngru.dataset import Corpus, encodecorpus
 from rngru.errors import CheckpointError, InputError, WorkdirError, choose
 from rngru.hyper import CACHES, SETTINGS, HyperParams
+from rngru.interrupts import Aside, Interrupts, shielded
 from rngru.models import find
 from rngru.report import History, Recorder, reporter
 from rngru.sampling import Filled, Sample, checkedtemperature, fill, probabilities
@@ -31,7 +32,6 @@ from rngru.text import Source
 from rngru.training import (
     Batch,
     Evaluation,
-    Interrupts,
     Notice,
     Plan,
     Progress,
@@ -219,16 +219,16 @@ class ModelState:
         WorkdirError
             If the directory holds a model already, or cannot be written.
         """
-        from rngru.compiled import freshcaches
-
         for name in hyperparams:
             _checkkeyword(name)
         find(modeltype).check(HyperParams(1, **hyperparams))
         _checkbackend(backend)
+        from rngru.compiled import freshcaches
+
         seq_len = _whole("seq_len", seq_len, 1)
         generator = _generator(rng)
         disk, began = Workdir(usedir), time.monotonic()
-        with disk.locked(), Interrupts() as interrupts, reporter(report) as show:
+        with Interrupts(late=True) as interrupts, disk.locked(), reporter(report) as show:
             if disk.holdsmodel and not overwrite:
                 raise WorkdirError(
                     f"{disk.path} holds a model already. ModelState.load({str(disk.path)!r}) goes on "
@@ -236,8 +236,7 @@ class ModelState:
                 )
 
             def follow(done: int, total: int) -> None:
-                if interrupts.raised:
-                    raise KeyboardInterrupt
+                interrupts.check()
                 show(Reading(done, total, time.monotonic() - began))
 
             corpus = encodecorpus(
@@ -350,13 +349,14 @@ class ModelState:
         CheckpointError
             If there is no such checkpoint, it cannot be used, or it is of another model.
         """
-        model = self._disk.load(which)
-        if (model.modeltype, model.chars) != (self.modeltype, self.chars):
-            raise CheckpointError(
-                f"That checkpoint is of another model, {model.modeltype}, or another text."
-            )
-        self._become(replace(model, backend=self.backend))
-        self._compute.compile()
+        with Interrupts(late=True):
+            model = self._disk.load(which)
+            if (model.modeltype, model.chars) != (self.modeltype, self.chars):
+                raise CheckpointError(
+                    f"That checkpoint is of another model, {model.modeltype}, or another text."
+                )
+            self._become(replace(model, backend=self.backend))
+            self._compute.compile()
         return self
 
     def newcheckpoint(self) -> Checkpoint:
@@ -367,7 +367,7 @@ class ModelState:
         CheckpointError
             If the disk refuses; what was saved before is intact.
         """
-        with self._disk.locked():
+        with Interrupts(late=True), self._disk.locked():
             return self._save()
 
     def checkpoints(self) -> Checkpoints:
@@ -395,7 +395,7 @@ class ModelState:
         """Train; after each round validate and save a checkpoint.
 
         Training goes on where it was: at the same character, with the same hidden state. Ctrl-C
-        stops after the current batch and saves.
+        stops after the current batch and saves; a second one does not wait for a long batch.
 
         Parameters
         ----------
@@ -458,8 +458,8 @@ class ModelState:
         record = Recorder()
         curve: dict[int, float] = {}  # by position, for a batch may be taken back and tried again
         with (
-            self._disk.locked(),
             Interrupts(terminate=True) as interrupts,
+            self._disk.locked(),
             reporter(report) as show,
         ):
             # Not before the lock is held: another thread may just have trained this model.
@@ -480,7 +480,9 @@ class ModelState:
 
             def finish(done: Round, cut: bool) -> Round:
                 follow()
-                valid = None if cut else self._validate(run, plan, valid_len, stop)
+                valid = None
+                with suppress(KeyboardInterrupt):  # told to stop at once
+                    valid = None if cut else self._validate(run, plan, valid_len, stop)
                 if valid is not None and not valid.interrupted:
                     done = replace(done, validloss=valid.nats, bits=valid.bits)
                 step = self._disk.nextstep(run.progress.batches)
@@ -516,8 +518,6 @@ class ModelState:
                     f"A batch of {lanes} x {self.seq_len} does not fit into memory. Choose a smaller "
                     "batchsize."
                 ) from None
-            except KeyboardInterrupt:
-                show(Notice("Stopped at once; the model is as after the last complete batch."))
             finally:
                 follow()
         if interrupts.terminated:
@@ -539,10 +539,12 @@ class ModelState:
         lanes, batches = _whole("batchsize", batchsize, 1), _whole("batches", batches, 1)
         run = Run(self._compute, self._text().train, self._progress, self._seed)
         seconds = []
-        for _ in range(batches + 1):
-            began = time.perf_counter()
-            run.step(lanes, self.seq_len, self.hyper.learnrate)
-            seconds.append(time.perf_counter() - began)
+        with Interrupts(late=True) as interrupts:
+            for _ in range(batches + 1):
+                began = time.perf_counter()
+                run.step(lanes, self.seq_len, self.hyper.learnrate)
+                seconds.append(time.perf_counter() - began)
+                interrupts.check()
         return Timing(statistics.median(seconds[1:]), batches, lanes, self.seq_len)
 
     # ----------------------------------------------------------------------------- using it
@@ -604,16 +606,18 @@ class ModelState:
         arrays, backend = self._progress.arrays, self._compute
         with Interrupts() as interrupts:
             for start in range(0, len(ids) - 1, 1000):
+                interrupts.check()
                 warm = ids[start : min(start + 1000, len(ids) - 1), np.newaxis]
                 _, _, state = backend.trace(arrays, warm, state)
             latest = ids[-1:]
-            for start in range(0, count, AT_ONCE):
-                uniforms = chance.random((min(AT_ONCE, count - start), 1))
-                more, state = backend.generate(arrays, latest, state, uniforms, temperature)
-                drawn.append(more[:, 0])
-                latest = more[-1]
-                if interrupts.raised:
-                    break
+            with suppress(KeyboardInterrupt):  # told to stop at once
+                for start in range(0, count, AT_ONCE):
+                    uniforms = chance.random((min(AT_ONCE, count - start), 1))
+                    more, state = backend.generate(arrays, latest, state, uniforms, temperature)
+                    drawn.append(more[:, 0])
+                    latest = more[-1]
+                    if interrupts.raised:
+                        break
         text = self.chars.decode(np.concatenate(drawn) if drawn else np.zeros(0, np.int32))
         sample = Sample(text, state, seed, interrupts.raised)
         return (sample, state) if ret_state else sample
@@ -674,9 +678,11 @@ class ModelState:
         arrays, backend = self._progress.arrays, self._compute
 
         def logits(ids: np.ndarray) -> np.ndarray:
+            interrupts.check()
             return backend.trace(arrays, ids[:, np.newaxis], backend.freshstate(1))[1][:, 0]
 
-        ids, found = fill(ids, gaps, logits, self.chars.unknown_idx)
+        with Interrupts(late=True) as interrupts:
+            ids, found = fill(ids, gaps, logits, self.chars.unknown_idx)
         alternatives = [
             tuple((self.chars.charatidx(int(i)), float(p[i])) for i in (-p).argsort()[:choices])
             for p in found
@@ -818,15 +824,13 @@ class ModelState:
     @property
     def _compute(self) -> "Backend":
         """The backend for the model as it is; made when it is first needed."""
-        from rngru.compiled import backend
-
         computes = self._computes
         # The rate is an input of what was compiled, not a part of it.
         if computes is None or (computes.name, computes.hyper.replace(learnrate=0)) != (
             self.backend,
             self.hyper.replace(learnrate=0),
         ):
-            computes = self._computes = backend(self.backend, find(self.modeltype), self.hyper)
+            computes = self._computes = shielded(self.backend, find(self.modeltype), self.hyper)
         return computes
 
     @property
@@ -1003,9 +1007,13 @@ def _generator(rng: int | np.random.Generator | None) -> np.random.Generator:
 
 
 def _checkbackend(name: str) -> str:
-    from rngru.compiled import BACKENDS
+    def backends() -> Iterable[str]:
+        from rngru.compiled import BACKENDS
 
-    return choose("backend", name, BACKENDS)
+        return BACKENDS
+
+    with Interrupts(late=True) as interrupts:
+        return choose("backend", name, Aside(backends).result(lambda: interrupts.raised))
 
 
 def generatestring(ms: ModelState, *args: Any, **kwargs: Any) -> Any:

@@ -16,12 +16,11 @@ Losses are pure cross-entropy in nats per character, never with the penalty on t
 
 import itertools
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -208,18 +207,25 @@ def evaluate(
     ------
     InputError
         If there is nothing to predict.
+    KeyboardInterrupt
+        If it was stopped before anything was.
     """
     began = time.monotonic()
     total, count, state = 0.0, 0, None
-    for x, y, counted in evallanes(ids, start, stop, seq_len=200, symbols=backend.hyper.vocab_size):
-        state = backend.freshstate(x.shape[1]) if state is None else state
-        # Not a step beyond the last that counts: what is read there is padding.
-        steps = 1 + max(np.flatnonzero(counted.any(axis=1)), default=len(counted) - 1)
-        losses, state = backend.losses(arrays, x[:steps], y[:steps], state)
-        total += float(losses[counted[:steps]].sum(dtype=np.float64))
-        count += int(counted.sum())
-        if count and interrupted():
-            break
+    chunks = evallanes(ids, start, stop, seq_len=200, symbols=backend.hyper.vocab_size)
+    try:
+        for x, y, counted in chunks:
+            state = backend.freshstate(x.shape[1]) if state is None else state
+            # Not a step beyond the last that counts: what is read there is padding.
+            steps = 1 + max(np.flatnonzero(counted.any(axis=1)), default=len(counted) - 1)
+            losses, state = backend.losses(arrays, x[:steps], y[:steps], state)
+            total += float(losses[counted[:steps]].sum(dtype=np.float64))
+            count += int(counted.sum())
+            if count and interrupted():
+                break
+    except KeyboardInterrupt:
+        if not count:
+            raise
     if not count:
         raise InputError(
             f"There is nothing to predict in {stop - start} {units}: expected 2 or more, for each "
@@ -296,47 +302,6 @@ class Progress:
     position: int = 0
     batches: int = 0
     scores: Scores = Scores()
-
-
-class Interrupts:
-    """Turns Ctrl-C into a flag for as long as it is entered, so that a batch is never torn.
-
-    ``raised`` says whether one came. A second Ctrl-C within two seconds raises KeyboardInterrupt at
-    once. One that is entered inside another hands its flag on. With ``terminate``, SIGTERM raises
-    the flag, too, and ``terminated`` with it. Outside the main thread, where no signal arrives,
-    nothing is installed.
-
-    >>> with Interrupts() as interrupts:
-    ...     interrupts.raised
-    False
-    """
-
-    def __init__(self, *, terminate: bool = False) -> None:
-        self.raised = self.terminated = False
-        self._signals = (signal.SIGINT, signal.SIGTERM) if terminate else (signal.SIGINT,)
-        self._previous: list[Any] = []
-        self._at = -math.inf
-
-    def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
-            self._previous = [signal.signal(number, self._note) for number in self._signals]
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in zip(self._signals, self._previous, strict=False):
-            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
-            outer = getattr(handler, "__self__", None)
-            if self.raised and isinstance(outer, Interrupts):
-                outer.raised, outer._at = True, self._at
-        self._previous = []
-
-    def _note(self, number: int, frame: object) -> None:
-        now = time.monotonic()
-        if number == signal.SIGTERM:
-            self.terminated = True
-        elif self.raised and now - self._at < 2:
-            raise KeyboardInterrupt
-        self.raised, self._at = True, now
 
 
 def scheduled(hyper: HyperParams, *, epoch: float, share: float) -> float:
@@ -544,11 +509,16 @@ class Run:
                     share = seconds / plan.max_seconds
                 rate = scheduled(self.backend.hyper, epoch=self.epoch, share=share)
                 # What an update did shows in the loss after it: nothing is saved before that is seen.
-                step = None if over else self.step(plan.batchsize, plan.seq_len, rate)
-                if step is None:
-                    loss = self.lookahead(1, plan.batchsize, plan.seq_len).nats
-                else:
-                    loss = step.loss / plan.size
+                try:
+                    step = None if over else self.step(plan.batchsize, plan.seq_len, rate)
+                    if step is None:
+                        loss = self.lookahead(1, plan.batchsize, plan.seq_len).nats
+                    else:
+                        loss = step.loss / plan.size
+                except KeyboardInterrupt:  # told to stop at once: this batch is not taken
+                    if not stop():
+                        raise
+                    continue
                 ahead = loss if smooth is None else 0.9 * smooth + 0.1 * loss
                 # Not "ahead > limit": that is false for NaN.
                 sane = ahead <= 3 * max(first or 0.0, math.log(self.backend.hyper.vocab_size))
@@ -584,8 +554,9 @@ class Run:
                     number, len(losses), plan.batches, now.position, self.epoch, loss,
                     step.gradnorm, characters, seconds,
                 )  # fmt: skip
-                if plan.print_every and len(losses) % plan.print_every == 0:
-                    yield Drawn(now.position, self.epoch, draw())
+                if plan.print_every and len(losses) % plan.print_every == 0 and not stop():
+                    with suppress(KeyboardInterrupt):  # told to stop at once
+                        yield Drawn(now.position, self.epoch, draw())
             if losses:
                 mean, norm = math.fsum(losses) / len(losses), math.fsum(norms) / len(norms)
                 seconds, position = time.monotonic() - began, self.progress.position

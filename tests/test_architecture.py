@@ -32,6 +32,7 @@ ROWS: dict[str, set[str]] = {
     "models": {"pytensor"},
     "optim": {"pytensor"},
     "compiled": {"pytensor"},
+    "interrupts": set(),
     "training": set(),
     "report": {"rich"},
     "plots": {"matplotlib"},
