@@ -44,6 +44,8 @@ from rngru.errors import (
 from rngru.text import LEVELS, CharSet, Document, Source, Vocabulary, opentexts, vocabularyfromjson
 
 FORMAT = 1
+READABLE_SINCE = "0.1"
+"""The rngru that a corpus of this format needs."""
 DESCRIPTION = "corpus.json"
 ONE_LANE_BELOW = 10_000
 
@@ -467,6 +469,7 @@ def encodecorpus(
             folder,
             {
                 "format": FORMAT,
+                "needs": READABLE_SINCE,
                 "sha256": digest,
                 "dtype": vocab.dtype.newbyteorder("<").str,
                 "total": tally.total,
@@ -614,7 +617,7 @@ def _described(folder: Path) -> dict[str, Any]:
     if about["format"] > FORMAT:
         raise CheckpointTooNew(
             f"{path}: format {about['format']}, but this rngru knows formats up to {FORMAT}. "
-            "Update rngru, or encode the text again."
+            f"Install rngru {about.get('needs', '')!r} or later, or encode the text again."
         )
     return about
 

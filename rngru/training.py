@@ -453,9 +453,9 @@ class Run:
     ) -> Iterator[Event]:
         """Train, and say what happens as it happens.
 
-        When a loss or gradient is not finite, or the loss climbs to three times that of blind
-        guessing, the run goes back to where it was last saved and halves the learning rate; the
-        fourth time it gives up.
+        When a loss or gradient is not finite, or the loss climbs to twice its start and a nat
+        above that of blind guessing, the run goes back to where it was last saved and halves the
+        learning rate; the fourth time it gives up.
 
         Parameters
         ----------
@@ -520,8 +520,9 @@ class Run:
                         raise
                     continue
                 ahead = loss if smooth is None else 0.9 * smooth + 0.1 * loss
+                begin = loss if first is None else first
                 # Not "ahead > limit": that is false for NaN.
-                sane = ahead <= 3 * max(first or 0.0, math.log(self.backend.hyper.vocab_size))
+                sane = ahead <= max(2 * begin, math.log(self.backend.hyper.vocab_size) + 1)
                 finite = (step is None or step.finite) and not (due and self._spoilt)
                 if not (finite and sane):
                     tamed += 1
