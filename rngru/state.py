@@ -1007,6 +1007,8 @@ def _generator(rng: int | np.random.Generator | None) -> np.random.Generator:
 
 
 def _checkbackend(name: str) -> str:
+    """Return the name of a backend. To import them takes a while, and Ctrl-C must not break that off."""
+
     def backends() -> Iterable[str]:
         from rngru.compiled import BACKENDS
 

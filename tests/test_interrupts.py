@@ -35,6 +35,7 @@ import rngru
 from rngru import ModelState, Texts, state
 from rngru.compiled import CPU
 from rngru.errors import InputError, NumericsError
+from rngru.kernels import sampler
 from rngru.training import Batch, Plan, Run
 
 ROOT = Path(__file__).parents[1]
@@ -50,6 +51,13 @@ PATIENCE = int(os.environ.get("PATIENCE", 150))
 def say(text):
     """Answer the process that asked, in one piece, whatever comes in between."""
     os.write(1, f"{text}\n".encode())
+
+
+def press(times=1):
+    """Press Ctrl-C, from another thread."""
+    for _ in range(times):
+        time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGINT)
 
 
 def free(folder):
@@ -315,35 +323,41 @@ def test_interrupts_at_random_instants(backend, child, tmp_path, long):
     assert late <= 0.1 * count, "more often late by a second than a busy machine explains"
 
 
+def pressing(call, lines=()):
+    """Call, and press Ctrl-C as each of these lines of the package is reached; return how many there are.
+
+    They count from 0, as they are run, again and again in a loop.
+    """
+    package, reached = str(Path(rngru.__file__).parent), itertools.count()
+
+    def trace(frame, event, argument):
+        if not frame.f_code.co_filename.startswith(package):
+            return None
+        if event == "line" and next(reached) in lines:
+            signal.raise_signal(signal.SIGINT)
+        return trace
+
+    sys.settrace(trace)
+    try:
+        call()
+    finally:
+        sys.settrace(None)
+    return next(reached)
+
+
 def test_interrupts_at_every_line(newmodel, long):
     """An exception between two lines that belong together, where random instants hardly ever fall."""
     ms = newmodel(VERSE, seq_len=LENGTH)
     straight, handlers = Straight(ms.workdir), [signal.getsignal(each) for each in SIGNALS]
-    package = str(Path(rngru.__file__).parent)
 
-    def train(presses=()):
-        """Train, and press at these lines of the package as they are run; return how many there are."""
-        lines = itertools.count()
-
-        def trace(frame, event, argument):
-            if not frame.f_code.co_filename.startswith(package):
-                return None
-            if event == "line" and next(lines) in presses:
-                signal.raise_signal(signal.SIGINT)
-            return trace
-
-        sys.settrace(trace)
-        try:
-            ms.trainmodel(2, **QUIET | {"train_len": 2, "print_every": 1, "save_every": 1e-9})
-        finally:
-            sys.settrace(None)
-        return next(lines)
+    def train():
+        ms.trainmodel(2, **QUIET | {"train_len": 2, "print_every": 1, "save_every": 1e-9})
 
     train()
-    whole, rng = train(), random.Random(1)
+    whole, rng = pressing(train), random.Random(1)
     for line in rng.sample(range(whole), 1000 if long else 20):
         with suppress(KeyboardInterrupt):
-            train(range(line, line + rng.choice((1, 2))))
+            pressing(train, range(line, line + rng.choice((1, 2))))
         assert digest(ms) == straight[ms._progress.batches], f"torn at line {line}"
         saved = ModelState.load(ms.workdir)
         assert digest(saved) == straight[saved._progress.batches], f"torn on disk at line {line}"
@@ -351,6 +365,23 @@ def test_interrupts_at_every_line(newmodel, long):
         free(ms.workdir)
     ms.trainmodel(train_len=3, **QUIET)
     assert digest(ms) == straight[ms._progress.batches]
+
+
+def test_threads_that_generate_together_are_never_left_waiting(newmodel, monkeypatch):
+    """In the kernel they wait for each other, so that none may be stopped on the way to it."""
+    monkeypatch.setenv("RNGRU_THREADS", "2")
+    monkeypatch.setattr(sampler, "ALONE", 0)
+    monkeypatch.setattr(sampler.Sampler, "_faster", lambda self, most: most)
+    ms = newmodel(VERSE, state_size=64)
+    text = str(ms.generatestring(100, rng=1))
+    watchdog = threading.Timer(PATIENCE, press, args=[2])
+    watchdog.start()
+    for line in range(pressing(lambda: ms.generatestring(100, rng=1))):
+        with suppress(KeyboardInterrupt):
+            pressing(lambda: ms.generatestring(100, rng=1), (line, line + 1))
+        assert watchdog.is_alive(), f"they wait for each other after line {line}"
+    watchdog.cancel()
+    assert str(ms.generatestring(100, rng=1)) == text
 
 
 # ---- What takes long ----
@@ -362,11 +393,6 @@ def stuck(monkeypatch):
 
     ``stuck(name, calls, presses)`` returns what lets it go on.
     """
-
-    def press(presses):
-        for _ in range(presses):
-            time.sleep(0.1)
-            os.kill(os.getpid(), signal.SIGINT)
 
     def make(name, calls=0, presses=1):
         method, count, go = getattr(CPU, name), itertools.count(), threading.Event()

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks import corpus, generating, memory, starting, training
+from tests.benchmarks import corpus, encoding, generating, memory, starting, training
 from tests.benchmarks.clock import Figure, Options, machine, undisturbed
 
 THEMES = {
@@ -19,6 +19,7 @@ THEMES = {
     "generating": generating,
     "memory": memory,
     "corpus": corpus,
+    "encoding": encoding,
 }
 
 
