@@ -35,7 +35,7 @@ import rngru
 from rngru import ModelState, Texts, state
 from rngru.compiled import CPU
 from rngru.errors import InputError, NumericsError
-from rngru.kernels import sampler
+from rngru.kernels import sampler, threads
 from rngru.training import Batch, Plan, Run
 
 ROOT = Path(__file__).parents[1]
@@ -44,7 +44,7 @@ LANES, LENGTH = 2, 5
 QUIET = {"batchsize": LANES, "print_every": 0, "report": "silent", "keep": 2}
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 FOREVER = 10**7
-PATIENCE = int(os.environ.get("PATIENCE", 150))
+PATIENCE = 150
 """Seconds without an answer after which a process is said to hang."""
 
 
@@ -155,7 +155,7 @@ class Subject:
             "rounds": lambda: self.train(num_rounds=FOREVER, train_len=1),
             "saves": lambda: self.train(save_every=1e-9),
             "generatestring": lambda: self.wide.generatestring(FOREVER, rng=1),
-            "evaluate": lambda: self.wide.evaluate(VERSE * 50),
+            "evaluate": lambda: self.wide.evaluate(VERSE * 1000),
             "traintime": lambda: self.ms.traintime(batchsize=LANES, batches=FOREVER),
             "fillin": lambda: self.gapped.fillin(gapped),
             "trackneurons": lambda: self.ms.trackneurons(VERSE),
@@ -177,7 +177,7 @@ class Subject:
             self.armed = False
             return KeyboardInterrupt
 
-    def check(self, name, result, presses):
+    def check(self, name, result):
         """Raise AssertionError if anything is not as it must be."""
         assert signal.getsignal(signal.SIGINT) == self.pressed, "the handler is not back"
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL, "that of SIGTERM is not back"
@@ -189,8 +189,10 @@ class Subject:
         if name in self.TRAINING and result is not KeyboardInterrupt:
             assert result.interrupted
             assert "interrupted" in repr(result)
-            assert result.positions.tolist()[-1:] in ([], [ms.position]) or presses == 2
-            assert saved.position == ms.position or presses == 2
+            assert result.positions.tolist()[-1:] in ([], [ms.position]), (
+                "the record is not of this"
+            )
+            assert saved.position == ms.position, "not saved"
         elif name in ("generatestring", "evaluate") and result is not KeyboardInterrupt:
             assert result.interrupted
         ms.trainmodel(train_len=3, **QUIET)
@@ -212,7 +214,8 @@ class Subject:
             try:
                 result = self.attempt(attempts[name])
                 say(f"ended {getattr(result, '__name__', type(result).__name__)}")
-                self.check(name, result, int(sys.stdin.readline()))
+                sys.stdin.readline()  # until no more presses are to come
+                self.check(name, result)
             except BaseException:
                 say(json.dumps(traceback.format_exc()))
                 return
@@ -273,7 +276,7 @@ class Child:
 
 
 def interrupt(child, name, spread, rng):
-    """Interrupt one attempt within so many seconds; return what it gave, and how soon."""
+    """Interrupt one attempt within so many seconds; return after how many more it ended."""
     presses = rng.choice((1, 2))
     child.tell(name)
     assert child.answer() == "begun"
@@ -287,11 +290,11 @@ def interrupt(child, name, spread, rng):
     ended = child.answer()
     seconds = time.monotonic() - began
     assert ended.startswith("ended "), f"{name}, {presses} presses: {ended}"
-    child.tell(presses)
+    child.tell("that was all")
     verdict = child.answer()
     assert verdict == "good", f"{name}, {presses} presses, gave {ended[6:]}: {json.loads(verdict)}"
     assert not child.errors.read_text(), f"{name}, {presses} presses: {child.errors.read_text()}"
-    return ended.removeprefix("ended "), seconds
+    return seconds
 
 
 @pytest.fixture
@@ -319,22 +322,25 @@ def test_interrupts_at_random_instants(backend, child, tmp_path, long):
     names, spread = subject.answer().split(), 0.1 if backend == "cpu" else 0.5
     count = 1500 if long else 60 if backend == "cpu" else 6
     for name in itertools.islice(itertools.cycle(rng.sample(names, len(names))), count):
-        late += interrupt(subject, name, spread, rng)[1] > 1
-    assert late <= 0.1 * count, "more often late by a second than a busy machine explains"
+        late += interrupt(subject, name, spread, rng) > 1
+    assert late <= 2 + 0.1 * count, "more often late by a second than a busy machine explains"
 
 
 def pressing(call, lines=()):
-    """Call, and press Ctrl-C as each of these lines of the package is reached; return how many there are.
+    """Call, and press Ctrl-C before each of these lines of the package; return the file of each.
 
     They count from 0, as they are run, again and again in a loop.
     """
-    package, reached = str(Path(rngru.__file__).parent), itertools.count()
+    package, files = str(Path(rngru.__file__).parent), []
 
     def trace(frame, event, argument):
-        if not frame.f_code.co_filename.startswith(package):
+        file = frame.f_code.co_filename
+        if not file.startswith(package):
             return None
-        if event == "line" and next(reached) in lines:
-            signal.raise_signal(signal.SIGINT)
+        if event == "line":
+            files.append(file)
+            if len(files) - 1 in lines:
+                signal.raise_signal(signal.SIGINT)
         return trace
 
     sys.settrace(trace)
@@ -342,7 +348,7 @@ def pressing(call, lines=()):
         call()
     finally:
         sys.settrace(None)
-    return next(reached)
+    return files
 
 
 def test_interrupts_at_every_line(newmodel, long):
@@ -354,8 +360,8 @@ def test_interrupts_at_every_line(newmodel, long):
         ms.trainmodel(2, **QUIET | {"train_len": 2, "print_every": 1, "save_every": 1e-9})
 
     train()
-    whole, rng = pressing(train), random.Random(1)
-    for line in rng.sample(range(whole), 1000 if long else 20):
+    lines, rng = range(len(pressing(train))), random.Random(1)
+    for line in rng.sample(lines, 1000 if long else 20):
         with suppress(KeyboardInterrupt):
             pressing(train, range(line, line + rng.choice((1, 2))))
         assert digest(ms) == straight[ms._progress.batches], f"torn at line {line}"
@@ -373,15 +379,17 @@ def test_threads_that_generate_together_are_never_left_waiting(newmodel, monkeyp
     monkeypatch.setattr(sampler, "ALONE", 0)
     monkeypatch.setattr(sampler.Sampler, "_faster", lambda self, most: most)
     ms = newmodel(VERSE, state_size=64)
-    text = str(ms.generatestring(100, rng=1))
+    text = str(ms.generatestring(2, rng=1))
     watchdog = threading.Timer(PATIENCE, press, args=[2])
     watchdog.start()
-    for line in range(pressing(lambda: ms.generatestring(100, rng=1))):
+    files = pressing(lambda: ms.generatestring(2, rng=1))
+    for line in (i for i, file in enumerate(files) if "kernels" in file):
         with suppress(KeyboardInterrupt):
-            pressing(lambda: ms.generatestring(100, rng=1), (line, line + 1))
+            pressing(lambda: ms.generatestring(2, rng=1), (line, line + 1))
         assert watchdog.is_alive(), f"they wait for each other after line {line}"
+        assert not threads.together.locked(), f"only one generates after line {line}"
     watchdog.cancel()
-    assert str(ms.generatestring(100, rng=1)) == text
+    assert str(ms.generatestring(2, rng=1)) == text
 
 
 # ---- What takes long ----
@@ -402,7 +410,7 @@ def stuck(monkeypatch):
                 time.sleep(0.6)
             elif not go.is_set():
                 threading.Thread(target=press, args=[presses]).start()
-                assert go.wait(20), "it was waited for"
+                assert go.wait(PATIENCE), "it was waited for"
             return method(*arguments, **options)
 
         monkeypatch.setattr(CPU, name, wait)

@@ -178,10 +178,11 @@ def _digest(data: bytes) -> str:
 
 def _read(path: Path, limit: int) -> bytes:
     """The first ``limit`` bytes of a plain file: no symbolic link, pipe or device."""
-    if not stat.S_ISREG(path.lstat().st_mode):
+    about = path.lstat()
+    if not stat.S_ISREG(about.st_mode):
         raise ValueError("is no plain file")
     with open(path, "rb") as file:
-        return file.read(limit)
+        return file.read(min(limit, about.st_size))  # whatever is asked for is allocated first
 
 
 def _checksize(path: Path, size: int) -> None:
