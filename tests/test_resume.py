@@ -226,7 +226,7 @@ def test_another_process_goes_on_to_the_bit(newmodel, verse, elsewhere, long):
     """Whatever a run depends on and a checkpoint does not hold shows in what follows it."""
     cases = design()
     if not long:
-        cases = [*cases[:9], cases[32]]  # every model
+        cases = cases[:9]  # every model, on the backend that people train on
     text, rate, jobs, expected = verse[:80], 0.002, [], []
     middle, crossing, moving = False, False, set()
     for case in cases:
