@@ -132,14 +132,14 @@ def forward(
 
 
 class Plan:
-    """Sums over all steps and lanes, each cut over the threads by columns of its result."""
+    """Sums over all steps and lanes, the panels of all their results cut over the threads as one list."""
 
     def __init__(self) -> None:
-        self.work: list[tuple[int, Callable[[int, int], object]]] = []
+        self.work: list[tuple[int, int, Callable[[int, int], object]]] = []
 
-    def add(self, columns: int, call: Callable[[int, int], object]) -> None:
-        """Plan ``call(first, last)`` over the panels of ``columns`` columns."""
-        self.work.append((columns // PANEL, call))
+    def add(self, columns: int, cost: int, call: Callable[[int, int], object]) -> None:
+        """Plan ``call(first, last)`` over the panels of ``columns`` columns, each at this cost."""
+        self.work.append((columns // PANEL, cost, call))
 
     def product(self, pairs, from_column: int, result, to_column: int, columns: int) -> None:
         """Plan adding ``left.T @ right`` of each pair to ``result``, for some columns of ``right``."""
@@ -154,23 +154,31 @@ class Plan:
                     flat, result.shape[1], ribbon,
                 )  # fmt: skip
 
-        self.add(columns, call)
+        self.add(columns, len(result) * sum(len(left) for left, _ in pairs), call)
 
     def sums(self, matrix, result) -> None:
         """Plan adding the rows of ``matrix`` to ``result``."""
-        self.add(matrix.shape[1], lambda first, last: column_sums(matrix, result, first, last))
+        self.add(
+            matrix.shape[1],
+            len(matrix),
+            lambda first, last: column_sums(matrix, result, first, last),
+        )
 
     def run(self, count: int) -> None:
-        """Do it all on ``count`` threads."""
-        whole = 1 << 16
+        """Do it all on ``count`` threads, at the same cost for each to within half a panel."""
+        total = sum(panels * cost for panels, cost, _ in self.work)
 
         def share(first: int, last: int) -> None:
-            for panels, call in self.work:
-                low, high = first * panels // whole, last * panels // whole
+            done = 0
+            for panels, cost, call in self.work:
+                low, high = (
+                    min(max(round((edge - done) / cost), 0), panels) for edge in (first, last)
+                )
                 if low < high:
                     call(low, high)
+                done += panels * cost
 
-        threads.run(share, whole, count)
+        threads.run(share, total, count)
 
 
 def backward(
@@ -242,7 +250,11 @@ def backward(
         plan.sums(deltas, dbias)
     else:
         dweight = np.zeros((len(weights[0]), columns), dtype)
-        plan.add(columns, lambda first, last: lookup_back(inputs, gates, dweight, first, last))
+        plan.add(
+            columns,
+            steps * lanes,
+            lambda first, last: lookup_back(inputs, gates, dweight, first, last),
+        )
     plan.run(count)
 
     def narrow(array):
