@@ -29,7 +29,6 @@ A ``…Resize`` model has no encoder: its first layer takes the character itself
 (128, 384)
 """
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -107,21 +106,36 @@ class Model:
             | {"c": (symbols,)}
         )
 
-    def initial(self, hyper: HyperParams, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """Draw fresh parameters: weights uniform in ±1/√fan-in, biases zero; float32.
+    def initial(
+        self, hyper: HyperParams, rng: np.random.Generator, counts: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
+        """Draw fresh parameters: weights uniform in ±1/√fan-in, biases zero but for two; float32.
 
-        The 2016 rngru's initialisation. The LSTM's forget gates begin with a bias of 1, so that
-        memory lasts from the start (Gers et al. 2000; Jozefowicz et al., ICML 2015).
+        The fan-in is how many numbers are added up: the rows of a matrix, but 1 for the table that a
+        character is looked up in, one row of it (the 2016 rngru said V, and the first layer hardly
+        heard the text). A tied encoder is both, so its bound is the geometric mean.
+
+        With ``counts`` (V,), how often each symbol occurs, the output bias says so from the start.
+        Else it is learned first, by all weights together, which is slow; and an LSTM learns it as
+        memory that nothing brings back when a text begins. Symbols that do not occur count once.
+
+        The LSTM's forget gates begin with a bias of 1, so that memory lasts from the start (Gers et
+        al. 2000; Jozefowicz et al., ICML 2015).
         """
         arrays = {}
+        tables = ["E"] if self.encode else [f"{tower}.0.U" for tower in self.towers]
         for name, shape in self.shapes(hyper).items():
             if len(shape) == 1:
                 arrays[name] = np.zeros(shape, np.float32)
             else:
-                bound = 1 / math.sqrt(shape[0])
+                bound = 1.0 if name in tables else shape[0] ** -0.5
+                if name == "E" and hyper.tied:
+                    bound = hyper.state_size**-0.25
                 arrays[name] = rng.uniform(-bound, bound, shape).astype(np.float32)
             if self.cell == "LSTM" and name.endswith(".b"):
                 arrays[name][hyper.state_size : 2 * hyper.state_size] = 1
+        if counts is not None:
+            arrays["c"] += np.log((counts + 1) / (counts.sum() + counts.size))
         return arrays
 
     def freshstate(self, hyper: HyperParams, lanes: int) -> np.ndarray:

@@ -87,9 +87,9 @@ class ModelState:
     2400
     >>> ms.checkpoints()                                    # doctest: +ELLIPSIS
     step  epoch  train loss  valid loss             saved
-       0   0.00           -       3.9...
-       3   0.83       3.89...       3.86...
-       6   1.66       3.82...       3.69...  best
+       0   0.00           -       3.1...
+       3   0.83       3.1...       3.1...
+       6   1.66       3.1...       3.0...  best
 
     Training goes on exactly where it was, and an older checkpoint can be had back:
 
@@ -100,7 +100,7 @@ class ModelState:
     every character, the loss curve as a picture, the cost of a batch:
 
     >>> ms.evaluate('The ship')                             # doctest: +ELLIPSIS
-    3... nats per character, 5... bits, perplexity ..., over 7 characters
+    2... nats per character, 4... bits, perplexity ..., over 7 characters
     >>> ms.trackneurons('The ship').shape                   # (layer, neuron, step)
     (2, 32, 8)
     >>> ms.plotloss().name                                  # needs rngru[plot]
@@ -264,7 +264,7 @@ class ModelState:
                     stacklevel=2,
                 )
             with _enoughmemory(f"A model with {hyper!r}"):
-                arrays = find(modeltype).initial(hyper, generator)
+                arrays = find(modeltype).initial(hyper, generator, corpus.train.counts())
                 caches = freshcaches(arrays, hyper.optimizer)
             model = Saved(
                 modeltype=modeltype,

@@ -114,6 +114,24 @@ def test_dataset_of_a_string():
         DataSet.fromtext("a", other)
 
 
+@given(size=st.integers(0, 300), sample=st.integers(64, 300))
+def test_symbols_are_counted(size, sample):
+    """All of a short text; of a long one pieces from all over it, none of them twice."""
+    ids = np.random.default_rng(size).integers(0, 256, size, np.uint8)
+    counts = DataSet(ids, ByteSet()).counts(sample)
+    whole = np.array([np.count_nonzero(ids == symbol) for symbol in range(counts.size)])
+    if size <= sample:
+        assert counts.tolist() == whole.tolist()
+    else:
+        assert (counts <= whole).all() and counts.sum() > 0.5 * min(sample, size)
+
+
+def test_a_sample_is_of_the_whole_text():
+    """The beginning alone would be a preface in another tongue."""
+    ids = np.repeat(np.arange(4, dtype=np.uint8), 64_000)
+    assert np.array_equal(DataSet(ids, ByteSet()).counts(6_400)[:4], [1_600] * 4)
+
+
 # Evaluation
 
 

@@ -173,10 +173,31 @@ def test_initial_weights_are_uniform_and_biases_zero(modeltype):
                 forget[60:120] = 1
             assert np.array_equal(values, forget), name
         else:
-            bound = 1 / np.sqrt(len(values))
+            table = name == "E" or (name.endswith(".0.U") and "E" not in arrays)
+            bound = 1 if table else 1 / np.sqrt(len(values))
             assert 0.98 * bound < np.abs(values).max() <= bound, name
             assert abs(values.var() / (bound**2 / 3) - 1) < 0.05, name
             assert abs(values.mean()) < 0.05 * bound, name
+
+
+def test_a_tied_encoder_is_between_a_table_and_a_matrix():
+    """Too large, and the first predictions are certain and wrong; too small, and no text is heard."""
+    hyper = HyperParams(70, 16, tied=True)
+    encoder = models.GRUEncode.initial(hyper, np.random.default_rng(3))["E"]
+    assert 0.98 / 2 < np.abs(encoder).max() <= 1 / 2
+
+
+@pytest.mark.parametrize("modeltype", models.MODELS)
+def test_the_output_bias_begins_with_the_frequencies(modeltype):
+    """A model that has learned nothing else predicts each symbol as often as it occurs."""
+    counts = np.array([0, 5, 93, 0, 2])
+    draw = models.MODELS[modeltype].initial
+    plain, told = (
+        draw(HyperParams(5, 4), np.random.default_rng(3), each) for each in (None, counts)
+    )
+    assert told["c"].dtype == np.float32
+    assert np.allclose(np.exp(told["c"]), np.array([1, 6, 94, 1, 3]) / 105)
+    assert all(np.array_equal(plain[name], told[name]) for name in plain.keys() - {"c"})
 
 
 def test_initial_parameters_follow_the_generator_alone():

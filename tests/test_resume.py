@@ -320,7 +320,7 @@ def test_the_best_of_another_process_is_kept_and_restored(newmodel, verse, elsew
     assert best == 12, "it is learning"
     job = {"workdir": str(ms.workdir)}
     worse, back = elsewhere(
-        job | {"call": {"num_rounds": 3, "learnrate": 0.5, "keep": 1, **call}},
+        job | {"call": {"num_rounds": 3, "learnrate": 0.2, "keep": 1, **call}},
         job | {"call": {"learnrate": 0.01, **call}, "restore": "best"},
     )
     assert worse["record"]["best"] == best

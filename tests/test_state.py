@@ -185,7 +185,10 @@ def test_help_on_hyperparameters_is_a_table():
 
 
 def test_making_a_model_reports_what_it_found(verse, tmp_path, capsys):
-    """The character set, the two sizes and a first loss close to ln V, and a first checkpoint."""
+    """The character set, the two sizes, a first checkpoint, and a first loss close to the entropy.
+
+    That of single characters, for a new model knows how often each of them occurs.
+    """
     (tmp_path / "verse.txt").write_text(verse, encoding="utf-8")
     ms = ModelState.initfromsrcfile(tmp_path / "verse.txt", tmp_path / "new" / "work", rng=1)
     said = capsys.readouterr().out
@@ -194,7 +197,8 @@ def test_making_a_model_reports_what_it_found(verse, tmp_path, capsys):
     assert f"{len(verse):,} characters: {train:,} for training" in said
     assert f"{len(verse) - train:,} for validation" in said
     untrained = float(said.split("Untrained loss ")[1].split()[0])
-    assert untrained == pytest.approx(math.log(ms.chars.vocab_size), abs=0.1)
+    shares = np.unique(list(verse), return_counts=True)[1] / len(verse)
+    assert untrained == pytest.approx(-shares @ np.log(shares), abs=0.1)
     assert untrained == pytest.approx(ms.evaluate().nats, abs=1e-4)
     assert [each.step for each in ms.checkpoints()] == [0]
     assert ms.hyper == HyperParams(ms.chars.vocab_size)
