@@ -38,6 +38,7 @@ from rngru.checkpoint.disk import refusals, remove, sync
 from rngru.dataset import Corpus
 from rngru.errors import (
     CheckpointDamaged,
+    CheckpointTooNew,
     InputError,
     NoModelError,
     RngruError,
@@ -48,6 +49,10 @@ from rngru.hyper import CACHES, HyperParams
 from rngru.models import find
 from rngru.text import Vocabulary, vocabularyfromjson
 from rngru.training import Progress, Round, Scores
+
+FORMAT = 1
+"""Of the lines of the history and of the lock; other files have one of their own."""
+_VERSION = {"format": FORMAT, "needs": "0.1"}
 
 _OURS = (
     "checkpoints",
@@ -201,7 +206,7 @@ def _scores(latest: Any = None, best: Any = None, worse: Any = 0) -> Scores:
     return Scores(latest, best, int(worse))
 
 
-def _entry(line: str) -> dict[str, Any] | None:
+def _entry(line: str, where: str) -> dict[str, Any] | None:
     """Return what a line of the history says, or None for one that was cut short or spoilt."""
 
     def number(value: object) -> bool:
@@ -209,10 +214,16 @@ def _entry(line: str) -> dict[str, Any] | None:
 
     try:
         entry = json.loads(line)
+        form = entry.get("format", FORMAT)
+        if type(form) is int and form > FORMAT:
+            raise CheckpointTooNew(
+                f"{where}: format {form}, but this rngru knows formats up to {FORMAT}. Install rngru "
+                f"{entry.get('needs', '')!r} or later."
+            )
         points = [*entry["curve"], (entry["position"], entry["trainloss"])]
         good = all(number(x) and number(y) for x, y in points) and type(entry["follows"]) is int
         good = good and (entry["validloss"] is None or number(entry["validloss"]))
-    except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError):
         return None
     return entry if good else None
 
@@ -283,7 +294,7 @@ class Workdir:
                     "another directory."
                 ) from None
         try:
-            who = json.dumps({"pid": os.getpid(), "host": platform.node()})
+            who = json.dumps(_VERSION | {"pid": os.getpid(), "host": platform.node()})
             with self._writable(len(who)):
                 with open(holder, "w", opener=checkpoint.plainly) as stream:
                     stream.write(who)
@@ -483,6 +494,11 @@ class Workdir:
 
         Every line of the file names the line it follows, for after an older checkpoint has been
         restored the rounds of the run that was left are still there.
+
+        Raises
+        ------
+        CheckpointTooNew
+            If a newer rngru wrote one of them in a format of its own.
         """
         try:
             with self._history("r") as stream:
@@ -491,7 +507,8 @@ class Workdir:
             return []
         found, number = [], min(line, len(lines))
         while number > 0:
-            entry = _entry(lines[number - 1])
+            where = f"{self.path / 'history.jsonl'}, line {number}"
+            entry = _entry(lines[number - 1], where)
             if entry is not None:
                 found.append(entry)
             # Never forwards: in a history begun anew a line may follow one that is gone.
@@ -507,7 +524,8 @@ class Workdir:
         width = -(-len(curve) // 50) or 1
         chunks = [curve[i : i + width] for i in range(0, len(curve), width)]
         points = [(c[-1][0], math.fsum(loss for _, loss in c) / len(c)) for c in chunks]
-        line = json.dumps(asdict(event) | {"curve": points, "follows": follows}, allow_nan=False)
+        entry = _VERSION | asdict(event) | {"curve": points, "follows": follows}
+        line = json.dumps(entry, allow_nan=False)
         with self._writable(len(line)):
             self._check()
             with self._history("a+") as stream:

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from rngru import CharSet, ModelState, Texts, checkpoint
 from rngru.dataset import _jsondigest
-from rngru.errors import CheckpointDamaged, RngruError
+from rngru.errors import CheckpointDamaged, CheckpointTooNew, RngruError
 from rngru.training import Round
 from rngru.workdir import Workdir
 
@@ -292,6 +292,17 @@ def test_the_rounds_are_those_that_led_here(
                 stream.write('{"round": 2, "posi')
     for place, expected in zip(at, led, strict=True):
         assert [each["position"] for each in disk.rounds(place)] == expected
+
+
+def test_a_history_of_a_newer_format_is_refused(tmp_path: Path) -> None:
+    """What its lines mean is not known; which rngru knows, is said."""
+    disk = Workdir(tmp_path)
+    event = Round(1, 9, 0.0, 3.0, None, None, 1e-3, 1.0, 9, 1.0, None)
+    line = disk.remember(event, [(9, 3.0)], 0)
+    assert json.loads((tmp_path / "history.jsonl").read_text())["format"] == 1
+    (tmp_path / "history.jsonl").write_text('{"format": 2, "needs": "3.4"}\n')
+    with pytest.raises(CheckpointTooNew, match=r"history.jsonl, line 1: format 2.*rngru '3\.4'"):
+        disk.rounds(line)
 
 
 def test_a_history_that_was_removed_begins_anew(newmodel, verse) -> None:
