@@ -579,13 +579,13 @@ def _writeids(
     """Write the ids of all documents; return their SHA-256, and where each starts and all end."""
     digest = hashlib.sha256()
     starts = [0]
-    dtype = vocab.dtype.newbyteorder("<")
+    dtype, encode = vocab.dtype.newbyteorder("<"), vocab.encoder()
     path.unlink(missing_ok=True)
     with open(path, "xb") as stream:  # 'x' follows no symbolic link
         for document in documents:
             start = starts[-1]
             for piece in vocab.pieces(document, tick):
-                ids = vocab.encode(piece).astype(dtype, copy=False)
+                ids = encode(piece).astype(dtype, copy=False)
                 digest.update(ids.data)
                 stream.write(ids.data)
                 start += len(ids)

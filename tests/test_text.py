@@ -18,8 +18,8 @@ from rngru.text import (
     ByteSet,
     CharSet,
     Texts,
+    Tokens,
     WordSet,
-    distinct,
     opentexts,
     readtext,
     sources,
@@ -113,21 +113,50 @@ def test_half_a_surrogate_pair_is_refused_or_unknown(level, before, half, after)
         assert vocab.unknown_char in vocab.decode(vocab.encode(text))
 
 
-@given(text=st.text(alphabet, max_size=60) | texts)
-def test_the_fast_split_is_the_documented_one(text):
+@given(pieces=st.lists(st.text(alphabet, max_size=60) | texts, max_size=3))
+def test_the_fast_split_is_the_documented_one(pieces):
     """Catches a joiner misjudged at the edge of a text, and different words taken for one."""
-    words, which = distinct(text)
-    assert [words[n] for n in which] == tokens(text)
-    assert len(set(words)) == len(words)
+    seen = Tokens()
+    numbered = [seen.number(piece) for piece in pieces]
+    words = seen.words()
+    for piece, which in zip(pieces, numbered, strict=True):
+        assert [words[n] for n in which] == tokens(piece)
+    assert len(set(words)) == len(words) == seen.size
 
 
 def test_the_fast_split_tells_all_words_apart():
-    """Catches hashes that mix up words of the same letters, or runs of one."""
+    """Catches hashes that mix up words of the same letters, runs of one, and words lost in growing."""
     many = [f"{a:b}" for a in range(3000)] + [" " * n for n in range(1, 3000)]
-    text = "".join(f"{word}." for word in many)
-    words, which = distinct(text)
+    text, seen = "".join(f"{word}." for word in many), Tokens()
+    which, words = seen.number(text), seen.words()
     assert [words[n] for n in which] == tokens(text)
     assert len(words) == len({*many, "."})
+
+
+def test_a_token_longer_than_all_before():
+    """Catches one that finds no room."""
+    seen = Tokens()
+    for word in ("a", "b" * 100_000, "c" * 1_000_000, "a"):
+        (which,) = seen.number(word)
+        assert seen.words()[which] == word
+    assert seen.size == 3
+
+
+@given(
+    words=st.lists(st.sampled_from(["a", "bb", "ccc", "dd", "e", "fff"])),
+    kept=st.sets(st.integers(0, 5)),
+)
+def test_tokens_that_are_kept_stay_what_they_are(words, kept):
+    """Catches words that run into each other when those between them are forgotten."""
+    seen = Tokens()
+    for word in words:
+        seen.number(word)
+    before = seen.words()
+    keep = np.array([n in kept for n in range(seen.size)], bool)
+    seen.keep(keep)
+    assert seen.words() == [word for word, stays in zip(before, keep, strict=True) if stays]
+    which = [int(seen.number(word)[0]) for word in words]
+    assert [seen.words()[n] for n in which] == words
 
 
 @given(st.lists(st.sampled_from(["a", "it's", "b-c", ",", "日本", "a--b"])), st.integers(6, 9))

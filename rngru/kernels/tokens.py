@@ -15,9 +15,9 @@ MARK, WORD, SPACE, JOINER = range(4)
 
 
 @numba.njit(nogil=True, cache=True)
-def _same(codes, one, other, length):
+def _same(codes, one, pool, other, length):
     i = 0
-    while i < length and codes[one + i] == codes[other + i]:
+    while i < length and codes[one + i] == pool[other + i]:
         i += 1
     return i == length
 
@@ -29,19 +29,25 @@ def _slot(value, table):
 
 
 @numba.njit(nogil=True, cache=True)
-def distinct(codes, kinds):
-    """Number the tokens of ``codes`` (n,), uint32; ``kinds`` (code points,), uint8, says what each is.
+def number(codes, kinds, at, which, done, pool, bounds, hashes, table, alone, found):
+    """Number the tokens of ``codes`` from the one at ``at`` on, equal ones alike, until no room is left.
+
+    Parameters
+    ----------
+    codes: code points (n,), uint32; ``kinds`` (code points,), uint8, says what each is to a token.
+    which: (n,), int32, for the numbers; ``done`` of them are there.
+    pool: code points of the ``found`` different tokens; number k has those from ``bounds[k]`` to
+        ``bounds[k + 1]``, and the hash ``hashes[k]``.
+    table: (a power of two,), int32: the numbers by their hashes, -1 where there is none.
+    alone: (any,), int32: those of the first code points as tokens of their own, -1 where not known
+        yet; half of all tokens are a space.
 
     Returns
     -------
-    which (tokens,), int32: the number of each token, equal ones having the same, in the order in which
-    they first occur. starts, ends (different tokens,), int64: where each first occurs.
+    at, done, found: as they are now.
     """
-    n = codes.size
-    which, starts, ends = np.empty(n, np.int32), np.empty(n, np.int64), np.empty(n, np.int64)
-    hashes, table = np.empty(n, np.uint64), np.full(1 << 12, -1, np.int32)
-    prime, one = np.uint64(0x100000001B3), np.uint64(1)
-    tokens = found = i = 0
+    n, prime, one = codes.size, np.uint64(0x100000001B3), np.uint64(1)
+    i = at
     while i < n:
         start, kind = i, kinds[codes[i]]
         value = np.uint64(0xCBF29CE484222325)
@@ -55,26 +61,38 @@ def distinct(codes, kinds):
                 joins = kind == WORD and here == JOINER and i + 1 < n
                 if not joins or kinds[codes[i + 1]] != WORD:
                     break
-        slot = _slot(value, table)
+        length, slot = i - start, _slot(value, table)
+        short = length == 1 and codes[start] < alone.size
+        if short and alone[codes[start]] >= 0:
+            which[done] = alone[codes[start]]
+            done += 1
+            continue
         while table[slot] >= 0:
             token = table[slot]
-            alike = hashes[token] == value and ends[token] - starts[token] == i - start
-            if alike and _same(codes, starts[token], start, i - start):
+            first = bounds[token]
+            alike = hashes[token] == value and bounds[token + 1] - first == length
+            if alike and _same(codes, start, pool, first, length):
                 break
             slot = (slot + one) & np.uint64(table.size - 1)
         if table[slot] < 0:
-            table[slot] = found
-            starts[found], ends[found], hashes[found] = start, i, value
+            end = bounds[found] + length
+            if end > pool.size or found == hashes.size:
+                return start, done, found
+            pool[bounds[found] : end] = codes[start:i]
+            bounds[found + 1], hashes[found], table[slot] = end, value, found
             found += 1
-            which[tokens] = found - 1
-            if 2 * found > table.size:
-                table = np.full(4 * table.size, -1, np.int32)
-                for each in range(found):
-                    slot = _slot(hashes[each], table)
-                    while table[slot] >= 0:
-                        slot = (slot + one) & np.uint64(table.size - 1)
-                    table[slot] = each
-        else:
-            which[tokens] = table[slot]
-        tokens += 1
-    return which[:tokens].copy(), starts[:found].copy(), ends[:found].copy()
+        which[done] = table[slot]
+        done += 1
+        if short:
+            alone[codes[start]] = table[slot]
+    return n, done, found
+
+
+@numba.njit(nogil=True, cache=True)
+def place(hashes, table):
+    """Fill the table, empty and larger than ``hashes`` (tokens,), uint64."""
+    for token in range(hashes.size):
+        slot = _slot(hashes[token], table)
+        while table[slot] >= 0:
+            slot = (slot + np.uint64(1)) & np.uint64(table.size - 1)
+        table[slot] = token

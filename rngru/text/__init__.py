@@ -16,7 +16,7 @@ from rngru.text.byteset import ByteSet
 from rngru.text.charset import CharSet
 from rngru.text.sources import Document, Source, Texts, opentexts, readtext
 from rngru.text.vocabulary import Rare, Tally, Vocabulary
-from rngru.text.wordset import WordSet, distinct, tokens
+from rngru.text.wordset import Tokens, WordSet, tokens
 
 __all__ = [
     "LEVELS",
@@ -27,9 +27,9 @@ __all__ = [
     "Source",
     "Tally",
     "Texts",
+    "Tokens",
     "Vocabulary",
     "WordSet",
-    "distinct",
     "opentexts",
     "readtext",
     "tokens",
