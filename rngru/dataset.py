@@ -150,7 +150,8 @@ class DataSet:
     def counts(self, sample: int = 4_000_000) -> np.ndarray:
         """Return how often each symbol occurs, (V,), int64.
 
-        Of a text longer than ``sample`` symbols, 64 pieces all over it are counted, so many in all.
+        Of a text longer than ``sample`` symbols, 64 pieces all over it are counted, about so many in
+        all.
 
         Example
         -------

@@ -109,15 +109,15 @@ class Model:
     def initial(
         self, hyper: HyperParams, rng: np.random.Generator, counts: np.ndarray | None = None
     ) -> dict[str, np.ndarray]:
-        """Draw fresh parameters: weights uniform in ±1/√fan-in, biases zero but for two; float32.
+        """Draw fresh parameters: weights uniform in ±1/√fan-in, biases zero but as below; float32.
 
         The fan-in is how many numbers are added up: the rows of a matrix, but 1 for the table that a
         character is looked up in, one row of it (the 2016 rngru said V, and the first layer hardly
         heard the text). A tied encoder is both, so its bound is the geometric mean.
 
-        With ``counts`` (V,), how often each symbol occurs, the output bias says so from the start.
-        Else it is learned first, by all weights together, which is slow; and an LSTM learns it as
-        memory that nothing brings back when a text begins. Symbols that do not occur count once.
+        With ``counts`` (V,), how often each symbol occurs, the output bias is the logarithm of their
+        shares, one added to each count. With zeros instead all weights learn the shares first, which
+        takes long; and an LSTM keeps them in its memory, which is empty when a new text begins.
 
         The LSTM's forget gates begin with a bias of 1, so that memory lasts from the start (Gers et
         al. 2000; Jozefowicz et al., ICML 2015).

@@ -214,11 +214,11 @@ def _entry(line: str, where: str) -> dict[str, Any] | None:
 
     try:
         entry = json.loads(line)
-        form = entry.get("format", FORMAT)
-        if type(form) is int and form > FORMAT:
+        form, needs = entry.get("format", FORMAT), entry.get("needs")
+        if type(form) is int and form > FORMAT and isinstance(needs, str):
             raise CheckpointTooNew(
-                f"{where}: format {form}, but this rngru knows formats up to {FORMAT}. Install rngru "
-                f"{entry.get('needs', '')!r} or later."
+                f"{where}: format {form:,}, but this rngru knows formats up to {FORMAT}. Install "
+                f"rngru {reprlib.repr(needs)} or later."
             )
         points = [*entry["curve"], (entry["position"], entry["trainloss"])]
         good = all(number(x) and number(y) for x, y in points) and type(entry["follows"]) is int

@@ -123,7 +123,7 @@ def test_symbols_are_counted(size, sample):
     if size <= sample:
         assert counts.tolist() == whole.tolist()
     else:
-        assert (counts <= whole).all() and counts.sum() > 0.5 * min(sample, size)
+        assert (counts <= whole).all() and 0.5 * sample < counts.sum() < sample + 64
 
 
 def test_a_sample_is_of_the_whole_text():

@@ -1,10 +1,13 @@
 """The kernels against NumPy: functions over all of float32, products, and four cells there and back."""
 
 import threading
+from collections import Counter
 
 import numba
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rngru.kernels import layers, output, threads, tiles
 from rngru.kernels.elementwise import VECTOR, exp, gate, gate_slope, tanh
@@ -259,8 +262,8 @@ def test_affine_and_its_gradient_agree_with_numpy(rows, size, columns, dtype):
     expected = {"rows": g @ w.T, "weights": x.T @ g, "bias": g.sum(0)}
     for count in (1, 2):
         close(output.affine(x, w, b, count=count), x @ w + b, limit(dtype), "affine")
-        for given in (g, wide):
-            found = output.affine_back(x, w, given, count=count)
+        for deltas in (g, wide):
+            found = output.affine_back(x, w, deltas, count=count)
             for (name, right), gradient in zip(expected.items(), found, strict=True):
                 close(gradient, right, 5 * limit(dtype), name)
 
@@ -411,6 +414,26 @@ def test_a_layer_has_the_same_bits_on_any_number_of_threads(cell, kind):
     for count in (2, 3, 8):
         for one, same in zip(alone, everything(case, count), strict=True):
             assert np.array_equal(one, same)
+
+
+@given(
+    work=st.lists(st.tuples(st.integers(1, 9), st.integers(1, 50)), min_size=1, max_size=6),
+    count=st.integers(1, 4),
+)
+def test_weight_gradients_are_cut_evenly(work, count):
+    """Catches a thread that waits while another has most of the work, and panels done twice."""
+    plan, done, costs = layers.Plan(), Counter(), Counter()
+    for which, (panels, cost) in enumerate(work):
+
+        def call(first, last, which=which, cost=cost):
+            done.update((which, panel) for panel in range(first, last))
+            costs[threading.get_ident()] += (last - first) * cost
+
+        plan.add(panels * tiles.PANEL, cost, call)
+    plan.run(count)
+    assert done == {(which, n): 1 for which, (panels, _) in enumerate(work) for n in range(panels)}
+    share = sum(panels * cost for panels, cost in work) / count
+    assert max(costs.values()) <= share + max(cost for _, cost in work) + 1
 
 
 @pytest.mark.parametrize("cell", CELLS)

@@ -330,9 +330,31 @@ def test_limits_that_make_no_sense():
 def test_counting_words_forgets_the_rarest_when_there_are_too_many(monkeypatch):
     """Catches memory that grows with every misprint, and totals that shrink with it."""
     monkeypatch.setattr(wordset, "CANDIDATES", 3)
-    tally = WordSet.tally(["a a b b c ", "a d e f "])
-    assert tally.counts == {"a": 3, " ": 9}
-    assert tally.total == 18
+    pieces = ["x\na a b\nb c ", "b\n", "a\na d e\nf "]
+    counts, starts, before, rare, size = Counter(), Counter(), "", 0, 0
+    for piece in pieces:
+        for token in tokens(piece):
+            counts[token] += 1
+            starts[token] += "\n" in before
+            before, size = token, size + 1
+        if size >= 3 and len(counts) > 3:
+            rare += 1
+            for token in [each for each in counts if counts[each] <= rare]:
+                del counts[token], starts[token]
+        size = 0 if size >= 3 else size
+    tally = WordSet.tally(pieces)
+    assert (tally.counts, tally.linestarts) == (+counts, +starts)
+    assert rare == 2 and tally.total == sum(len(tokens(piece)) for piece in pieces)
+
+
+def test_encoding_piece_by_piece_forgets_words_and_no_ids(monkeypatch):
+    """Catches ids of words that had those numbers before."""
+    monkeypatch.setattr(wordset, "CANDIDATES", 2)
+    vocab = WordSet("a b c d")
+    encode = vocab.encoder()
+    for piece in ("a b ", "c d e ", "", "e a ", "d c b a "):
+        assert encode(piece).tolist() == [vocab.idxofchar(token) for token in tokens(piece)]
+    assert encode("b").dtype == vocab.dtype
 
 
 # Vocabularies as values

@@ -236,13 +236,14 @@ value = st.recursive(
     max_leaves=4,
 )
 entry = st.fixed_dictionaries(
-    {
+    optional={"format": st.integers(-1, 2) | value, "needs": value},
+    mapping={
         "position": number | value,
         "trainloss": number | value,
         "validloss": st.none() | number | value,
         "follows": st.integers(-2, 12) | value,
         "curve": st.lists(st.tuples(number, number).map(list), max_size=2) | value,
-    }
+    },
 )
 line = (
     entry.map(json.dumps)
@@ -263,7 +264,11 @@ def test_a_history_of_any_lines_is_read(
     (disk.path / "history.jsonl").write_bytes(text.encode("utf-8", "surrogatepass"))
     with watched():
         for last in (0, 1, len(lines), 10**30):
-            rounds = disk.rounds(last)
+            try:
+                rounds = disk.rounds(last)
+            except CheckpointTooNew:
+                assert "needs" in text
+                continue
             assert len(rounds) <= len(text.splitlines())
             for each in rounds:
                 points = np.array([*each["curve"], [each["position"], each["trainloss"]]], float)

@@ -138,7 +138,10 @@ class Plan:
         self.work: list[tuple[int, int, Callable[[int, int], object]]] = []
 
     def add(self, columns: int, cost: int, call: Callable[[int, int], object]) -> None:
-        """Plan ``call(first, last)`` over the panels of ``columns`` columns, each at this cost."""
+        """Plan ``call(first, last)`` over the panels of ``columns`` columns.
+
+        ``cost`` is that of a panel: how many rows are read, times the rows of the result.
+        """
         self.work.append((columns // PANEL, cost, call))
 
     def product(self, pairs, from_column: int, result, to_column: int, columns: int) -> None:
@@ -165,7 +168,7 @@ class Plan:
         )
 
     def run(self, count: int) -> None:
-        """Do it all on ``count`` threads, at the same cost for each to within half a panel."""
+        """Do it all on ``count`` threads, at the same cost for each to within a panel."""
         total = sum(panels * cost for panels, cost, _ in self.work)
 
         def share(first: int, last: int) -> None:

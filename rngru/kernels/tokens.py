@@ -1,4 +1,4 @@
-r"""Which tokens of a text are the same: one pass over its code points, with a hash table of its own.
+r"""Which tokens of a text are the same: one pass over its code points, with a hash table.
 
 What a token is, :mod:`rngru.text.wordset` says: a run of word characters, with joiners (an apostrophe,
 a hyphen) between two of them; a run of white space; or any other character alone.
@@ -39,8 +39,8 @@ def number(codes, kinds, at, which, done, pool, bounds, hashes, table, alone, fo
     pool: code points of the ``found`` different tokens; number k has those from ``bounds[k]`` to
         ``bounds[k + 1]``, and the hash ``hashes[k]``.
     table: (a power of two,), int32: the numbers by their hashes, -1 where there is none.
-    alone: (any,), int32: those of the first code points as tokens of their own, -1 where not known
-        yet; half of all tokens are a space.
+    alone: (any,), int32: the numbers of the first code points as tokens of their own, -1 where not
+        known yet: without the table, for half of all tokens are a space.
 
     Returns
     -------

@@ -147,7 +147,7 @@ class Vocabulary(ABC):
         """Return the ids of a text: 1-d array of :attr:`dtype`."""
 
     def encoder(self) -> Callable[[Any], np.ndarray]:
-        """Return :meth:`encode` for the pieces of one text, in one thread; it may be faster."""
+        """Return :meth:`encode` for the pieces of one text; it may keep state, and is one thread's."""
         return self.encode
 
     @abstractmethod

@@ -26,7 +26,7 @@ TOKEN = re.compile(r"\w+(?:[’'\-]\w+)*|[^\w\s]|\s+")
 COMPLETE = re.compile(r"(?s:.*)(?:(?<=\s)(?=\S)|(?<=\S)(?=\s)|(?<=[^\w\s’'\-]))")
 
 # Characters worked on at once.
-PIECE = 1 << 20
+PIECE = 1 << 22
 CANDIDATES = 1_000_000
 
 
@@ -89,11 +89,11 @@ class Tokens:
         self._makeroom(0)
 
     def _makeroom(self, characters: int) -> None:
-        """Make room for twice as many tokens, and for so many characters that may be one token."""
+        """Make room for twice as many tokens, and for a token of so many characters."""
         from rngru.kernels import tokens as kernel
 
         used, room = int(self._bounds[self.size]), max(2 * self.size, 1 << 11)
-        self._pool = _longer(self._pool[:used], used + characters)
+        self._pool = _longer(self._pool[:used], max(used, characters))
         self._bounds = _longer(self._bounds[: self.size + 1], room)
         self._hashes = _longer(self._hashes[: self.size], room)
         self._table = np.full(1 << (2 * self._hashes.size).bit_length(), -1, np.int32)
@@ -195,7 +195,7 @@ class WordSet(Vocabulary):
         Raises
         ------
         TextError
-            If a single token has a million characters or more.
+            If a single token has four million characters or more.
         """
         return _complete(document.characters(tick), document.name)
 
@@ -209,10 +209,7 @@ class WordSet(Vocabulary):
         seen, newline = Tokens(), np.zeros(0, bool)
         counts = starts = np.zeros(0, np.int64)
         total, after_newline, rare = 0, False, 0
-        for piece in _bounded(pieces):
-            which = seen.number(piece)
-            if not which.size:
-                continue
+        for which in _joined(map(seen.number, _bounded(pieces))):
             new = ["\n" in word for word in seen.words(newline.size)]
             newline = np.append(newline, np.array(new, bool))
             after = which[1:][newline[which[:-1]]]
@@ -249,8 +246,8 @@ class WordSet(Vocabulary):
             if seen.size > CANDIDATES:
                 seen, ids = Tokens(), ids[:0]
             which = seen.number(piece)
-            new = [self.idxofchar(word) for word in seen.words(ids.size)]
-            ids = np.append(ids, np.array(new, self.dtype))
+            if new := [self.idxofchar(word) for word in seen.words(ids.size)]:
+                ids = np.append(ids, np.array(new, self.dtype))
             return ids[which]
 
         return encode
@@ -328,6 +325,20 @@ def _bounded(pieces: Iterable[str]) -> Iterator[str]:
         else:
             slices = (piece[n : n + PIECE] for n in range(0, len(piece), PIECE))
             yield from _complete(slices, "The text")
+
+
+def _joined(arrays: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Join arrays of numbers until there are a million: what is done with them passes over all words."""
+    batch: list[np.ndarray] = []
+    size = 0
+    for array in arrays:
+        batch.append(array)
+        size += array.size
+        if size >= CANDIDATES:
+            yield np.concatenate(batch)
+            batch, size = [], 0
+    if size:
+        yield np.concatenate(batch)
 
 
 def _longer(array: np.ndarray, room: int) -> np.ndarray:
