@@ -290,7 +290,7 @@ class ModelState:
             ms._progress = replace(ms._progress, scores=Scores(latest=loss))
             show(
                 Notice(
-                    f"Untrained loss {loss:.4f} nats per {ms.chars.units[:-1]}, knowing how often each "
+                    f"Untrained loss {loss:.4f} nats per {ms.chars.units[:-1]}: it knows how often each "
                     f"occurs; ln {hyper.vocab_size} is {math.log(hyper.vocab_size):.4f}."
                 )
             )
