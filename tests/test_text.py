@@ -330,6 +330,14 @@ def test_limits_that_make_no_sense():
 def test_counting_words_forgets_the_rarest_when_there_are_too_many(monkeypatch):
     """Catches memory that grows with every misprint, and totals that shrink with it."""
     monkeypatch.setattr(wordset, "CANDIDATES", 3)
+    tally = WordSet.tally(["a a b b c ", "a d e f "])
+    assert tally.counts == {"a": 3, " ": 9}
+    assert tally.total == 18
+
+
+def test_counting_words_by_batches_is_counting_them_one_by_one(monkeypatch):
+    """Catches counts and line starts that go to other words once some are forgotten."""
+    monkeypatch.setattr(wordset, "CANDIDATES", 3)
     pieces = ["x\na a b\nb c ", "b\n", "a\na d e\nf "]
     counts, starts, before, rare, size = Counter(), Counter(), "", 0, 0
     for piece in pieces:
