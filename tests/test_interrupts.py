@@ -318,7 +318,7 @@ def test_interrupts_at_random_instants(backend, child, tmp_path, long):
     rng, late = random.Random(1), 0
     subject = child("subject", backend, tmp_path)
     names, spread = subject.answer().split(), 0.1 if backend == "cpu" else 0.5
-    count = 1500 if long else 60 if backend == "cpu" else 6
+    count = 1500 if long else 3 * len(names) if backend == "cpu" else 6
     for name in itertools.islice(itertools.cycle(rng.sample(names, len(names))), count):
         late += interrupt(subject, name, spread, rng) > 1
     assert late <= 2 + 0.1 * count, "more often late by a second than a busy machine explains"

@@ -74,7 +74,7 @@ def test_a_session_of_an_hour(newmodel, verse, tmp_path, long):
     """Catches whatever grows: caches without end, files and threads left open, models kept alive."""
     models = [
         newmodel(verse, state_size=64),
-        newmodel(verse[:400], backend="scan", layers=1, state_size=4, seq_len=5),
+        newmodel(verse[:100], backend="scan", layers=1, state_size=4, seq_len=5),
     ]
     sizes = []
 
@@ -82,7 +82,7 @@ def test_a_session_of_an_hour(newmodel, verse, tmp_path, long):
         for number, ms in enumerate(models):
             batches = 2 if ms.backend == "scan" else 500 if long else 5
             ms.trainmodel(train_len=batches, keep=3, **QUIET)
-            ms.evaluate(verse[:100])
+            ms.evaluate(verse[:20])
             ms.generatestring(20, rng=len(sizes))
             ms.newcheckpoint()
             again = ModelState.load(ms.workdir)

@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import product
@@ -227,23 +228,27 @@ def test_another_process_goes_on_to_the_bit(newmodel, verse, elsewhere, long):
     cases = design()
     if not long:
         cases = cases[:9]  # every model, on the backend that people train on
-    text, rate, jobs, expected = verse[:80], 0.002, [], []
+    text, rate, jobs, pairs, expected = verse[:80], 0.002, [], [], []
     middle, crossing, moving = False, False, set()
     for case in cases:
         options = {"state_size": 5, "seq_len": LENGTH, "learnrate": rate} | case.options
-        straight, first = (newmodel(text, **options) for _ in "12")
-        calls = [case.rounds + case.more]
-        if case.options["schedule"] == "cosine":
-            calls = [case.rounds, case.more]
-        histories = [straight.trainmodel(**case.call(rounds)) for rounds in calls]
-        expected.append(facts(straight, *histories, last=case.more * case.length))
+        pairs.append([newmodel(text, **options) for _ in "12"])
+        first = pairs[-1][1]
         first.trainmodel(**case.call(case.rounds))
         jobs.append({"workdir": str(first.workdir), "call": case.call(case.more)})
-        middle |= first.position % int(len(text) * case.options["trainfrac"]) > 0
-        crossing |= straight.epoch > first.epoch
-        if any(event.learnrate < rate for history in histories for event in history):
-            moving.add(case.options["schedule"])
-    found = elsewhere(*jobs)
+    with ThreadPoolExecutor(1) as pool:
+        answers = pool.submit(elsewhere, *jobs)
+        for case, (straight, first) in zip(cases, pairs, strict=True):
+            calls = [case.rounds + case.more]
+            if case.options["schedule"] == "cosine":
+                calls = [case.rounds, case.more]
+            histories = [straight.trainmodel(**case.call(rounds)) for rounds in calls]
+            expected.append(facts(straight, *histories, last=case.more * case.length))
+            middle |= first.position % int(len(text) * case.options["trainfrac"]) > 0
+            crossing |= straight.epoch > first.epoch
+            if any(event.learnrate < rate for history in histories for event in history):
+                moving.add(case.options["schedule"])
+        found = answers.result()
     wrong = {
         f"{i}, {case.batches} batches, {case.options}": list(differences(got, wanted))
         for i, (case, got, wanted) in enumerate(zip(cases, found, expected, strict=True))
