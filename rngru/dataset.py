@@ -634,10 +634,7 @@ def _described(folder: Path) -> dict[str, Any]:
     if not intact:
         raise CheckpointDamaged(f"{path}: not what was written. Encode the text again.")
     if about["format"] > FORMAT:
-        raise CheckpointTooNew(
-            f"{path}: format {about['format']}, but this rngru knows formats up to {FORMAT}. "
-            f"Install rngru {about.get('needs', '')!r} or later, or encode the text again."
-        )
+        raise CheckpointTooNew.told(path, about["format"], FORMAT, about.get("needs"))
     return about
 
 

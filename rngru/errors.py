@@ -19,6 +19,7 @@ what to do about it. :func:`choose` is the one way to look a user's word up in a
 """
 
 import difflib
+import reprlib
 from collections.abc import Iterable
 
 
@@ -59,7 +60,15 @@ class CheckpointDamaged(CheckpointError):
 
 
 class CheckpointTooNew(CheckpointError):
-    """A checkpoint was written by a newer rngru."""
+    """What is in a file was written by a newer rngru."""
+
+    @classmethod
+    def told(cls, where: object, form: int, known: int, needs: object) -> "CheckpointTooNew":
+        """Say which format is there, up to which we know them, and which rngru it ``needs``."""
+        return cls(
+            f"{where}: format {form:,}, but this rngru knows formats up to {known}. "
+            f"Install rngru {reprlib.repr(needs)} or later."
+        )
 
 
 class MissingExtra(RngruError, ImportError):

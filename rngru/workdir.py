@@ -216,10 +216,7 @@ def _entry(line: str, where: str) -> dict[str, Any] | None:
         entry = json.loads(line)
         form, needs = entry.get("format", FORMAT), entry.get("needs")
         if type(form) is int and form > FORMAT and isinstance(needs, str):
-            raise CheckpointTooNew(
-                f"{where}: format {form:,}, but this rngru knows formats up to {FORMAT}. Install "
-                f"rngru {reprlib.repr(needs)} or later."
-            )
+            raise CheckpointTooNew.told(where, form, FORMAT, needs)
         points = [*entry["curve"], (entry["position"], entry["trainloss"])]
         good = all(number(x) and number(y) for x, y in points) and type(entry["follows"]) is int
         good = good and (entry["validloss"] is None or number(entry["validloss"]))
