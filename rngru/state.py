@@ -30,7 +30,6 @@ from rngru.report import History, Recorder, reporter
 from rngru.sampling import Filled, Sample, checkedtemperature, fill, probabilities
 from rngru.text import Source
 from rngru.training import (
-    Batch,
     Evaluation,
     Notice,
     Plan,
@@ -456,7 +455,6 @@ class ModelState:
             max_seconds, print_every, patience, save_every,
         )  # fmt: skip
         record = Recorder()
-        curve: dict[int, float] = {}  # by position, for a batch may be taken back and tried again
         with (
             Interrupts(terminate=True) as interrupts,
             self._disk.locked(),
@@ -487,9 +485,7 @@ class ModelState:
                     done = replace(done, validloss=valid.nats, bits=valid.bits)
                 step = self._disk.nextstep(run.progress.batches)
                 done = replace(done, checkpoint=str(step))
-                points = [point for point in curve.items() if point[0] <= done.position]
-                self._line = self._disk.remember(done, points, self._line)
-                curve.clear()
+                self._line = self._disk.remember(done, record.curve(), self._line)
                 if done.validloss is not None:
                     scores = run.progress.scores
                     if self.hyper.schedule == "plateau" and scores.latest:
@@ -509,8 +505,6 @@ class ModelState:
                     plan, draw=self._current, save=save, finish=finish, stop=stop
                 ):
                     follow()
-                    if isinstance(event, Batch):
-                        curve[event.position] = event.loss
                     record(event)
                     show(event)
             except MemoryError:

@@ -116,9 +116,13 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something the person at the prompt should know: ``text``, one or two sentences."""
+    """Something the person at the prompt should know: ``text``, one or two sentences.
+
+    ``position`` is where the run goes back to, if it does: batches beyond it are taken back.
+    """
 
     text: str
+    position: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -528,7 +532,7 @@ class Run:
                     tamed += 1
                     wrong = self._wrong(step, loss, finite)
                     self._tame(wrong, good, tamed)
-                    yield Notice(self._told(wrong, good))
+                    yield Notice(self._told(wrong, good), good.position)
                     smooth = None
                     kept = max(good.batches - start, 0)
                     del losses[kept:], norms[kept:]

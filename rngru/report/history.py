@@ -9,6 +9,7 @@ small  66
 """
 
 import html
+import itertools
 import math
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rngru.errors import InputError, choose
-from rngru.training import Batch, End, Event, Round
+from rngru.training import Batch, End, Event, Notice, Round
 
 
 @final
@@ -212,7 +213,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self._rounds: list[Round] = []
-        self._losses: dict[int, float] = {}  # by position: a batch tried again counts once
+        self._losses: dict[int, float] = {}  # by position
         self._reason = "interrupted"
 
     def __call__(self, event: Event) -> None:
@@ -220,10 +221,18 @@ class Recorder:
         match event:
             case Batch():
                 self._losses[event.position] = event.loss
+            case Notice(position=int(back)):
+                self._losses = {at: loss for at, loss in self._losses.items() if at <= back}
             case Round():
                 self._rounds.append(event)
             case End():
                 self._reason = event.reason
+
+    def curve(self) -> list[tuple[int, float]]:
+        """Return position and loss of each batch since the last round."""
+        last = self._rounds[-1].position if self._rounds else -1
+        recent = itertools.takewhile(lambda each: each[0] > last, reversed(self._losses.items()))
+        return list(recent)[::-1]
 
     def history(self) -> History:
         """Return the history so far; a run that has not ended counts as interrupted."""
