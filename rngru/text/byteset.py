@@ -6,7 +6,7 @@ array([110, 195, 169], dtype=uint8)
 'né'
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self, final
 
 import numpy as np
@@ -41,35 +41,20 @@ class ByteSet(Vocabulary):
     vocab_size = 256
 
     def __init__(self, data: bytes | str = b"", srcinfo: str | None = None):
-        self._fill(self.tally([data]).linestarts, srcinfo)
+        tally = self.tally([data])
+        self._fill(tally.counts, tally.linestarts, srcinfo)
 
-    @classmethod
-    def fromcounts(
-        cls,
+    def _fill(
+        self,
         counts: Mapping[int, int],
-        linestarts: Mapping[int, int] | None = None,
-        *,
-        srcinfo: str | None = None,
+        linestarts: Mapping[int, int],
+        srcinfo: str | None,
         min_count: int = 1,
         max_vocab: int | None = None,
-    ) -> Self:
-        """Take line starts and source; bytes are never rare, so the limits must not be given.
-
-        Raises
-        ------
-        InputError
-            If they are.
-        """
+    ) -> None:
         if min_count != 1 or max_vocab is not None:
             raise InputError("level='byte' always has 256 ids: leave out min_count and max_vocab.")
-        vocab = cls.__new__(cls)
-        vocab._fill(linestarts or {}, srcinfo)
-        return vocab
-
-    def _fill(self, linestarts: Mapping[int, int], srcinfo: str | None) -> None:
-        self.rare = Rare()
-        self.srcinfo = srcinfo
-        self.linestarts = np.zeros(256, np.int64)
+        self.rare, self.srcinfo, self.linestarts = Rare(), srcinfo, np.zeros(256, np.int64)
         for byte, count in linestarts.items():
             self.linestarts[byte] = count
 
@@ -128,6 +113,9 @@ class ByteSet(Vocabulary):
     def findlinestarts(self, datastr: bytes | str) -> np.ndarray:
         """Count how often each byte starts a line in a text: int64 array, (256,)."""
         return type(self)(datastr).linestarts
+
+    def _hold(self, symbols: Sequence[str]) -> None:
+        """Bytes need not be kept."""
 
     def _symbols(self) -> str:
         return ""

@@ -12,7 +12,7 @@ array([4, 3, 5, 5, 8], dtype=uint8)
 ' ,drw'
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, Self, final
 
@@ -20,7 +20,7 @@ import numpy as np
 
 from rngru.errors import InputError
 from rngru.text.sources import Document, Tick
-from rngru.text.vocabulary import Tally, Vocabulary, keepfrequent
+from rngru.text.vocabulary import Tally, Vocabulary
 
 CODEPOINTS = 0x110000
 
@@ -68,41 +68,6 @@ class CharSet(Vocabulary):
     def __init__(self, datastr: str, srcinfo: str | None = None, *, min_count: int = 1):
         tally = self.tally([datastr])
         self._fill(tally.counts, tally.linestarts, srcinfo, min_count, None)
-
-    @classmethod
-    def fromcounts(
-        cls,
-        counts: Mapping[str, int],
-        linestarts: Mapping[str, int] | None = None,
-        *,
-        srcinfo: str | None = None,
-        min_count: int = 1,
-        max_vocab: int | None = None,
-    ) -> Self:
-        """Make a character set of counted characters; see :meth:`Vocabulary.fromcounts`.
-
-        Example
-        -------
-        >>> CharSet.fromcounts({"a": 5, "b": 1}, min_count=2).chars
-        '\\ufffda'
-        """
-        vocab = cls.__new__(cls)
-        vocab._fill(counts, linestarts or {}, srcinfo, min_count, max_vocab)
-        return vocab
-
-    def _fill(
-        self,
-        counts: Mapping[str, int],
-        linestarts: Mapping[str, int],
-        srcinfo: str | None,
-        min_count: int,
-        max_vocab: int | None,
-    ) -> None:
-        kept, self.rare = keepfrequent(counts, min_count, max_vocab)
-        self.chars = self.unknown_char + "".join(kept)
-        self.vocab_size = len(self.chars)
-        self.srcinfo = srcinfo
-        self.linestarts = self._countsbyid(linestarts)
 
     @classmethod
     def pieces(cls, document: Document, tick: Tick | None = None) -> Iterator[str]:
@@ -164,6 +129,9 @@ class CharSet(Vocabulary):
         table[_codes(self.chars)] = np.arange(self.vocab_size)
         return table
 
+    def _hold(self, symbols: Sequence[str]) -> None:
+        self.chars, self.vocab_size = "".join(symbols), len(symbols)
+
     def _symbols(self) -> str:
         return self.chars
 
@@ -174,7 +142,7 @@ class CharSet(Vocabulary):
         if list(symbols[1:]) != sorted(set(symbols[1:]) - {cls.unknown_char}):
             raise ValueError("its characters are not sorted, or repeat")
         vocab = cls.__new__(cls)
-        vocab.chars, vocab.vocab_size = symbols, len(symbols)
+        vocab._hold(symbols)
         return vocab
 
     def __repr__(self) -> str:

@@ -12,7 +12,7 @@ each document, :meth:`~Vocabulary.tally` of the pieces, :meth:`~Vocabulary.fromc
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, Self
@@ -120,7 +120,6 @@ class Vocabulary(ABC):
         """Count the symbols of a text given in pieces."""
 
     @classmethod
-    @abstractmethod
     def fromcounts(
         cls,
         counts: Mapping[Any, int],
@@ -140,7 +139,23 @@ class Vocabulary(ABC):
             Symbols that occur less often become "unknown".
         max_vocab : int, optional
             V at most; the rarest symbols beyond it become "unknown".
+
+        Raises
+        ------
+        InputError
+            If a limit makes no sense; bytes, always 256 ids, have none.
+        TextError
+            If nothing is left.
+
+        Example
+        -------
+        >>> from rngru import CharSet
+        >>> CharSet.fromcounts({"a": 5, "b": 1}, min_count=2).chars
+        '\\ufffda'
         """
+        vocab = cls.__new__(cls)
+        vocab._fill(counts, linestarts or {}, srcinfo, min_count, max_vocab)
+        return vocab
 
     @abstractmethod
     def encode(self, text: Any) -> np.ndarray:
@@ -161,6 +176,10 @@ class Vocabulary(ABC):
     @abstractmethod
     def idxofchar(self, char: str) -> int:
         """Return the id of one symbol."""
+
+    @abstractmethod
+    def _hold(self, symbols: Sequence[str]) -> None:
+        """Keep all symbols, given in the order of their ids."""
 
     @abstractmethod
     def _symbols(self) -> str | list[str]:
@@ -287,6 +306,19 @@ class Vocabulary(ABC):
                 f"The saved {cls.__name__} is not readable: {error}."
             ) from error
         return vocab
+
+    def _fill(
+        self,
+        counts: Mapping[Any, int],
+        linestarts: Mapping[Any, int],
+        srcinfo: str | None,
+        min_count: int,
+        max_vocab: int | None,
+    ) -> None:
+        kept, self.rare = keepfrequent(counts, min_count, max_vocab)
+        self._hold([self.unknown_char, *kept])
+        self.srcinfo = srcinfo
+        self.linestarts = self._countsbyid(linestarts)
 
     def _newline(self) -> int:
         return self.idxofchar("\n")

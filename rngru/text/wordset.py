@@ -9,7 +9,7 @@ space, so that joining them gives the text back to the letter:
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, cached_property
 from itertools import pairwise
 from typing import Any, Self, final
@@ -18,7 +18,7 @@ import numpy as np
 
 from rngru.errors import TextError
 from rngru.text.sources import Document, Tick
-from rngru.text.vocabulary import Tally, Vocabulary, keepfrequent
+from rngru.text.vocabulary import Tally, Vocabulary
 
 TOKEN = re.compile(r"\w+(?:[’'\-]\w+)*|[^\w\s]|\s+")
 
@@ -154,41 +154,6 @@ class WordSet(Vocabulary):
         self._fill(tally.counts, tally.linestarts, srcinfo, min_count, max_vocab)
 
     @classmethod
-    def fromcounts(
-        cls,
-        counts: Mapping[str, int],
-        linestarts: Mapping[str, int] | None = None,
-        *,
-        srcinfo: str | None = None,
-        min_count: int = 1,
-        max_vocab: int | None = None,
-    ) -> Self:
-        """Make a vocabulary of counted words; see :meth:`Vocabulary.fromcounts`.
-
-        Example
-        -------
-        >>> WordSet.fromcounts({"the": 5, "thy": 1}, min_count=2).words
-        ('\\ufffd', 'the')
-        """
-        vocab = cls.__new__(cls)
-        vocab._fill(counts, linestarts or {}, srcinfo, min_count, max_vocab)
-        return vocab
-
-    def _fill(
-        self,
-        counts: Mapping[str, int],
-        linestarts: Mapping[str, int],
-        srcinfo: str | None,
-        min_count: int,
-        max_vocab: int | None,
-    ) -> None:
-        kept, self.rare = keepfrequent(counts, min_count, max_vocab)
-        self.words = (self.unknown_char, *kept)
-        self.vocab_size = len(self.words)
-        self.srcinfo = srcinfo
-        self.linestarts = self._countsbyid(linestarts)
-
-    @classmethod
     def pieces(cls, document: Document, tick: Tick | None = None) -> Iterator[str]:
         """Yield the text of a document in pieces that end where a token does.
 
@@ -278,6 +243,9 @@ class WordSet(Vocabulary):
     def _ids(self) -> dict[str, int]:
         return {word: idx for idx, word in enumerate(self.words)}
 
+    def _hold(self, symbols: Sequence[str]) -> None:
+        self.words, self.vocab_size = tuple(symbols), len(symbols)
+
     def _symbols(self) -> list[str]:
         return list(self.words)
 
@@ -290,7 +258,7 @@ class WordSet(Vocabulary):
         if symbols[1:] != sorted(set(symbols[1:]) - {cls.unknown_char}):
             raise ValueError("its words are not sorted, or repeat")
         vocab = cls.__new__(cls)
-        vocab.words, vocab.vocab_size = tuple(symbols), len(symbols)
+        vocab._hold(symbols)
         return vocab
 
     def __repr__(self) -> str:
