@@ -39,7 +39,7 @@ from rngru.errors import choose
 from rngru.hyper import CACHES, HyperParams
 from rngru.kernels import layers, output, threads, update
 from rngru.kernels.sampler import Sampler
-from rngru.models import Model
+from rngru.models import Model, Network
 
 Arrays = Mapping[str, np.ndarray]
 Caches = Mapping[str, Arrays]
@@ -79,8 +79,8 @@ def _shrinks(hyper: HyperParams, weights: list[bool]) -> list[float]:
     return [decay * weight for weight in weights]
 
 
-def _symbols(model: Model, hyper: HyperParams, affine):
-    """Return symbolic parameters by name, text x (T, B), start (L, B, H) and PyTensor's ``xp``."""
+def _symbolic(model: Model, hyper: HyperParams, layer, affine):
+    """Return a network of symbolic parameters, text x (T, B) and start (L, B, H)."""
     import pytensor.tensor as pt
 
     from rngru.recurrence import zeros_like
@@ -90,21 +90,22 @@ def _symbols(model: Model, hyper: HyperParams, affine):
     xp = SimpleNamespace(
         tanh=pt.tanh, zeros_like=zeros_like, concatenate=pt.concatenate, affine=affine
     )
-    return parameters, pt.imatrix("x"), pt.ftensor3("start"), xp
+    network = Network(model, hyper, parameters, layer, xp)
+    return network, pt.imatrix("x"), pt.ftensor3("start")
 
 
 def _training(model: Model, hyper: HyperParams, layer, affine):
-    """Return parameters, x, y, [start, and masks], rows (T B, S or 2 S) to predict from, endings."""
+    """Return a network, x, y, [start, and masks], rows (T B, S or 2 S) to predict from, endings."""
     import pytensor.tensor as pt
 
-    parameters, x, start, xp = _symbols(model, hyper, affine)
+    network, x, start = _symbolic(model, hyper, layer, affine)
     y, masks = x.type("y"), []
     if hyper.dropout:
         shape = (None, 1 if hyper.locked else None, None, None)
         masks = [pt.tensor("masks", dtype="float32", shape=shape)]
-    top, endings = models.predict(model, hyper, parameters, x, y, start, layer, xp, *masks)
+    top, endings = network.predict(x, y, start, *masks)
     rows = top.reshape((-1, len(model.towers) * hyper.state_size))
-    return parameters, x, y, [start, *masks], rows, endings
+    return network, x, y, [start, *masks], rows, endings
 
 
 class Backend(ABC):
@@ -151,7 +152,7 @@ class Backend(ABC):
         state: (L, B, H), what the lanes begin with.
         rate: the learning rate.
         number: 1 for the first update of the parameters' life, and so on.
-        masks: what dropout multiplies by, if there is any: see :func:`rngru.models.run`.
+        masks: what dropout multiplies by, if there is any: see :meth:`rngru.models.Network.run`.
         """
 
     @abstractmethod
@@ -224,12 +225,13 @@ class CPU(Backend):
 
         from rngru.recurrence import CPU_MODE, Affine, CrossEntropy, fused
 
-        parameters, x, y, given, rows, endings = _training(self.model, self.hyper, fused, Affine())
-        loss = CrossEntropy()(rows, *models.readout(parameters), y.flatten())[0]
+        network, x, y, given, rows, endings = _training(self.model, self.hyper, fused, Affine())
+        loss = CrossEntropy()(rows, *network.readout(), y.flatten())[0]
         cost = loss / x.shape[1].astype("float32")
-        gradients = pytensor.grad(cost, list(parameters.values()))
+        parameters = list(network.parameters.values())
+        gradients = pytensor.grad(cost, parameters)
         function = pytensor.function(
-            [*parameters.values(), x, y, *given], [loss, *endings, *gradients], mode=CPU_MODE
+            [*parameters, x, y, *given], [loss, *endings, *gradients], mode=CPU_MODE
         )
         function.trust_input = True
         return function
@@ -269,16 +271,16 @@ class CPU(Backend):
         return replace(result, arrays=arrays, caches=caches)
 
     def trace(self, arrays, ids, state):
-        states, top, endings = models.look(
-            self.model, self.hyper, arrays, ids, state, _layer, _NUMPY
-        )
-        logits = _NUMPY.affine(top.reshape(-1, top.shape[2]), *_readout(arrays))
+        network = self._network(arrays)
+        states, top, endings = network.look(ids, state)
+        logits = _NUMPY.affine(top.reshape(-1, top.shape[2]), *_readout(network))
         return np.stack(states), logits.reshape(*ids.shape, -1), np.stack(endings)
 
     def losses(self, arrays, x, y, state):
-        top, endings = models.predict(self.model, self.hyper, arrays, x, y, state, _layer, _NUMPY)
+        network = self._network(arrays)
+        top, endings = network.predict(x, y, state)
         rows, count = top.reshape(-1, top.shape[2]), threads.available()
-        losses, _ = output.score(rows, *_readout(arrays), y.reshape(-1), count=count)
+        losses, _ = output.score(rows, *_readout(network), y.reshape(-1), count=count)
         return losses.reshape(y.shape), np.stack(endings)
 
     def generate(self, arrays, ids, state, uniforms, temperature):
@@ -289,15 +291,18 @@ class CPU(Backend):
         drawn = sampler[1].generate(ids, state, uniforms, temperature, count=threads.available())
         return drawn, state
 
+    def _network(self, arrays: Arrays) -> Network:
+        return Network(self.model, self.hyper, arrays, _layer, _NUMPY)
+
     def _packed(self, arrays: Arrays) -> Sampler:
-        depth = range(self.hyper.layers)
+        network, depth = self._network(arrays), range(self.hyper.layers)
         return Sampler(
             self.model.layer(self.hyper),
-            models.table(self.model, arrays, _NUMPY),
+            network.table(),
             [(arrays[f"layers.{i}.U"], arrays[f"layers.{i}.b"]) for i in depth[1:]],
             [arrays[f"layers.{i}.W"] for i in depth],
             [arrays[f"layers.{i}.d"] for i in depth] if self.hyper.reset_after else None,
-            _readout(arrays),
+            _readout(network),
         )
 
 
@@ -317,8 +322,8 @@ _NUMPY = SimpleNamespace(
 )
 
 
-def _readout(arrays: Arrays) -> tuple[np.ndarray, np.ndarray]:
-    weights, bias = models.readout(arrays)
+def _readout(network: Network) -> tuple[np.ndarray, np.ndarray]:
+    weights, bias = network.readout()
     return np.ascontiguousarray(weights), bias
 
 
@@ -414,9 +419,9 @@ class Scan(Backend):
         from rngru import optim
 
         hyper = self.hyper
-        parameters, x, y, given, rows, endings = _training(self.model, hyper, layer, _affine)
-        values = list(parameters.values())
-        logits = _affine(rows, *models.readout(parameters))
+        network, x, y, given, rows, endings = _training(self.model, hyper, layer, _affine)
+        values = list(network.parameters.values())
+        logits = _affine(rows, *network.readout())
         loss = _cross_entropy(logits, y.flatten()).sum()
         weights = [models.penalised(each.ndim) for each in values]
         squares = sum(pt.sqr(p).sum() for p, weight in zip(values, weights, strict=True) if weight)
@@ -442,15 +447,15 @@ class Scan(Backend):
 
     def _losses_graph(self, layer):
         hyper = self.hyper.replace(dropout=0)
-        parameters, x, y, given, rows, endings = _training(self.model, hyper, layer, _affine)
-        losses = _cross_entropy(_affine(rows, *models.readout(parameters)), y.flatten())
-        return [*parameters.values(), x, y, *given], [losses.reshape(y.shape), *endings]
+        network, x, y, given, rows, endings = _training(self.model, hyper, layer, _affine)
+        losses = _cross_entropy(_affine(rows, *network.readout()), y.flatten())
+        return [*network.parameters.values(), x, y, *given], [losses.reshape(y.shape), *endings]
 
     def _trace_graph(self, layer):
-        parameters, x, start, xp = _symbols(self.model, self.hyper, _affine)
-        states, top, endings = models.look(self.model, self.hyper, parameters, x, start, layer, xp)
-        logits = _affine(top, *models.readout(parameters))
-        return [*parameters.values(), x, start], [logits, *states, *endings]
+        network, x, start = _symbolic(self.model, self.hyper, layer, _affine)
+        states, top, endings = network.look(x, start)
+        logits = _affine(top, *network.readout())
+        return [*network.parameters.values(), x, start], [logits, *states, *endings]
 
 
 BACKENDS = {backend.name: backend for backend in (CPU, Scan)}

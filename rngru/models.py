@@ -1,6 +1,6 @@
 r"""The models: which parameters they have, and how characters become states.
 
-A model is defined once. :func:`run` composes layers from whatever computes one — a ``pytensor.scan``,
+A model is defined once. A :class:`Network` composes layers from whatever computes one — a ``pytensor.scan``,
 the fused ``Op``, or the kernels called on NumPy arrays — so a graph to differentiate and a sampler
 that never imports PyTensor follow the same lines.
 
@@ -187,122 +187,107 @@ def penalised(ndim: int) -> bool:
     return ndim > 1
 
 
-def table(model: Model, parameters: Mapping[str, Any], xp: Any, tower: str = "layers") -> Any:
-    """Return the first layer's pre-activations for each character, (V, G S).
-
-    They depend on the character alone: V rows, not T B.
-    """
-    into, bias = parameters[f"{tower}.0.U"], parameters[f"{tower}.0.b"]
-    if model.encode:
-        return xp.affine(xp.tanh(parameters["E"] + parameters["a"]), into, bias)
-    return into + bias
-
-
-def readout(parameters: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Return output weights (S, V), or (2 S, V) for two directions, and bias (V,)."""
-    tied = "V" not in parameters
-    return parameters["E"].T if tied else parameters["V"], parameters["c"]
-
-
-def run(
-    model: Model,
-    hyper: HyperParams,
-    parameters: Mapping[str, Any],
-    ids: Any,
-    start: Any,
-    layer: Callable,
-    xp: Any,
-    masks: Any = None,
-    tower: str = "layers",
-) -> tuple[list[Any], list[Any]]:
-    """Run text through one stack of layers.
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A model with parameters: from characters to what the next ones are predicted from.
 
     Parameters
     ----------
+    model, hyper: what to compute.
     parameters: arrays or graph variables by name.
-    ids: (T, B) characters, int32.
-    start: (L, B, H), the state before the first of them.
     layer: ``layer(description, inputs, weights, start, recurrent[, second bias])`` gives
         (states, ending).
     xp: has ``tanh``, ``zeros_like``, ``concatenate`` and ``affine(rows, weights, bias)`` for the
         kind of parameters given.
-    masks: (L, T or 1, B, S), what each layer's output is multiplied by, for dropout; or None.
-    tower: which stack.
-
-    Returns
-    -------
-    (outputs of each layer (T, B, S), ending of each layer (B, H)).
     """
-    description = model.layer(hyper)
-    states: list[Any] = []
-    endings: list[Any] = []
-    inputs: Any = ids
-    weights: tuple[Any, ...] = (table(model, parameters, xp, tower),)
-    for i in range(hyper.layers):
-        name = f"{tower}.{i}"
-        if i > 0:
-            inputs, weights = states[-1], (parameters[f"{name}.U"], parameters[f"{name}.b"])
-        second = (parameters[f"{name}.d"],) if hyper.reset_after else ()
-        output, ending = layer(
-            description, inputs, weights, start[i], parameters[f"{name}.W"], *second
-        )
-        states.append(output if masks is None else output * masks[i])
-        endings.append(ending)
-    return states, endings
 
+    model: Model
+    hyper: HyperParams
+    parameters: Mapping[str, Any]
+    layer: Callable
+    xp: Any
 
-def predict(
-    model: Model,
-    hyper: HyperParams,
-    parameters: Mapping[str, Any],
-    x: Any,
-    y: Any,
-    start: Any,
-    layer: Callable,
-    xp: Any,
-    masks: Any = None,
-) -> tuple[Any, list[Any]]:
-    """Return what each of ``y`` (T, B) is predicted from, (T, B, S or 2 S), and the last states.
+    def table(self, tower: str = "layers") -> Any:
+        """Return the first layer's pre-activations for each character, (V, G S).
 
-    That is the text up to ``x``, the character before it; and, in two directions, the rest of ``y``
-    after it. The other parameters are those of :func:`run`; ``masks`` are (2 L, …) for two stacks.
-    """
-    if not model.both:
-        states, endings = run(model, hyper, parameters, x, start, layer, xp, masks)
-        return states[-1], endings
-    before, after = (
-        (None, None) if masks is None else (masks[: hyper.layers], masks[hyper.layers :])
-    )
-    states, endings = run(model, hyper, parameters, x, start, layer, xp, before)
-    back, _ = run(
-        model, hyper, parameters, y[::-1], xp.zeros_like(start), layer, xp, after, tower="back"
-    )
-    return xp.concatenate([states[-1], _earlier(back[-1], xp)[::-1]], axis=2), endings
+        They depend on the character alone: V rows, not T B.
+        """
+        into, bias = self.parameters[f"{tower}.0.U"], self.parameters[f"{tower}.0.b"]
+        if self.model.encode:
+            encoded = self.xp.tanh(self.parameters["E"] + self.parameters["a"])
+            return self.xp.affine(encoded, into, bias)
+        return into + bias
 
+    def readout(self) -> tuple[Any, Any]:
+        """Return output weights (S, V), or (2 S, V) for two directions, and bias (V,)."""
+        weights = self.parameters["E"].T if self.hyper.tied else self.parameters["V"]
+        return weights, self.parameters["c"]
 
-def look(
-    model: Model,
-    hyper: HyperParams,
-    parameters: Mapping[str, Any],
-    ids: Any,
-    start: Any,
-    layer: Callable,
-    xp: Any,
-) -> tuple[list[Any], Any, list[Any]]:
-    """Return the outputs of every layer of every stack, what predictions are made from, last states.
+    def run(
+        self, ids: Any, start: Any, masks: Any = None, tower: str = "layers"
+    ) -> tuple[list[Any], list[Any]]:
+        """Run text through one stack of layers.
 
-    In one direction the prediction at t is of the character after ``ids[t]``; in two it is of
-    ``ids[t]`` itself, from all the others.
-    """
-    states, endings = run(model, hyper, parameters, ids, start, layer, xp)
-    if not model.both:
-        return states, states[-1], endings
-    fresh = xp.zeros_like(start)
-    back, _ = run(model, hyper, parameters, ids[::-1], fresh, layer, xp, tower="back")
-    around = [_earlier(states[-1], xp), _earlier(back[-1], xp)[::-1]]
-    return [*states, *(each[::-1] for each in back)], xp.concatenate(around, axis=2), endings
+        Parameters
+        ----------
+        ids: (T, B) characters, int32.
+        start: (L, B, H), the state before the first of them.
+        masks: (L, T or 1, B, S), what each layer's output is multiplied by, for dropout; or None.
+        tower: which stack.
 
+        Returns
+        -------
+        (outputs of each layer (T, B, S), ending of each layer (B, H)).
+        """
+        description, parameters = self.model.layer(self.hyper), self.parameters
+        states: list[Any] = []
+        endings: list[Any] = []
+        inputs: Any = ids
+        weights: tuple[Any, ...] = (self.table(tower),)
+        for i in range(self.hyper.layers):
+            name = f"{tower}.{i}"
+            if i > 0:
+                inputs, weights = states[-1], (parameters[f"{name}.U"], parameters[f"{name}.b"])
+            second = (parameters[f"{name}.d"],) if self.hyper.reset_after else ()
+            output, ending = self.layer(
+                description, inputs, weights, start[i], parameters[f"{name}.W"], *second
+            )
+            states.append(output if masks is None else output * masks[i])
+            endings.append(ending)
+        return states, endings
 
-def _earlier(states: Any, xp: Any) -> Any:
-    """The states one step before, zeros before the first."""
-    return xp.concatenate([xp.zeros_like(states[:1]), states[:-1]], axis=0)
+    def predict(self, x: Any, y: Any, start: Any, masks: Any = None) -> tuple[Any, list[Any]]:
+        """Return what each of ``y`` (T, B) is predicted from, (T, B, S or 2 S), and the last states.
+
+        That is the text up to ``x``, the character before it; and, in two directions, the rest of
+        ``y`` after it. ``masks`` are those of :meth:`run`, (2 L, …) for two stacks.
+        """
+        if not self.model.both:
+            states, endings = self.run(x, start, masks)
+            return states[-1], endings
+        depth = self.hyper.layers
+        before, after = (None, None) if masks is None else (masks[:depth], masks[depth:])
+        states, endings = self.run(x, start, before)
+        back, _ = self.run(y[::-1], self.xp.zeros_like(start), after, "back")
+        return self._joined(states[-1], self._earlier(back[-1])[::-1]), endings
+
+    def look(self, ids: Any, start: Any) -> tuple[list[Any], Any, list[Any]]:
+        """Return the outputs of every layer of every stack, what predictions are made from, last states.
+
+        In one direction the prediction at t is of the character after ``ids[t]``; in two it is of
+        ``ids[t]`` itself, from all the others.
+        """
+        states, endings = self.run(ids, start)
+        if not self.model.both:
+            return states, states[-1], endings
+        back, _ = self.run(ids[::-1], self.xp.zeros_like(start), tower="back")
+        around = self._joined(self._earlier(states[-1]), self._earlier(back[-1])[::-1])
+        return [*states, *(each[::-1] for each in back)], around, endings
+
+    def _joined(self, before: Any, after: Any) -> Any:
+        """The outputs of both directions side by side."""
+        return self.xp.concatenate([before, after], axis=2)
+
+    def _earlier(self, states: Any) -> Any:
+        """The states one step before, zeros before the first."""
+        return self.xp.concatenate([self.xp.zeros_like(states[:1]), states[:-1]], axis=0)

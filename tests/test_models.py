@@ -109,7 +109,8 @@ def test_graph_agrees_with_the_loops(modeltype, gate, after, fast):
         )
         layer, mode = (fused, CPU_MODE) if fast else (partial(scanned, mode=PLAIN), PLAIN)
         model = models.MODELS[modeltype]
-        top, endings = models.predict(model, hyper, p, ids, targets, start, layer, xp)
+        network = models.Network(model, hyper, p, layer, xp)
+        top, endings = network.predict(ids, targets, start)
         rows = top.reshape((-1, p["V"].shape[0]))
         logits = xp.affine(rows, p["V"], p["c"])
         if fast:
