@@ -33,6 +33,7 @@ from pytensor.graph.rewriting.basic import GraphRewriter, MergeOptimizer, Sequen
 from pytensor.graph.utils import InconsistencyError
 from pytensor.link.basic import PerformLinker
 from pytensor.link.vm import VMLinker
+from pytensor.scan.op import Scan
 
 from rngru.cells import CELLS, GATE_FUNCTIONS
 from rngru.kernels import layers, output, threads
@@ -58,8 +59,6 @@ def scanned(layer: Layer, inputs, weights, start, recurrent, second_bias=None, *
     def step(pre_t, state, *weights):
         return cell.step(pre_t, state, gate, *weights)
 
-    # PyTensor 3.0 compiles the body in its default mode if it is not told; later ones ask not to be.
-    inner = {"mode": mode} if pytensor.__version__.startswith("3.0.") else {}
     trajectory = pytensor.scan(
         step,
         sequences=[pre],
@@ -68,8 +67,13 @@ def scanned(layer: Layer, inputs, weights, start, recurrent, second_bias=None, *
         truncate_gradient=layer.truncate,
         strict=True,
         return_updates=False,
-        **inner,
     )
+    node = trajectory.owner
+    while not isinstance(node.op, Scan):
+        node = node.inputs[0].owner
+    # Else PyTensor 3.0 compiles the body in its default mode, and 3.3 in C where there is a compiler.
+    # Not an argument of scan: that is deprecated.
+    node.op.mode = mode
     return trajectory[:, :, :size], trajectory[-1]
 
 

@@ -9,6 +9,8 @@ import numba
 import numpy as np
 import pytensor
 import pytest
+from pytensor.compile.builders import OpFromGraph
+from pytensor.scan.op import Scan
 
 from rngru import kernels, models
 from rngru.compiled import BACKENDS, CPU, backend, freshcaches
@@ -212,6 +214,29 @@ def test_bits_are_equal_whatever_was_computed_before(form):
     everything(form.cpu, form, steps=11, lanes=9)
     everything(form.cpu, form, steps=1, lanes=1)
     assert all(map(np.array_equal, fresh, everything(form.cpu, form)))
+
+
+def generated(function):
+    """Yield what a PyTensor function, or a loop in it, runs as machine code made for it."""
+    machine = function.vm
+    for node, thunk in zip(machine.nodes, machine.thunks, strict=True):
+        if hasattr(thunk, "cthunk") or isinstance(node.op, OpFromGraph):
+            yield node.op
+        if isinstance(node.op, Scan):
+            yield from generated(node.op.fn)
+
+
+def test_no_generated_code(form):
+    """With a C compiler the last bits were others than without, for as long as PyTensor left it on:
+    two threads that compile at a time can turn it off for good.
+    """
+    scan = form.backends["scan"]
+    everything(scan, form)
+    functions = scan._functions
+    assert functions.keys() == {"step", "losses", "trace"}
+    for name, function in functions.items():
+        assert any(isinstance(node.op, Scan) for node in function.vm.nodes)
+        assert not [*generated(function)], name
 
 
 def test_nothing_that_was_given_is_written_to(form):
