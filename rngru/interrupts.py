@@ -11,10 +11,14 @@ False
 """
 
 import math
+import os
 import signal
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -34,15 +38,16 @@ class Interrupts:
     """Turns Ctrl-C into a flag for as long as it is entered.
 
     ``level`` is 1 after one, and 2 after another within two seconds. With ``terminate``, SIGTERM makes
-    it 2 as well, and sets ``terminated``. With ``late``, KeyboardInterrupt is raised on leaving if one
-    came. Inside another, it is that other that is entered. Outside the main thread, where no signal
-    arrives, nothing is installed.
+    it 2 as well, and on leaving it does what it would have done: the user's handler is called, or the
+    process ends. With ``late``, KeyboardInterrupt is raised on leaving if one came. Inside another, it
+    is that other that is entered. Outside the main thread, where no signal arrives, nothing is
+    installed; nor for a signal that is ignored.
     """
 
     def __init__(self, *, terminate: bool = False, late: bool = False) -> None:
-        self.level, self.terminated, self.late = 0, False, late
+        self.level, self.late, self._terminated = 0, late, False
         self._signals = (signal.SIGINT, signal.SIGTERM) if terminate else (signal.SIGINT,)
-        self._previous: list[Any] = []
+        self._previous: dict[signal.Signals, Any] = {}
         self._at = -math.inf
 
     @property
@@ -58,24 +63,40 @@ class Interrupts:
     def __enter__(self) -> Self:
         if threading.current_thread() is not threading.main_thread():
             return self
-        outer = getattr(signal.getsignal(signal.SIGINT), "__self__", None)
-        if isinstance(outer, type(self)):
-            return outer
-        self._previous = [signal.signal(number, self._note) for number in self._signals]
+        for number in (signal.SIGINT, signal.SIGTERM):
+            outer = getattr(signal.getsignal(number), "__self__", None)
+            if isinstance(outer, type(self)):
+                return outer
+        for number in self._signals:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._previous[number] = signal.signal(number, self._note)
         return self
 
-    def __exit__(self, kind: object, *error: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, *where: object) -> None:
         # Ctrl-C last: once it raises again, nothing is left to do.
-        for number, handler in [*zip(self._signals, self._previous, strict=False)][::-1]:
+        for number, handler in reversed(self._previous.items()):
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
-        self._previous = []
+        self._previous = {}
+        if self._terminated:
+            self._terminate(error)
         if self.late and kind is None:
             self.check()
 
+    def _terminate(self, error: BaseException | None) -> None:
+        """Do what SIGTERM would have done; an ``error`` that nobody will catch is shown."""
+        if callable(signal.getsignal(signal.SIGTERM)):
+            signal.raise_signal(signal.SIGTERM)
+            return
+        with suppress(Exception):  # standard output or error may be closed, or gone
+            if error is not None:
+                traceback.print_exception(error)
+            sys.stdout.flush()
+        os._exit(128 + signal.SIGTERM)
+
     def _note(self, number: int, frame: object) -> None:
         now = time.monotonic()
-        self.terminated |= number == signal.SIGTERM
-        self.level = 2 if self.terminated or now - self._at < 2 else max(self.level, 1)
+        self._terminated |= number == signal.SIGTERM
+        self.level = 2 if self._terminated or now - self._at < 2 else max(self.level, 1)
         self._at = now
 
 

@@ -6,9 +6,7 @@ arithmetic of its own. ``help(ModelState)`` is the manual.
 
 import inspect
 import math
-import os
 import statistics
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -22,7 +20,14 @@ import numpy as np
 
 from rngru.checkpoint import Checkpoint, Checkpoints
 from rngru.dataset import Corpus, encodecorpus
-from rngru.errors import CheckpointError, InputError, WorkdirError, choose
+from rngru.errors import (
+    CheckpointError,
+    InputError,
+    NumericsError,
+    WorkdirBusy,
+    WorkdirError,
+    choose,
+)
 from rngru.hyper import CACHES, SETTINGS, HyperParams
 from rngru.interrupts import Aside, Interrupts, shielded
 from rngru.models import find
@@ -227,6 +232,7 @@ class ModelState:
         seq_len = _whole("seq_len", seq_len, 1)
         generator = _generator(rng)
         disk, began = Workdir(usedir), time.monotonic()
+        disk.checkforeign()
         with Interrupts(late=True) as interrupts, disk.locked(), reporter(report) as show:
             if disk.holdsmodel and not overwrite:
                 raise WorkdirError(
@@ -347,7 +353,11 @@ class ModelState:
         ------
         CheckpointError
             If there is no such checkpoint, it cannot be used, or it is of another model.
+        WorkdirBusy
+            While another thread trains this model.
         """
+        if self._disk.held:
+            raise WorkdirBusy("Another thread trains or saves this model. Restore it after that.")
         with Interrupts(late=True):
             model = self._disk.load(which)
             if (model.modeltype, model.chars) != (self.modeltype, self.chars):
@@ -394,7 +404,8 @@ class ModelState:
         """Train; after each round validate and save a checkpoint.
 
         Training goes on where it was: at the same character, with the same hidden state. Ctrl-C
-        stops after the current batch and saves; a second one does not wait for a long batch.
+        stops after the current batch and saves; a second one does not wait for a long batch. SIGTERM
+        saves, and then does what it would have done.
 
         Parameters
         ----------
@@ -412,7 +423,7 @@ class ModelState:
         clear_state : bool
             Start from a fresh hidden state.
         max_seconds : float
-            Train for this much wall time, however many rounds it takes.
+            Train for this much wall time, however many rounds it takes; ``inf``: until Ctrl-C.
         learnrate : float
             Changes ``hyper.learnrate``, from this call on.
         patience : int
@@ -461,6 +472,7 @@ class ModelState:
             reporter(report) as show,
         ):
             # Not before the lock is held: another thread may just have trained this model.
+            saved = self.hyper
             if learnrate is not None:
                 self.hyper = self.hyper.replace(learnrate=learnrate)
             run = Run(self._compute, data, self._progress, self._seed)
@@ -473,10 +485,13 @@ class ModelState:
                 self._progress, self.hyper = run.progress, run.backend.hyper
 
             def save() -> None:
+                nonlocal saved
                 follow()
                 self._save(timed=True)
+                saved = self.hyper
 
             def finish(done: Round, cut: bool) -> Round:
+                nonlocal saved
                 follow()
                 valid = None
                 with suppress(KeyboardInterrupt):  # told to stop at once
@@ -494,6 +509,7 @@ class ModelState:
                     run.progress = replace(run.progress, scores=scores.after(done.validloss))
                     follow()
                 self._save(trainloss=done.trainloss, validloss=done.validloss, keep=keep)
+                saved = self.hyper
                 return done
 
             for notice in self._notices(lanes, data, clear_state):
@@ -507,6 +523,9 @@ class ModelState:
                     follow()
                     record(event)
                     show(event)
+            except NumericsError:
+                run.backend.hyper = saved
+                raise
             except MemoryError:
                 raise InputError(
                     f"A batch of {lanes} x {self.seq_len} does not fit into memory. Choose a smaller "
@@ -514,10 +533,6 @@ class ModelState:
                 ) from None
             finally:
                 follow()
-        if interrupts.terminated:
-            # What SIGTERM would have done, but for the checkpoint.
-            sys.stdout.flush()
-            os._exit(143)
         return record.history()
 
     def traintime(self, batchsize: int = 16, batches: int = 5) -> Timing:

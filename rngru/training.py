@@ -31,6 +31,9 @@ from rngru.hyper import HyperParams
 if TYPE_CHECKING:  # importing the backends takes a while, and whoever only reads events needs none
     from rngru.compiled import Arrays, Backend, Caches, Step
 
+GLANCE = 20
+"""Characters of each lane that show, before a save, what the last update has done."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reading:
@@ -516,7 +519,7 @@ class Run:
                 try:
                     step = None if over else self.step(plan.batchsize, plan.seq_len, rate)
                     if step is None:
-                        loss = self.lookahead(1, plan.batchsize, plan.seq_len).nats
+                        loss = self.lookahead(1, plan.batchsize, min(plan.seq_len, GLANCE)).nats
                     else:
                         loss = step.loss / plan.size
                 except KeyboardInterrupt:  # told to stop at once: this batch is not taken

@@ -17,13 +17,15 @@ import json
 import math
 import os
 import platform
+import re
 import reprlib
+import secrets
 import shutil
 import time
 import warnings
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -34,10 +36,12 @@ from filelock import FileLock, Timeout
 
 from rngru import __version__, checkpoint
 from rngru.checkpoint import Checkpoint, Checkpoints
+from rngru.checkpoint.content import readrecord
 from rngru.checkpoint.disk import refusals, remove, sync
 from rngru.dataset import Corpus
 from rngru.errors import (
     CheckpointDamaged,
+    CheckpointError,
     CheckpointTooNew,
     InputError,
     NoModelError,
@@ -54,15 +58,23 @@ FORMAT = 1
 """Of the lines of the history and of the lock; other files have one of their own."""
 _VERSION = {"format": FORMAT, "needs": "0.1"}
 
-_OURS = (
-    "checkpoints",
-    ".tmp-checkpoints",
-    "data",
-    ".tmp-data",
-    "history.jsonl",
-    "lock",
-    "lock.json",
-)
+_CHECKPOINT = r"(\.tmp-)?(\.old-)?\d+(/(arrays\.npz|meta\.json|MANIFEST\.json))?"
+_TEXT = r"corpus\.json(\.tmp)?|ids(-[0-9a-f]{16}\.bin|\.tmp)"
+_FOLDERS = {
+    "checkpoints": _CHECKPOINT,
+    ".tmp-checkpoints": _CHECKPOINT,
+    "data": _TEXT,
+    ".tmp-data": _TEXT,
+}
+_FILES = {
+    "history.jsonl": rb'\{"(format|round)"',
+    "lock": rb"(?!.)",
+    "lock.json": rb'\{"(format|pid)"',
+}
+"""What there is in a working directory: the names in its folders, and how its files begin."""
+
+CHECKED = 1 << 26
+"""Bytes of encoded text up to which it is verified on loading, whatever its date; more take too long."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,7 +252,7 @@ class Workdir:
     """
 
     def __init__(self, path: str | Path) -> None:
-        if not isinstance(path, str | Path):
+        if not isinstance(path, str | Path) or path == "":
             raise InputError(f"Expected the path of a working directory, got {path!r}.")
         try:
             path = checkpoint.topath(path).expanduser().absolute()
@@ -254,6 +266,8 @@ class Workdir:
         self._place: tuple[int, int] | None = None  # which directory it is, wherever it is moved
         self._timed: int | None = None  # the step of a checkpoint that the next one replaces
         self._own: tuple[int, int] | None = None  # step and batches last saved or loaded
+        self._model: str | None = None  # which model it is: another may take its place
+        self.held = False
 
     @property
     def data(self) -> Path:
@@ -264,7 +278,7 @@ class Workdir:
     @property
     def holdsmodel(self) -> bool:
         """Whether there is a checkpoint, usable or not."""
-        return os.path.isdir(self._checkpoints) and bool(self.checkpoints())
+        return os.path.isdir(self._checkpoints) and bool(checkpoint.steps(self._checkpoints))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -275,7 +289,7 @@ class Workdir:
         WorkdirBusy
             At once, with the process and the host that hold it.
         WorkdirError
-            If it cannot be written.
+            If it cannot be written, or another model has taken this one's place.
         """
         lock, holder = FileLock(self.path / "lock", is_singleton=True), self.path / "lock.json"
         with self._writable():
@@ -296,8 +310,11 @@ class Workdir:
                 with open(holder, "w", opener=checkpoint.plainly) as stream:
                     stream.write(who)
                 self._settle()
+            self._checkmodel()
+            self.held = True
             yield
         finally:
+            self.held = False
             lock.release()
 
     def _holder(self) -> str:
@@ -320,20 +337,67 @@ class Workdir:
                 f"{self.path} is not the directory that this model was in: it was replaced. Nothing "
                 "was written. Put the old one back, or move this one away and save again."
             )
-        for path in map(self.path.joinpath, _OURS):
+        for path in map(self.path.joinpath, (*_FOLDERS, *_FILES)):
             if path.is_symlink():
                 raise WorkdirError(
                     f"{path} is a symbolic link, and nothing is written elsewhere through one. Put "
                     f"what it points at in its place: {os.path.realpath(path)}"
                 )
 
+    def _checkmodel(self) -> None:
+        """Raise WorkdirError if somebody has put another model here since this one was loaded."""
+        found = self._modelhere()
+        if None not in (self._model, found) and self._model != found:
+            raise WorkdirError(
+                f"{self.path} holds another model by now: this one was overwritten, perhaps by another "
+                "process. Nothing was written. ModelState.load gives the other one; parameters() of "
+                "this one has its weights."
+            )
+        self._model = self._model or found
+
+    def _modelhere(self) -> str | None:
+        """Return which model the newest checkpoint that can be read is of, if that is known."""
+        with suppress(CheckpointError):
+            for step, path in reversed(checkpoint.steps(self.path / "checkpoints").items()):
+                with suppress(CheckpointError):
+                    return readrecord(path, step).summary.get("model")
+        return None
+
     # ------------------------------------------------------- a new model in place of an old one
+
+    def checkforeign(self) -> None:
+        """Raise WorkdirError if under our names there is what we have not written.
+
+        A new model would overwrite or remove it.
+        """
+        for foreign in self._foreign():
+            raise WorkdirError(
+                f"{foreign} was not made by rngru, and a model in {self.path} would overwrite or remove "
+                f"it. Name a directory of its own for the model, such as {str(self.path / 'model')!r}."
+            )
+
+    def _foreign(self) -> Iterator[Path]:
+        for name, ours in _FOLDERS.items():
+            folder = self.path / name
+            if os.path.islink(folder):
+                continue  # nothing will be written through it
+            for parent, folders, files in os.walk(folder):
+                for path in (Path(parent, each) for each in (*folders, *files)):
+                    if not re.fullmatch(ours, path.relative_to(folder).as_posix()):
+                        yield path
+        for name, begins in _FILES.items():
+            with (
+                suppress(OSError),
+                open(self.path / name, "rb", opener=checkpoint.plainly) as stream,
+            ):
+                if (start := stream.read(16)) and not re.match(begins, start):
+                    yield self.path / name
 
     @property
     def _checkpoints(self) -> Path:
         """Where the checkpoints are: those of the old model, until the new one has its first."""
         folder = self.path / "checkpoints"
-        return self._old if os.path.isdir(self._old) and not checkpoint.listing(folder) else folder
+        return self._old if os.path.isdir(self._old) and not checkpoint.steps(folder) else folder
 
     @property
     def _old(self) -> Path:
@@ -350,6 +414,7 @@ class Workdir:
 
     def setaside(self) -> None:
         """Make room for the first checkpoint of a new model; until it is saved, the old one counts."""
+        self._model = secrets.token_hex(8)
         if self.holdsmodel:
             with self._writable():
                 os.rename(self.path / "checkpoints", self._old)
@@ -393,8 +458,7 @@ class Workdir:
         That is the number of batches, but always more than that of the newest, unless the newest is
         the one last saved or loaded here, after as many batches: no other is ever written over.
         """
-        known = checkpoint.listing(self.path / "checkpoints")
-        last = max((each.step for each in known), default=-1)
+        last = max(checkpoint.steps(self.path / "checkpoints"), default=-1)
         return last if self._own == (last, batches) else max(batches, last + 1)
 
     def save(self, model: Saved, *, keep: int | None = None, timed: bool = False) -> Checkpoint:
@@ -403,7 +467,9 @@ class Workdir:
         with self._writable():
             self._check()
         step = self.nextstep(model.progress.batches)
-        saved = checkpoint.save(folder, step, *replace(model, timed=timed).encode(), keep=keep)
+        self._model = self._model or secrets.token_hex(8)
+        model = replace(model, timed=timed, summary={**model.summary, "model": self._model})
+        saved = checkpoint.save(folder, step, *model.encode(), keep=keep)
         if self._timed is not None and self._timed != step:
             checkpoint.discard(folder, self._timed)
         self._timed, self._own = step if timed else None, (step, model.progress.batches)
@@ -428,34 +494,40 @@ class Workdir:
             )
         here = os.stat(self.path)
         self._place = here.st_dev, here.st_ino
-        step: int | None
         if which is None:
             models: list[Saved] = []
+            found: Checkpoint | Path
             found, *_ = checkpoint.newest(
                 self._checkpoints,
                 lambda found, arrays, meta: models.append(Saved.decode(arrays, meta, found)),
             )
-            model, step = models[-1], found.step
+            model = models[-1]
         else:
-            path = self._find(which)
-            step = path.step if isinstance(path, Checkpoint) else None
-            model = Saved.decode(*checkpoint.load(path, step), path)
-        self._own = None if step is None else (step, model.progress.batches)
-        self._timed = step if model.timed else None
+            found = self._find(which)
+            step = found.step if isinstance(found, Checkpoint) else None
+            model = Saved.decode(*checkpoint.load(found, step), found)
+        if not isinstance(found, Checkpoint):
+            # Of another directory: nothing here is replaced by it, and its history is not here.
+            self._own = self._timed = None
+            return replace(model, line=0, timed=False)
+        self._model = self._model or model.summary.get("model")
+        self._own = found.step, model.progress.batches
+        self._timed = found.step if model.timed else None
         return model
 
     def _find(self, which: "int | str | Path | Checkpoint") -> Checkpoint | Path:
-        """Return the checkpoint that a user means."""
-        if isinstance(which, Checkpoint | Path):
-            return which
+        """Return the checkpoint that a user means; of another directory, its path."""
         table = self.checkpoints()
         if which == "best":
             if table.best is None:
                 raise InputError("No checkpoint has a validation loss, so none is the best.")
             return table.best
+        path = Path(which).absolute() if isinstance(which, str | Path | Checkpoint) else None
         for each in table:
-            if str(which) in (str(each.step), str(each.path)):
+            if str(which) == str(each.step) or path == each.path:
                 return each
+        if path is not None and (not isinstance(which, str) or path.is_dir()):
+            return path
         steps = ", ".join(str(each.step) for each in table) or "none"
         raise InputError(f"There is no checkpoint {which!r}. There are: {steps}; or 'best'.")
 
@@ -465,11 +537,13 @@ class Workdir:
         """Open the encoded text, with a warning if it is not the one that a model was trained on."""
         try:
             corpus = Corpus.open(self.data, chars)
-            if corpus.touched:
+            if corpus.touched or corpus.ids.nbytes <= CHECKED:
                 corpus.verify()
         except (RngruError, OSError) as problem:
             warnings.warn(
-                f"{problem} Until then the model can generate but not train.", stacklevel=3
+                f"{problem} Until then the model can generate but not train: rngru.dataset.encodecorpus("
+                f"text, {str(self.data)!r}, level={chars.level!r}), and load it anew.",
+                stacklevel=3,
             )
             return None
         if corpus.digest != digest:

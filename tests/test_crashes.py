@@ -29,6 +29,7 @@ import pytest
 
 import rngru
 from rngru import ModelState, Texts
+from rngru.dataset import encodecorpus
 from rngru.errors import CheckpointError, NoModelError, RngruError, WorkdirBusy, WorkdirError
 from rngru.training import Batch, Plan, Run
 
@@ -696,6 +697,55 @@ def test_two_runs_in_turn_on_one_directory(tmp_path):
         ms.trainmodel(train_len=1, **QUIET)
     assert [each.position for each in one.checkpoints()] == [0, 40, 40, 80, 80]
     assert [ms.newcheckpoint().step for ms in (two, one, one)] == [5, 6, 6]
+
+
+def test_a_model_that_another_has_replaced_is_not_saved_over_it(tmp_path):
+    """A prompt left open since yesterday, while another one began anew in the same directory."""
+    work = tmp_path / "work"
+    yesterday = make(work)
+    yesterday.trainmodel(train_len=1, **QUIET)
+    today = make(work, "new", overwrite=True)
+    straight = Straight(today)
+    for call in (yesterday.newcheckpoint, lambda: yesterday.trainmodel(train_len=1, **QUIET)):
+        with pytest.raises(WorkdirError, match=r"holds another model by now.*Nothing was written"):
+            call()
+    assert len(today.checkpoints()) == 1
+    assertsound(work, straight)
+    today.newcheckpoint()
+    assert len(str(yesterday.generatestring(10))) == 10
+    shutil.rmtree(work)
+    yesterday.newcheckpoint()  # in a directory made anew, without the text
+    with pytest.warns(UserWarning, match="encodecorpus") as warned:
+        assert digest(ModelState.load(work)) == digest(yesterday)
+    told = re.search(r"rngru\.dataset\.(encodecorpus\(.*\)), and", str(warned[0].message))
+    eval(told[1], {"encodecorpus": encodecorpus, "text": Texts([VERSE], names=["old"])})
+    assert not ModelState.load(work).trainmodel(train_len=1, **QUIET).interrupted
+
+
+def test_a_checkpoint_of_a_copy_replaces_none_of_ours(tmp_path):
+    """Two copies have the same numbers; those of the other one are no reason to write over ours."""
+    ours = make(tmp_path / "ours")
+    shutil.copytree(ours.workdir, tmp_path / "copy")
+    copy = ModelState.load(tmp_path / "copy")
+    ours.trainmodel(train_len=3, **QUIET)
+    copy.trainmodel(train_len=3, learnrate=0.1, **QUIET)
+    known = {each.step: digest(ours.restore(each)) for each in ours.checkpoints()}
+    ours.restore(copy.checkpoints()[-1])
+    assert digest(ours) == digest(copy) and not rounds(ours)
+    copied = digest(ours)
+    assert ours.newcheckpoint().step == 4
+    assert {each.step: digest(ours.restore(each)) for each in ours.checkpoints()} == {
+        **known,
+        4: copied,
+    }
+
+
+def test_a_model_in_training_is_not_restored(tmp_path):
+    """Catches a restore that the next batch undoes."""
+    ms = make(tmp_path / "work")
+    with ms._disk.locked(), pytest.raises(WorkdirBusy, match="trains or saves"):
+        ms.restore(0)
+    ms.restore(0)
 
 
 def test_two_threads_on_one_directory(tmp_path):

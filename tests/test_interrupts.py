@@ -32,9 +32,9 @@ import pytest
 from filelock import FileLock
 
 import rngru
-from rngru import ModelState, Texts, state
+from rngru import ModelState, Texts, checkpoint, state
 from rngru.compiled import CPU
-from rngru.errors import InputError, NumericsError
+from rngru.errors import CheckpointError, InputError, NumericsError
 from rngru.kernels import sampler, threads
 from rngru.training import Batch, Plan, Run
 
@@ -567,6 +567,79 @@ def test_sigterm_saves_and_ends(child, newmodel, work, long):
         assert ["begun", *map(str, range(1, saved._progress.batches + 1))] == reported
         assert digest(saved) == straight[saved._progress.batches]
         assert not process.errors.read_text()
+
+
+class Ended(BaseException):
+    """The process would have ended, with this status."""
+
+
+@pytest.fixture
+def pressed(newmodel, monkeypatch):
+    """Train for five batches with a handler in place, and one signal in the third; return the rest."""
+
+    def end(status):
+        raise Ended(status)
+
+    monkeypatch.setattr(os, "_exit", end)
+
+    def train(number, handler):
+        ms, count = newmodel(VERSE, seq_len=LENGTH), itertools.count(1)
+        before, step = signal.signal(number, handler), CPU.step
+
+        def interrupted(*arguments, **options):
+            if next(count) == 3:
+                signal.raise_signal(number)
+            return step(*arguments, **options)
+
+        monkeypatch.setattr(CPU, "step", interrupted)
+        try:
+            return ms, ms.trainmodel(train_len=5, **QUIET)
+        finally:
+            signal.signal(number, before)
+            monkeypatch.setattr(CPU, "step", step)
+            assert ModelState.load(ms.workdir)._progress.batches in (0, 3, 5)
+
+    return train
+
+
+@pytest.mark.parametrize("number", SIGNALS, ids=["SIGINT", "SIGTERM"])
+def test_what_is_ignored_is_ignored(pressed, number):
+    """A script starts a job in the background with SIGINT ignored; Ctrl-C is for what is in front."""
+    ms, history = pressed(number, signal.SIG_IGN)
+    assert history.reason == "done"
+    assert ms._progress.batches == 5
+
+
+def test_a_handler_of_the_users_hears_of_sigterm(pressed):
+    """It may have a file to remove; the model is saved by then."""
+    heard = []
+    ms, history = pressed(signal.SIGTERM, lambda number, frame: heard.append(number))
+    assert heard == [signal.SIGTERM]
+    assert history.interrupted
+    assert ModelState.load(ms.workdir)._progress.batches == 3
+
+
+@pytest.mark.parametrize("stream", [None, io.TextIOWrapper(io.BytesIO())], ids=["none", "closed"])
+def test_sigterm_ends_a_process_without_output(pressed, monkeypatch, stream):
+    """A daemon has none."""
+    if stream:
+        stream.close()
+    monkeypatch.setattr(sys, "stdout", stream)
+    with pytest.raises(Ended, match="143"):
+        pressed(signal.SIGTERM, signal.SIG_DFL)
+
+
+def test_sigterm_ends_a_process_that_cannot_save(pressed, monkeypatch, capsys):
+    """A full disk is no reason to live on; what is wrong is said."""
+
+    def full(*arguments, **options):
+        raise CheckpointError("The disk is full.")
+
+    save = checkpoint.save
+    monkeypatch.setattr(checkpoint, "save", lambda *a, **o: (full if a[1] else save)(*a, **o))
+    with pytest.raises(Ended, match="143"):
+        pressed(signal.SIGTERM, signal.SIG_DFL)
+    assert "CheckpointError: The disk is full." in capsys.readouterr().err
 
 
 # ---- Handlers ----

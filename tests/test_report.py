@@ -2,8 +2,10 @@
 
 import io
 import math
+import os
 import re
 import sys
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -240,6 +242,34 @@ def test_a_closed_pipe_does_not_end_training():
     stream = io.StringIO()
     stream.close()
     shown(PlainReporter(stream))
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_terminal_that_goes_away_does_not_end_training(late):
+    """The window is closed and the run was told to go on: what it draws on is no more."""
+    leader, follower = os.openpty()
+    stream = os.fdopen(follower, "w")
+    report = RichReporter(Console(file=stream, force_terminal=True))
+    events = [*run()]
+    with report:
+        if late:
+            report(events[0])
+        os.close(leader)
+        for event in events[late:]:
+            report(event)
+    with suppress(OSError):
+        stream.close()
+
+
+@pytest.mark.parametrize("seconds", [math.inf, 1e308])
+def test_a_run_without_an_end_says_so(seconds):
+    """``max_seconds=inf`` is how one says: until I press Ctrl-C."""
+    progress = _Progress()
+    progress.follow(begin(max_seconds=seconds))
+    progress.follow(batch(1, seconds=1.0))
+    assert progress.words().endswith("char/s  until Ctrl-C")
+    assert progress.words(short=True).endswith("k/s")
+    assert progress.share < 1e-300
 
 
 def test_the_silent_twin_says_nothing(capsys):

@@ -570,6 +570,7 @@ def test_the_fourth_time_it_gives_up(newmodel, verse, monkeypatch, capsys):
     assert same(saved(ms), good)
     assert all((good[name] == array).all() for name, array in ms.parameters().items())
     assert ms.position == 120
+    assert ms.hyper == ModelState.load(ms.workdir).hyper
     assert np.isfinite(ms.trainmodel(batchsize=2, train_len=3, **QUIET).losses).all()
 
 

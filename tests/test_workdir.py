@@ -6,6 +6,7 @@ rounds as it was grown. Whatever is found, only rngru's own errors come out, and
 
 import json
 import os
+import re
 import shutil
 import signal
 import tempfile
@@ -23,7 +24,7 @@ from hypothesis import strategies as st
 
 from rngru import CharSet, ModelState, Texts, checkpoint
 from rngru.dataset import _jsondigest
-from rngru.errors import CheckpointDamaged, CheckpointTooNew, RngruError
+from rngru.errors import CheckpointDamaged, CheckpointTooNew, RngruError, WorkdirError
 from rngru.training import Round
 from rngru.workdir import Workdir
 
@@ -223,6 +224,39 @@ def test_what_a_person_puts_beside_it_stays(good: Path) -> None:
             if any(end in path for end in (".old", ".new", ".bak", "~", "old "))
         ]
         assert len(kept) > 30 and all(after.get(path) == before[path] for path in kept)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "data/thesis.doc",
+        "data/ids/holiday.jpg",
+        "checkpoints/resnet.pt",
+        "checkpoints/2024/holiday.jpg",
+        ".tmp-data/notes.txt",
+        ".tmp-checkpoints/5/notes.txt",
+        "history.jsonl",
+        "lock",
+        "lock.json",
+    ],
+)
+@pytest.mark.parametrize("before", ["nothing", "a model"])
+def test_what_a_person_has_under_our_names_stays(tmp_path: Path, verse, before, name) -> None:
+    """Whoever names their project's own directory loses nothing, overwrite=True or not."""
+    source = tmp_path / "verse.txt"
+    source.write_text(verse, encoding="utf-8")
+    if before == "a model":
+        ModelState.initfromsrcfile(source, tmp_path, state_size=4, report="silent")
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b'{"mine": "precious"}')
+    there = tree(tmp_path)
+    for overwrite in (False, True):
+        with pytest.raises(WorkdirError, match=f"{re.escape(str(path.name))}|{path.parent.name}"):
+            ModelState.initfromsrcfile(
+                source, tmp_path, overwrite=overwrite, state_size=4, report="silent"
+            )
+        assert tree(tmp_path) == there
 
 
 # ---- The history ----

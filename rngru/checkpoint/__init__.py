@@ -62,6 +62,7 @@ __all__ = [
     "plainly",
     "prune",
     "save",
+    "steps",
     "writeatomic",
 ]
 
@@ -198,7 +199,7 @@ def newest(
     rngru.errors.NoModelError: .../nothing holds no checkpoint. Save one, or name another directory.
     """
     problems = []
-    for step, path in sorted(_steps(folder).items(), reverse=True):
+    for step, path in reversed(steps(folder).items()):
         before = _identity(path)
         try:
             found = readall(path, step)
@@ -207,7 +208,7 @@ def newest(
         except CheckpointTooNew:
             raise
         except CheckpointError as problem:
-            if (_steps(folder).get(step), _identity(path)) != (path, before):
+            if (steps(folder).get(step), _identity(path)) != (path, before):
                 return newest(folder, check)  # a writer has replaced or removed it meanwhile
             problems.append(str(problem))
             continue
@@ -234,11 +235,11 @@ def listing(folder: str | os.PathLike[str]) -> Checkpoints:
     [900, 1000]
     """
     found = []
-    for step, path in sorted(_steps(folder).items()):
+    for step, path in steps(folder).items():
         try:
             found.append(readrecord(path, step))
         except CheckpointError as problem:
-            if _steps(folder).get(step) != path:
+            if steps(folder).get(step) != path:
                 return listing(folder)  # a writer has replaced or removed it meanwhile
             told = str(problem).removeprefix(f"The checkpoint {path} ")
             found.append(Checkpoint(step, path, problem=told))
@@ -269,7 +270,7 @@ def prune(folder: str | os.PathLike[str], keep: int, protect: Collection[int] = 
     return doomed
 
 
-def discard(folder: str | os.PathLike[str], *steps: int) -> None:
+def discard(folder: str | os.PathLike[str], *doomed: int) -> None:
     """Remove the checkpoints of these steps, where there are any.
 
     Example
@@ -282,12 +283,12 @@ def discard(folder: str | os.PathLike[str], *steps: int) -> None:
     no checkpoints
     """
     folder = topath(folder)
-    known = _steps(folder)
-    doomed = [known[step] for step in steps if step in known]
+    known = steps(folder)
+    paths = [known[step] for step in doomed if step in known]
     with refusals("Old checkpoints could not be removed", folder):
-        for path in doomed:  # a directory must not look like a checkpoint while its files go
+        for path in paths:  # a directory must not look like a checkpoint while its files go
             os.rename(path, folder / f".tmp-{path.name}")
-        if doomed:
+        if paths:
             _tidy(folder)
 
 
@@ -299,8 +300,20 @@ def _checkkeep(keep: int) -> None:
         raise InputError(f"keep={keep!r}: the newest checkpoint is always kept. Give 1 or more.")
 
 
-def _steps(folder: str | os.PathLike[str]) -> dict[int, Path]:
-    """Where each step is, damaged or not: under its own name, else where it was put aside."""
+def steps(folder: str | os.PathLike[str]) -> dict[int, Path]:
+    """Return where each step is, damaged or not, by step: under its own name, or where it was put aside.
+
+    Nothing is read, so it takes no longer for large checkpoints than for small ones.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> for step in 1000, 900:
+    ...     saved = save(folder, step, {}, {})
+    >>> [*steps(folder)]
+    [900, 1000]
+    """
     folder = topath(folder)
     _refuselink(folder)
     try:
@@ -310,7 +323,7 @@ def _steps(folder: str | os.PathLike[str]) -> dict[int, Path]:
     except OSError as problem:
         raise CheckpointError(f"{folder} cannot be read: {problem.strerror}.") from problem
     matches = filter(None, map(_STEP.fullmatch, names))
-    return {int(match[2]): folder / match[0] for match in matches}
+    return dict(sorted((int(match[2]), folder / match[0]) for match in matches))
 
 
 def _identity(path: Path) -> int | None:

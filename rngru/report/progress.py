@@ -9,6 +9,8 @@ screen as text, never as markup or control codes.
 
 import math
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Final, Protocol, Self, TextIO, final
 
@@ -121,7 +123,8 @@ class RichReporter:
 
     The bar appears with the first event, or when encoding a text takes more than half a second; it
     is taken away at the end, on leaving the ``with`` block at the latest, so that an interrupt
-    leaves a clean prompt. It is drawn by the thread that trains, ten times a second at most.
+    leaves a clean prompt. It is drawn by the thread that trains, ten times a second at most. When the
+    terminal is gone, the report falls silent and training goes on.
 
     Parameters
     ----------
@@ -134,10 +137,26 @@ class RichReporter:
         self._progress = _Progress()
         self._drawn = -math.inf
         self._live = Live(self._progress, console=self._console, auto_refresh=False, transient=True)
+        self._gone = False
 
     def __call__(self, event: Event, /) -> None:
         """Show ``event``."""
         self._progress.follow(event)
+        if not self._gone:
+            with self._perhapsgone():
+                self._show(event)
+
+    @contextmanager
+    def _perhapsgone(self) -> Iterator[None]:
+        """Find out that there is no terminal any more."""
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            if isinstance(error, ValueError) and not self._console.file.closed:
+                raise
+            self._gone = True
+
+    def _show(self, event: Event) -> None:
         match event:
             case Begin():
                 self._live.start()
@@ -170,7 +189,8 @@ class RichReporter:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._live.stop()
+        with self._perhapsgone():
+            self._live.stop()
 
 
 KINDS: Final = ("rich", "plain", "silent")
@@ -308,9 +328,12 @@ class _Progress:
         else:
             left = self._last.seconds * (1.0 / self.share - 1.0)
         epoch, loss = f"epoch {self._last.epoch:.2f}", f"loss {self._loss / self._weight:.3f}"
+        forever = left > 1e9
         if short:
-            return f"{epoch}  {loss}  {speed / 1000:.0f}k/s  {_clock(left)}"
-        return f"{epoch}  {loss} nats/char  {speed:,.0f} char/s  {_clock(left)} left"
+            told = "" if forever else f"  {_clock(left)}"
+            return f"{epoch}  {loss}  {speed / 1000:.0f}k/s{told}"
+        told = "until Ctrl-C" if forever else f"{_clock(left)} left"
+        return f"{epoch}  {loss} nats/char  {speed:,.0f} char/s  {told}"
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         short = options.max_width < 76
