@@ -221,7 +221,8 @@ class ModelState:
         InputError
             For names that do not exist and sizes that make no sense.
         WorkdirError
-            If the directory holds a model already, or cannot be written.
+            If the directory holds a model already, or under the names of its files something that
+            rngru has not written, or cannot be written.
         """
         for name in hyperparams:
             _checkkeyword(name)

@@ -73,6 +73,9 @@ _FILES = {
 }
 """What there is in a working directory: the names in its folders, and how its files begin."""
 
+_LITTER = {".DS_Store", "Thumbs.db", "desktop.ini"}
+"""What file managers put into any folder that somebody opens."""
+
 CHECKED = 1 << 26
 """Bytes of encoded text up to which it is verified on loading, whatever its date; more take too long."""
 
@@ -382,7 +385,7 @@ class Workdir:
             if os.path.islink(folder):
                 continue  # nothing will be written through it
             for parent, folders, files in os.walk(folder):
-                for path in (Path(parent, each) for each in (*folders, *files)):
+                for path in (Path(parent, each) for each in {*folders, *files} - _LITTER):
                     if not re.fullmatch(ours, path.relative_to(folder).as_posix()):
                         yield path
         for name, begins in _FILES.items():

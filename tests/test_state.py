@@ -336,6 +336,20 @@ def test_another_way_on_from_an_older_checkpoint_keeps_the_first(trained):
     assert positions == [0, 160, 320, 320]
 
 
+def test_a_checkpoint_by_its_path(trained, monkeypatch):
+    """As text or not, from here or from the root: it is the one of that number."""
+    path = trained.checkpoints()[1].path
+    monkeypatch.chdir(path.parents[2])
+    for which in (
+        path,
+        str(path),
+        path.relative_to(path.parents[2]),
+        f"{path.parts[-3]}/checkpoints/4",
+    ):
+        assert trained.restore(0).restore(which).position == 160
+    assert trained.newcheckpoint().step == 9
+
+
 def test_a_checkpoint_that_does_not_exist(trained):
     """It says which there are."""
     with pytest.raises(InputError, match="0, 4, 8"):

@@ -23,6 +23,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rngru import CharSet, ModelState, Texts, checkpoint
+from rngru.checkpoint import content
 from rngru.dataset import _jsondigest
 from rngru.errors import CheckpointDamaged, CheckpointTooNew, RngruError, WorkdirError
 from rngru.training import Round
@@ -245,6 +246,8 @@ def test_what_a_person_has_under_our_names_stays(tmp_path: Path, verse, before, 
     """Whoever names their project's own directory loses nothing, overwrite=True or not."""
     source = tmp_path / "verse.txt"
     source.write_text(verse, encoding="utf-8")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / ".DS_Store").touch()
     if before == "a model":
         ModelState.initfromsrcfile(source, tmp_path, state_size=4, report="silent")
     path = tmp_path / name
@@ -257,6 +260,25 @@ def test_what_a_person_has_under_our_names_stays(tmp_path: Path, verse, before, 
                 source, tmp_path, overwrite=overwrite, state_size=4, report="silent"
             )
         assert tree(tmp_path) == there
+
+
+def test_a_save_does_not_read_all_that_was_saved_before(newmodel, verse, monkeypatch) -> None:
+    """Hundreds of checkpoints of 30,000 words would make each round seconds longer."""
+    ms = newmodel(verse)
+    for _ in range(10):
+        ms.newcheckpoint()
+        ms.trainmodel(batchsize=2, train_len=1, **QUIET)
+    read: list[Path] = []
+    inspect = content._inspect
+
+    def counted(path: Path, *arguments: Any) -> Any:
+        read.append(path)
+        return inspect(path, *arguments)
+
+    monkeypatch.setattr(content, "_inspect", counted)
+    ms.trainmodel(batchsize=2, train_len=1, save_every=1e-9, **QUIET)
+    assert len(ms.checkpoints()) > 10
+    assert len(read) - len(ms.checkpoints()) <= 1
 
 
 # ---- The history ----
@@ -503,6 +525,18 @@ def test_a_text_that_was_damaged_ends_no_process(newmodel, verse, where) -> None
     with pytest.raises(CheckpointDamaged, match="holds the id 255, but there are only 50 symbols"):
         ms.trainmodel(train_len=1, **QUIET)
     assert len(ms.generatestring(5).text) == 5
+
+
+def test_a_text_that_changed_with_its_date_kept_is_noticed(newmodel, verse) -> None:
+    """A disk that forgets a bit, or a copy that keeps dates: another id that means something."""
+    ms = newmodel(verse)
+    (path,) = (ms.workdir / "data").glob("ids-*.bin")
+    date, ids = path.stat().st_mtime_ns, bytearray(path.read_bytes())
+    ids[7] ^= 1
+    path.write_bytes(ids)
+    os.utime(path, ns=(date, date))
+    with pytest.warns(UserWarning, match="the encoded text has changed: expected SHA-256"):
+        ModelState.load(ms.workdir)
 
 
 # ---- What people have ----
