@@ -343,7 +343,7 @@ def _cross_entropy(logits, targets):
     import pytensor.tensor as pt
     from pytensor.gradient import disconnected_grad
 
-    # Taking off the same from all changes nothing but the range, so the gradient need not know.
+    # The loss does not depend on what is taken off from all, so its share of the gradient is zero.
     shifted = logits - disconnected_grad(logits.max(axis=-1, keepdims=True))
     return pt.log(pt.exp(shifted).sum(axis=-1)) - shifted[pt.arange(targets.size), targets]
 

@@ -65,9 +65,10 @@ class CheckpointTooNew(CheckpointError):
     @classmethod
     def told(cls, where: object, form: int, known: int, needs: object) -> "CheckpointTooNew":
         """Say which format is there, up to which we know them, and which rngru it ``needs``."""
+        wanted = f"rngru {reprlib.repr(needs)} or later" if needs else "a newer rngru"
         return cls(
-            f"{where}: format {form:,}, but this rngru knows formats up to {known}. "
-            f"Install rngru {reprlib.repr(needs)} or later."
+            f"{where} has format {form:,}, but this rngru knows formats up to {known}. "
+            f"Install {wanted}."
         )
 
 

@@ -74,23 +74,31 @@ class Interrupts:
 
     def __exit__(self, kind: object, error: BaseException | None, *where: object) -> None:
         # Ctrl-C last: once it raises again, nothing is left to do.
-        for number, handler in reversed(self._previous.items()):
-            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
-        self._previous = {}
-        if self._terminated:
-            self._terminate(error)
+        try:
+            self._giveback(signal.SIGTERM)
+            if self._terminated:
+                self._terminate(error)
+        finally:
+            self._giveback(signal.SIGINT)
         if self.late and kind is None:
             self.check()
+
+    def _giveback(self, number: signal.Signals) -> None:
+        if number in self._previous:
+            handler = self._previous.pop(number)
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
     def _terminate(self, error: BaseException | None) -> None:
         """Do what SIGTERM would have done; an ``error`` that nobody will catch is shown."""
         if callable(signal.getsignal(signal.SIGTERM)):
             signal.raise_signal(signal.SIGTERM)
             return
-        with suppress(Exception):  # standard output or error may be closed, or gone
+        # Standard output or error may be closed, or gone.
+        with suppress(Exception):
+            sys.stdout.flush()
+        with suppress(Exception):
             if error is not None:
                 traceback.print_exception(error)
-            sys.stdout.flush()
         os._exit(128 + signal.SIGTERM)
 
     def _note(self, number: int, frame: object) -> None:

@@ -269,7 +269,8 @@ class Network:
         before, after = (None, None) if masks is None else (masks[:depth], masks[depth:])
         states, endings = self.run(x, start, before)
         back, _ = self.run(y[::-1], self.xp.zeros_like(start), after, "back")
-        return self._joined(states[-1], self._earlier(back[-1])[::-1]), endings
+        around = [states[-1], self._earlier(back[-1])[::-1]]
+        return self.xp.concatenate(around, axis=2), endings
 
     def look(self, ids: Any, start: Any) -> tuple[list[Any], Any, list[Any]]:
         """Return the outputs of every layer of every stack, what predictions are made from, last states.
@@ -281,12 +282,9 @@ class Network:
         if not self.model.both:
             return states, states[-1], endings
         back, _ = self.run(ids[::-1], self.xp.zeros_like(start), tower="back")
-        around = self._joined(self._earlier(states[-1]), self._earlier(back[-1])[::-1])
-        return [*states, *(each[::-1] for each in back)], around, endings
-
-    def _joined(self, before: Any, after: Any) -> Any:
-        """The outputs of both directions side by side."""
-        return self.xp.concatenate([before, after], axis=2)
+        around = [self._earlier(states[-1]), self._earlier(back[-1])[::-1]]
+        every = [*states, *(each[::-1] for each in back)]
+        return every, self.xp.concatenate(around, axis=2), endings
 
     def _earlier(self, states: Any) -> Any:
         """The states one step before, zeros before the first."""

@@ -72,7 +72,7 @@ def scanned(layer: Layer, inputs, weights, start, recurrent, second_bias=None, *
     while not isinstance(node.op, Scan):
         node = node.inputs[0].owner
     # Else PyTensor 3.0 compiles the body in its default mode, and 3.3 in C where there is a compiler.
-    # Not an argument of scan: that is deprecated.
+    # Not as an argument of scan, at which 3.3 warns.
     node.op.mode = mode
     return trajectory[:, :, :size], trajectory[-1]
 

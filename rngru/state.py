@@ -24,7 +24,6 @@ from rngru.errors import (
     CheckpointError,
     InputError,
     NumericsError,
-    WorkdirBusy,
     WorkdirError,
     choose,
 )
@@ -149,7 +148,7 @@ class ModelState:
         self.modeltype, self.hyper, self.chars = model.modeltype, model.hyper, model.chars
         self.seq_len, self.backend, self.rng = model.seq_len, model.backend, model.rng
         self._progress, self._seed, self._line = model.progress, model.seed, model.line
-        self._summary = dict(model.summary)
+        self._summary, self._savedhyper = dict(model.summary), model.hyper
 
     # ------------------------------------------------------------------ making, loading, saving
 
@@ -233,8 +232,7 @@ class ModelState:
         seq_len = _whole("seq_len", seq_len, 1)
         generator = _generator(rng)
         disk, began = Workdir(usedir), time.monotonic()
-        disk.checkforeign()
-        with Interrupts(late=True) as interrupts, disk.locked(), reporter(report) as show:
+        with Interrupts(late=True) as interrupts, disk.locked(new=True), reporter(report) as show:
             if disk.holdsmodel and not overwrite:
                 raise WorkdirError(
                     f"{disk.path} holds a model already. ModelState.load({str(disk.path)!r}) goes on "
@@ -357,9 +355,7 @@ class ModelState:
         WorkdirBusy
             While another thread trains this model.
         """
-        if self._disk.held:
-            raise WorkdirBusy("Another thread trains or saves this model. Restore it after that.")
-        with Interrupts(late=True):
+        with Interrupts(late=True), self._disk.alone():
             model = self._disk.load(which)
             if (model.modeltype, model.chars) != (self.modeltype, self.chars):
                 raise CheckpointError(
@@ -458,6 +454,8 @@ class ModelState:
         print_every = _whole("print_every", print_every, 0)
         if max_seconds is not None:
             max_seconds = _seconds("max_seconds", max_seconds)
+            if max_seconds == math.inf and self.hyper.schedule == "cosine":
+                raise InputError("max_seconds=inf: schedule='cosine' needs an end to fall to.")
         save_every = _seconds("save_every", save_every)
         patience = None if patience is None else _whole("patience", patience, 1)
         keep = None if keep is None else _whole("keep", keep, 1)
@@ -473,7 +471,6 @@ class ModelState:
             reporter(report) as show,
         ):
             # Not before the lock is held: another thread may just have trained this model.
-            saved = self.hyper
             if learnrate is not None:
                 self.hyper = self.hyper.replace(learnrate=learnrate)
             run = Run(self._compute, data, self._progress, self._seed)
@@ -486,13 +483,10 @@ class ModelState:
                 self._progress, self.hyper = run.progress, run.backend.hyper
 
             def save() -> None:
-                nonlocal saved
                 follow()
                 self._save(timed=True)
-                saved = self.hyper
 
             def finish(done: Round, cut: bool) -> Round:
-                nonlocal saved
                 follow()
                 valid = None
                 with suppress(KeyboardInterrupt):  # told to stop at once
@@ -510,7 +504,6 @@ class ModelState:
                     run.progress = replace(run.progress, scores=scores.after(done.validloss))
                     follow()
                 self._save(trainloss=done.trainloss, validloss=done.validloss, keep=keep)
-                saved = self.hyper
                 return done
 
             for notice in self._notices(lanes, data, clear_state):
@@ -525,7 +518,7 @@ class ModelState:
                     record(event)
                     show(event)
             except NumericsError:
-                run.backend.hyper = saved
+                run.backend.hyper = self._savedhyper
                 raise
             except MemoryError:
                 raise InputError(
@@ -966,7 +959,9 @@ class ModelState:
             line=self._line,
             summary=self._summary,
         )
-        return self._disk.save(model, keep=keep, timed=timed)
+        saved = self._disk.save(model, keep=keep, timed=timed)
+        self._savedhyper = self.hyper
+        return saved
 
 
 def _whole(name: str, value: Any, least: int) -> int:

@@ -32,7 +32,10 @@ if TYPE_CHECKING:  # importing the backends takes a while, and whoever only read
     from rngru.compiled import Arrays, Backend, Caches, Step
 
 GLANCE = 20
-"""Characters of each lane that show, before a save, what the last update has done."""
+"""Characters of each lane that show, before a save, what the last update has done.
+
+Enough that one surprising character is no alarm, and few, for whoever presses Ctrl-C waits for them.
+"""
 
 
 @dataclass(frozen=True, slots=True)

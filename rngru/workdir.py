@@ -17,10 +17,10 @@ import json
 import math
 import os
 import platform
-import re
 import reprlib
 import secrets
 import shutil
+import threading
 import time
 import warnings
 from collections import deque
@@ -34,10 +34,10 @@ from typing import IO, Any, Self
 import numpy as np
 from filelock import FileLock, Timeout
 
-from rngru import __version__, checkpoint
+from rngru import __version__, checkpoint, dataset
 from rngru.checkpoint import Checkpoint, Checkpoints
-from rngru.checkpoint.content import readrecord
-from rngru.checkpoint.disk import refusals, remove, sync
+from rngru.checkpoint.content import MANIFEST, readrecord
+from rngru.checkpoint.disk import isforeign, refusals, remove, sync
 from rngru.dataset import Corpus
 from rngru.errors import (
     CheckpointDamaged,
@@ -58,23 +58,16 @@ FORMAT = 1
 """Of the lines of the history and of the lock; other files have one of their own."""
 _VERSION = {"format": FORMAT, "needs": "0.1"}
 
-_CHECKPOINT = r"(\.tmp-)?(\.old-)?\d+(/(arrays\.npz|meta\.json|MANIFEST\.json))?"
-_TEXT = r"corpus\.json(\.tmp)?|ids(-[0-9a-f]{16}\.bin|\.tmp)"
 _FOLDERS = {
-    "checkpoints": _CHECKPOINT,
-    ".tmp-checkpoints": _CHECKPOINT,
-    "data": _TEXT,
-    ".tmp-data": _TEXT,
+    "checkpoints": checkpoint.foreign,
+    ".tmp-checkpoints": checkpoint.foreign,
+    "data": dataset.foreign,
+    ".tmp-data": dataset.foreign,
 }
-_FILES = {
-    "history.jsonl": rb'\{"(format|round)"',
-    "lock": rb"(?!.)",
-    "lock.json": rb'\{"(format|pid)"',
-}
-"""What there is in a working directory: the names in its folders, and how its files begin."""
+"""Folders of a working directory, and what finds in each of them what is not rngru's."""
 
-_LITTER = {".DS_Store", "Thumbs.db", "desktop.ini"}
-"""What file managers put into any folder that somebody opens."""
+_FILES = {"history.jsonl": rb'"round"', "lock": rb"(?!)", "lock.json": rb'"(pid|format)"'}
+"""Its files, and what one finds near the beginning of each unless it is empty or was spoilt."""
 
 CHECKED = 1 << 26
 """Bytes of encoded text up to which it is verified on loading, whatever its date; more take too long."""
@@ -95,6 +88,7 @@ class Saved:
     timed: whether it was saved in the middle of a round, until the next one.
     summary: what tables show: epoch, position, losses.
     versions: what it was computed with.
+    model: which model it is, not which kind; kept in the summary, which is soon read.
     """
 
     modeltype: str
@@ -110,6 +104,7 @@ class Saved:
     timed: bool = False
     summary: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=lambda: versions())
+    model: str | None = None
 
     def encode(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Return arrays and metadata for :func:`rngru.checkpoint.save`."""
@@ -120,7 +115,7 @@ class Saved:
         if now.state is not None:
             arrays["state"] = now.state
         meta = {
-            "summary": dict(self.summary),
+            "summary": {**self.summary, "model": self.model},
             "modeltype": self.modeltype,
             "hyper": self.hyper.to_json(),
             "vocabulary": self.chars.to_json(),
@@ -175,6 +170,7 @@ class Saved:
                 timed=bool(meta.get("timed")),
                 summary=dict(meta["summary"]),
                 versions=dict(meta["versions"]),
+                model=meta["summary"].get("model"),
             )
         except (KeyError, TypeError, ValueError, OverflowError) as problem:
             told = f"{problem!s} is missing" if isinstance(problem, KeyError) else str(problem)
@@ -240,6 +236,14 @@ def _entry(line: str, where: str) -> dict[str, Any] | None:
     return entry if good else None
 
 
+def _same(one: Path, other: Path) -> bool:
+    """Whether both are one directory, however it is called."""
+    try:
+        return os.path.samefile(one, other)
+    except (OSError, ValueError):
+        return False
+
+
 def versions() -> dict[str, str]:
     """Return what this process computes with: names and versions."""
     own = {"rngru": __version__, "python": platform.python_version()}
@@ -270,7 +274,7 @@ class Workdir:
         self._timed: int | None = None  # the step of a checkpoint that the next one replaces
         self._own: tuple[int, int] | None = None  # step and batches last saved or loaded
         self._model: str | None = None  # which model it is: another may take its place
-        self.held = False
+        self._alone = os.getpid(), threading.Lock()
 
     @property
     def data(self) -> Path:
@@ -284,8 +288,11 @@ class Workdir:
         return os.path.isdir(self._checkpoints) and bool(checkpoint.steps(self._checkpoints))
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, *, new: bool = False) -> Iterator[None]:
         """Hold the directory against other processes; a dead one's lock is nobody's.
+
+        With ``new`` it is for a new model, which would overwrite or remove what others have put
+        under our names: that is refused.
 
         Raises
         ------
@@ -295,29 +302,54 @@ class Workdir:
             If it cannot be written, or another model has taken this one's place.
         """
         lock, holder = FileLock(self.path / "lock", is_singleton=True), self.path / "lock.json"
-        with self._writable():
-            if not self.path.exists():
-                self.path.mkdir(parents=True, exist_ok=True)
-                self._place = None
-            self._check()
+        with self.alone():
+            if new:
+                self._refuseforeign()
+            with self._writable():
+                if not self.path.exists():
+                    self.path.mkdir(parents=True, exist_ok=True)
+                    self._place = None
+                self._check()
+                try:
+                    lock.acquire(blocking=False)
+                except Timeout:
+                    raise WorkdirBusy(
+                        f"{self.path} is in use by {self._holder()}. Wait for it, stop it, or name "
+                        "another directory."
+                    ) from None
             try:
-                lock.acquire(blocking=False)
-            except Timeout:
-                raise WorkdirBusy(
-                    f"{self.path} is in use by {self._holder()}. Wait for it, stop it, or name "
-                    "another directory."
-                ) from None
+                self._is(self._modelhere())
+                who = json.dumps(_VERSION | {"pid": os.getpid(), "host": platform.node()})
+                with self._writable(len(who)):
+                    with open(holder, "w", opener=checkpoint.plainly) as stream:
+                        stream.write(who)
+                    self._settle()
+                yield
+            finally:
+                lock.release()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold what is done here against other threads with the same model.
+
+        Raises
+        ------
+        WorkdirBusy
+            At once.
+        """
+        if (
+            self._alone[0] != os.getpid()
+        ):  # who held it is in the process that this one was forked from
+            self._alone = os.getpid(), threading.Lock()
+        _, lock = self._alone
+        if not lock.acquire(blocking=False):
+            raise WorkdirBusy(
+                f"Another thread of process {os.getpid()} on {platform.node()} trains, saves or "
+                "restores this model. Wait for it."
+            )
         try:
-            who = json.dumps(_VERSION | {"pid": os.getpid(), "host": platform.node()})
-            with self._writable(len(who)):
-                with open(holder, "w", opener=checkpoint.plainly) as stream:
-                    stream.write(who)
-                self._settle()
-            self._checkmodel()
-            self.held = True
             yield
         finally:
-            self.held = False
             lock.release()
 
     def _holder(self) -> str:
@@ -347,54 +379,43 @@ class Workdir:
                     f"what it points at in its place: {os.path.realpath(path)}"
                 )
 
-    def _checkmodel(self) -> None:
-        """Raise WorkdirError if somebody has put another model here since this one was loaded."""
-        found = self._modelhere()
-        if None not in (self._model, found) and self._model != found:
+    def _is(self, model: str | None) -> None:
+        """Raise WorkdirError if it is another model that is here by now, where that is known."""
+        if None not in (self._model, model) and self._model != model:
             raise WorkdirError(
                 f"{self.path} holds another model by now: this one was overwritten, perhaps by another "
                 "process. Nothing was written. ModelState.load gives the other one; parameters() of "
                 "this one has its weights."
             )
-        self._model = self._model or found
+        self._model = self._model or model
 
     def _modelhere(self) -> str | None:
         """Return which model the newest checkpoint that can be read is of, if that is known."""
         with suppress(CheckpointError):
-            for step, path in reversed(checkpoint.steps(self.path / "checkpoints").items()):
+            for step, path in reversed(checkpoint.steps(self._checkpoints).items()):
                 with suppress(CheckpointError):
                     return readrecord(path, step).summary.get("model")
         return None
 
     # ------------------------------------------------------- a new model in place of an old one
 
-    def checkforeign(self) -> None:
-        """Raise WorkdirError if under our names there is what we have not written.
-
-        A new model would overwrite or remove it.
-        """
-        for foreign in self._foreign():
+    def _refuseforeign(self) -> None:
+        for path in self._foreign():
             raise WorkdirError(
-                f"{foreign} was not made by rngru, and a model in {self.path} would overwrite or remove "
+                f"{path} was not made by rngru, and a model in {self.path} would overwrite or remove "
                 f"it. Name a directory of its own for the model, such as {str(self.path / 'model')!r}."
             )
 
     def _foreign(self) -> Iterator[Path]:
-        for name, ours in _FOLDERS.items():
+        for name, foreign in _FOLDERS.items():
             folder = self.path / name
-            if os.path.islink(folder):
-                continue  # nothing will be written through it
-            for parent, folders, files in os.walk(folder):
-                for path in (Path(parent, each) for each in {*folders, *files} - _LITTER):
-                    if not re.fullmatch(ours, path.relative_to(folder).as_posix()):
-                        yield path
-        for name, begins in _FILES.items():
-            with (
-                suppress(OSError),
-                open(self.path / name, "rb", opener=checkpoint.plainly) as stream,
-            ):
-                if (start := stream.read(16)) and not re.match(begins, start):
-                    yield self.path / name
+            if os.path.isdir(folder) and not os.path.islink(folder):
+                yield from foreign(folder)
+            elif os.path.isfile(folder) and not os.path.islink(folder):
+                yield folder
+        for name, mark in _FILES.items():
+            if isforeign(self.path / name, mark):
+                yield self.path / name
 
     @property
     def _checkpoints(self) -> Path:
@@ -471,7 +492,7 @@ class Workdir:
             self._check()
         step = self.nextstep(model.progress.batches)
         self._model = self._model or secrets.token_hex(8)
-        model = replace(model, timed=timed, summary={**model.summary, "model": self._model})
+        model = replace(model, timed=timed, model=self._model)
         saved = checkpoint.save(folder, step, *model.encode(), keep=keep)
         if self._timed is not None and self._timed != step:
             checkpoint.discard(folder, self._timed)
@@ -513,7 +534,7 @@ class Workdir:
             # Of another directory: nothing here is replaced by it, and its history is not here.
             self._own = self._timed = None
             return replace(model, line=0, timed=False)
-        self._model = self._model or model.summary.get("model")
+        self._is(model.model)
         self._own = found.step, model.progress.batches
         self._timed = found.step if model.timed else None
         return model
@@ -525,11 +546,11 @@ class Workdir:
             if table.best is None:
                 raise InputError("No checkpoint has a validation loss, so none is the best.")
             return table.best
-        path = Path(which).absolute() if isinstance(which, str | Path | Checkpoint) else None
+        path = Path(which) if isinstance(which, str | Path | Checkpoint) else None
         for each in table:
-            if str(which) == str(each.step) or path == each.path:
+            if str(which) == str(each.step) or (path and _same(path, each.path)):
                 return each
-        if path is not None and (not isinstance(which, str) or path.is_dir()):
+        if path and (not isinstance(which, str) or (path / MANIFEST).is_file()):
             return path
         steps = ", ".join(str(each.step) for each in table) or "none"
         raise InputError(f"There is no checkpoint {which!r}. There are: {steps}; or 'best'.")
@@ -544,8 +565,8 @@ class Workdir:
                 corpus.verify()
         except (RngruError, OSError) as problem:
             warnings.warn(
-                f"{problem} Until then the model can generate but not train: rngru.dataset.encodecorpus("
-                f"text, {str(self.data)!r}, level={chars.level!r}), and load it anew.",
+                f"{problem} The model can generate but not train until {self.data} is as it was: from "
+                "a copy, or from a new model of the same text, made with the same options elsewhere.",
                 stacklevel=3,
             )
             return None

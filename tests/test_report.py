@@ -22,7 +22,7 @@ from rngru.report import (
     printable,
     reporter,
 )
-from rngru.report.progress import _Progress
+from rngru.report.progress import _Console, _Progress
 from rngru.training import Batch, Begin, Drawn, End, Notice, Reading, Round
 
 NASTY = (
@@ -259,6 +259,17 @@ def test_a_terminal_that_goes_away_does_not_end_training(late):
             report(event)
     with suppress(OSError):
         stream.close()
+
+
+def test_a_pipe_that_nobody_reads_does_not_end_the_process():
+    """What rich would do: ``python train.py 2>&1 | head`` with a bar."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    before, after = (sys.stdout, sys.stderr), None
+    with suppress(BrokenPipeError), open(writing, "w", buffering=1) as stream:
+        shown(RichReporter(_Console(file=stream, force_terminal=True)))
+        after = sys.stdout, sys.stderr
+    assert after == before
 
 
 @pytest.mark.parametrize("seconds", [math.inf, 1e308])

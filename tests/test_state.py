@@ -340,13 +340,15 @@ def test_a_checkpoint_by_its_path(trained, monkeypatch):
     """As text or not, from here or from the root: it is the one of that number."""
     path = trained.checkpoints()[1].path
     monkeypatch.chdir(path.parents[2])
-    for which in (
-        path,
-        str(path),
-        path.relative_to(path.parents[2]),
-        f"{path.parts[-3]}/checkpoints/4",
-    ):
+    near = path.relative_to(path.parents[2])
+    link = path.parents[2] / "link"
+    link.symlink_to(path.parents[1], target_is_directory=True)
+    for which in (path, str(path), near, str(near), near / ".." / "4", link / "checkpoints" / "4"):
         assert trained.restore(0).restore(which).position == 160
+        assert len(trained._disk.rounds(trained._line)) == 1, "its history is known"
+    for which in ("", str(near.parent), "5"):
+        with pytest.raises(InputError, match="There are: 0, 4, 8"):
+            trained.restore(which)
     assert trained.newcheckpoint().step == 9
 
 

@@ -185,6 +185,13 @@ def test_the_shortest_text_trains(newmodel):
     assert np.isfinite(ms.trainmodel(batchsize=2, train_len=2, **QUIET).losses).all()
 
 
+def test_a_cosine_needs_an_end(newmodel, verse):
+    """Over no end it would stay at its beginning, a hundredth of the rate, for ever."""
+    ms = newmodel(verse, schedule="cosine")
+    with pytest.raises(InputError, match="max_seconds=inf.*needs an end"):
+        ms.trainmodel(max_seconds=math.inf, **QUIET)
+
+
 def test_max_seconds_decides_whatever_the_rounds(newmodel, verse):
     """Neither does one round end it early, nor do a million rounds keep it up."""
     ms = newmodel(verse)

@@ -239,6 +239,10 @@ def test_what_a_person_puts_beside_it_stays(good: Path) -> None:
         "history.jsonl",
         "lock",
         "lock.json",
+        "data/corpus.json",
+        "checkpoints/1000",
+        ".tmp-data",
+        "checkpoints",
     ],
 )
 @pytest.mark.parametrize("before", ["nothing", "a model"])
@@ -252,7 +256,9 @@ def test_what_a_person_has_under_our_names_stays(tmp_path: Path, verse, before, 
         ModelState.initfromsrcfile(source, tmp_path, state_size=4, report="silent")
     path = tmp_path / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b'{"mine": "precious"}')
+    if path.is_dir():
+        path.rename(tmp_path / "aside")
+    path.write_bytes(b'\n{"mine": "precious"}')
     there = tree(tmp_path)
     for overwrite in (False, True):
         with pytest.raises(WorkdirError, match=f"{re.escape(str(path.name))}|{path.parent.name}"):
@@ -279,6 +285,29 @@ def test_a_save_does_not_read_all_that_was_saved_before(newmodel, verse, monkeyp
     ms.trainmodel(batchsize=2, train_len=1, save_every=1e-9, **QUIET)
     assert len(ms.checkpoints()) > 10
     assert len(read) - len(ms.checkpoints()) <= 1
+
+
+@pytest.mark.parametrize(
+    "name, damage",
+    [
+        ("history.jsonl", lambda data: bytes([data[0] ^ 1]) + data[1:]),
+        ("history.jsonl", lambda data: data[:40]),
+        ("lock.json", lambda data: bytes(len(data))),
+        ("data/corpus.json", lambda data: data[:50]),
+        ("checkpoints/0/meta.json", lambda data: b""),
+        ("data/._corpus.json", lambda data: b"made by a file manager"),
+    ],
+)
+def test_what_was_ours_and_is_spoilt_makes_room(newmodel, verse, tmp_path, name, damage) -> None:
+    """Whoever wants to begin anew in a damaged directory need not clean it up by hand."""
+    ms = newmodel(verse)
+    ms.trainmodel(batchsize=2, train_len=1, **QUIET)
+    path = ms.workdir / name
+    path.write_bytes(damage(path.read_bytes() if path.exists() else b""))
+    new = ModelState.initfromsrcfile(
+        Texts([verse]), ms.workdir, overwrite=True, state_size=4, report="silent"
+    )
+    assert ModelState.load(ms.workdir).hyper == new.hyper
 
 
 # ---- The history ----
@@ -362,7 +391,7 @@ def test_a_history_of_a_newer_format_is_refused(tmp_path: Path) -> None:
     line = disk.remember(event, [(9, 3.0)], 0)
     assert json.loads((tmp_path / "history.jsonl").read_text())["format"] == 1
     (tmp_path / "history.jsonl").write_text('{"format": 2, "needs": "3.4"}\n')
-    with pytest.raises(CheckpointTooNew, match=r"history.jsonl, line 1: format 2.*rngru '3\.4'"):
+    with pytest.raises(CheckpointTooNew, match=r"history.jsonl, line 1 has format 2.*rngru '3\.4'"):
         disk.rounds(line)
 
 

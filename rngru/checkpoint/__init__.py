@@ -34,13 +34,14 @@ Example
 import os
 import re
 import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from rngru.checkpoint import disk
 from rngru.checkpoint.content import FORMAT, contents, readall, readrecord
 from rngru.checkpoint.disk import plainly, refusals, remove, sync, topath, write, writeatomic
 from rngru.checkpoint.record import Checkpoint, Checkpoints
@@ -56,6 +57,7 @@ __all__ = [
     "FORMAT",
     "Checkpoint",
     "Checkpoints",
+    "foreign",
     "listing",
     "load",
     "newest",
@@ -290,6 +292,11 @@ def discard(folder: str | os.PathLike[str], *doomed: int) -> None:
             os.rename(path, folder / f".tmp-{path.name}")
         if paths:
             _tidy(folder)
+
+
+def foreign(folder: Path) -> Iterator[Path]:
+    """Yield what in a folder of checkpoints is none, nor part of one."""
+    return disk.foreign(folder, r"(\.tmp-)?(\.old-)?\d+/((arrays\.npz|meta\.json|MANIFEST\.json))?")
 
 
 # ---- The folder: what is in it, and how something new gets there ----

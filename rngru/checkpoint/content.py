@@ -140,7 +140,7 @@ def _checkformat(path: Path, manifest: dict[str, Any]) -> None:
     if type(form) is not int or form < 1:
         raise ValueError(f"has format {form!r}")
     if form > FORMAT:
-        raise CheckpointTooNew.told(path, form, FORMAT, manifest["needs"])
+        raise CheckpointTooNew.told(f"The checkpoint {path}", form, FORMAT, manifest["needs"])
 
 
 def _record(path: Path, described: dict[str, Any]) -> Checkpoint:

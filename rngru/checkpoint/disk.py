@@ -7,6 +7,7 @@ needed, the space that is free, and what to do.
 
 import errno
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -24,6 +25,9 @@ _ADVICE = {
     errno.ENOENT: "Was the directory removed or renamed? Make it again, then save again.",
     errno.EIO: "The disk fails: save to another one, and look into the system's log.",
 }
+
+
+_LITTER = re.compile(r"\.DS_Store|Thumbs\.db|desktop\.ini|\.directory|\._.*|\.nfs.*")
 
 
 def writeatomic(path: str | os.PathLike[str], data: bytes) -> None:
@@ -99,6 +103,32 @@ def remove(path: Path) -> None:
     else:
         with suppress(OSError):
             os.unlink(path)
+
+
+def foreign(folder: Path, ours: str) -> Iterator[Path]:
+    """Yield what in a folder, and below it, is not ours: what no path there may be called.
+
+    ``ours`` is a regular expression for the others, seen from the folder; those of directories end
+    with a slash. What file managers and network file systems leave behind does not count.
+    """
+    for parent, folders, files in os.walk(folder):
+        for name in sorted([*(f"{each}/" for each in folders), *files]):
+            path = Path(parent, name).relative_to(folder).as_posix() + "/" * name.endswith("/")
+            if not re.fullmatch(ours, path) and not _LITTER.fullmatch(name):
+                yield folder / path
+
+
+def isforeign(path: Path, mark: bytes) -> bool:
+    """Whether a file does not have near its beginning what marks ours, a regular expression.
+
+    One that is not there or is empty is not foreign, nor one of zeros, as a loss of power leaves.
+    """
+    try:
+        with open(path, "rb", opener=plainly) as stream:
+            begins = stream.read(4096)
+    except OSError:
+        return False
+    return bool(begins.strip(b"\0")) and re.search(mark, begins) is None
 
 
 @contextmanager

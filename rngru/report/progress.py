@@ -10,7 +10,7 @@ screen as text, never as markup or control codes.
 import math
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Final, Protocol, Self, TextIO, final
 
@@ -117,6 +117,13 @@ class PlainReporter:
         pass
 
 
+class _Console(Console):
+    """One that does not end the process when nobody reads any more."""
+
+    def on_broken_pipe(self) -> None:
+        raise  # it is called where BrokenPipeError is being handled
+
+
 @final
 class RichReporter:
     """Keep a progress bar at the bottom of a terminal; samples and rounds scroll by above it.
@@ -133,7 +140,7 @@ class RichReporter:
     """
 
     def __init__(self, console: Console | None = None) -> None:
-        self._console = Console(stderr=True) if console is None else console
+        self._console = _Console(stderr=True) if console is None else console
         self._progress = _Progress()
         self._drawn = -math.inf
         self._live = Live(self._progress, console=self._console, auto_refresh=False, transient=True)
@@ -155,6 +162,8 @@ class RichReporter:
             if isinstance(error, ValueError) and not self._console.file.closed:
                 raise
             self._gone = True
+            with suppress(OSError, ValueError):
+                self._live.stop()  # gives standard output back to whoever writes to it
 
     def _show(self, event: Event) -> None:
         match event:
@@ -220,7 +229,7 @@ def reporter(kind: str | None = None) -> Reporter:
         for stream in (sys.stderr, sys.stdout):
             # Rich alone would believe FORCE_COLOR, and a log file has no line to draw over.
             if stream is not None and stream.isatty():
-                console = Console(file=stream)
+                console = _Console(file=stream)
                 if console.is_terminal and not console.is_dumb_terminal:
                     return RichReporter(console)
         return PlainReporter()
