@@ -353,7 +353,9 @@ class ModelState:
         CheckpointError
             If there is no such checkpoint, it cannot be used, or it is of another model.
         WorkdirBusy
-            While another thread trains this model.
+            While another thread trains, saves or restores this model.
+        WorkdirError
+            If another model has been put in place of this one.
         """
         with Interrupts(late=True), self._disk.alone():
             model = self._disk.load(which)

@@ -337,9 +337,7 @@ class Workdir:
         WorkdirBusy
             At once.
         """
-        if (
-            self._alone[0] != os.getpid()
-        ):  # who held it is in the process that this one was forked from
+        if self._alone[0] != os.getpid():  # forked: who holds it is in the other process
             self._alone = os.getpid(), threading.Lock()
         _, lock = self._alone
         if not lock.acquire(blocking=False):
@@ -510,6 +508,8 @@ class Workdir:
             If there is no such checkpoint.
         CheckpointError
             If it cannot be used.
+        WorkdirError
+            If another model has taken this one's place.
         """
         if not self.holdsmodel:
             raise NoModelError(
