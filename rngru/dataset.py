@@ -32,8 +32,7 @@ from typing import Any, Self, final
 
 import numpy as np
 
-from rngru.checkpoint import disk
-from rngru.checkpoint.disk import refusals
+from rngru.checkpoint.disk import isforeign, refusals, unmatched
 from rngru.errors import (
     CheckpointDamaged,
     CheckpointTooNew,
@@ -572,8 +571,9 @@ def _ticker(total: int, progress: Callable[[int, int], object] | None) -> Callab
 
 def foreign(folder: Path) -> Iterator[Path]:
     """Yield what in a folder of an encoded text is no part of one."""
-    yield from disk.foreign(folder, r"corpus\.json(\.tmp)?|ids(-[0-9a-f]{16}\.bin|\.tmp)")
-    if disk.isforeign(folder / DESCRIPTION, rb'^{"digest"|"sha256"'):
+    described = re.escape(DESCRIPTION)
+    yield from unmatched(folder, rf"{described}(\.tmp)?|ids(-[0-9a-f]{{16}}\.bin|\.tmp)")
+    if isforeign(folder / DESCRIPTION, rb'^{"digest"|"sha256"'):
         yield folder / DESCRIPTION
 
 

@@ -20,13 +20,7 @@ import numpy as np
 
 from rngru.checkpoint import Checkpoint, Checkpoints
 from rngru.dataset import Corpus, encodecorpus
-from rngru.errors import (
-    CheckpointError,
-    InputError,
-    NumericsError,
-    WorkdirError,
-    choose,
-)
+from rngru.errors import CheckpointError, InputError, NumericsError, WorkdirError, choose
 from rngru.hyper import CACHES, SETTINGS, HyperParams
 from rngru.interrupts import Aside, Interrupts, shielded
 from rngru.models import find

@@ -407,9 +407,11 @@ class Workdir:
     def _foreign(self) -> Iterator[Path]:
         for name, foreign in _FOLDERS.items():
             folder = self.path / name
-            if os.path.isdir(folder) and not os.path.islink(folder):
+            if os.path.islink(folder):
+                continue  # refused as such
+            if os.path.isdir(folder):
                 yield from foreign(folder)
-            elif os.path.isfile(folder) and not os.path.islink(folder):
+            elif os.path.isfile(folder):
                 yield folder
         for name, mark in _FILES.items():
             if isforeign(self.path / name, mark):
@@ -541,18 +543,19 @@ class Workdir:
 
     def _find(self, which: "int | str | Path | Checkpoint") -> Checkpoint | Path:
         """Return the checkpoint that a user means; of another directory, its path."""
-        table = self.checkpoints()
         if which == "best":
-            if table.best is None:
+            best = self.checkpoints().best
+            if best is None:
                 raise InputError("No checkpoint has a validation loss, so none is the best.")
-            return table.best
+            return best
         path = Path(which) if isinstance(which, str | Path | Checkpoint) else None
-        for each in table:
-            if str(which) == str(each.step) or (path and _same(path, each.path)):
-                return each
+        known = checkpoint.steps(self._checkpoints)
+        for step, place in known.items():
+            if str(which) == str(step) or (path and _same(path, place)):
+                return readrecord(place, step)
         if path and (not isinstance(which, str) or (path / MANIFEST).is_file()):
             return path
-        steps = ", ".join(str(each.step) for each in table) or "none"
+        steps = ", ".join(map(str, known)) or "none"
         raise InputError(f"There is no checkpoint {which!r}. There are: {steps}; or 'best'.")
 
     # ---------------------------------------------------------------------- text and history

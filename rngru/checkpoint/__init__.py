@@ -41,9 +41,17 @@ from typing import Any
 
 import numpy as np
 
-from rngru.checkpoint import disk
-from rngru.checkpoint.content import FORMAT, contents, readall, readrecord
-from rngru.checkpoint.disk import plainly, refusals, remove, sync, topath, write, writeatomic
+from rngru.checkpoint.content import ARRAYS, FORMAT, MANIFEST, META, contents, readall, readrecord
+from rngru.checkpoint.disk import (
+    plainly,
+    refusals,
+    remove,
+    sync,
+    topath,
+    unmatched,
+    write,
+    writeatomic,
+)
 from rngru.checkpoint.record import Checkpoint, Checkpoints
 from rngru.errors import (
     CheckpointDamaged,
@@ -296,7 +304,8 @@ def discard(folder: str | os.PathLike[str], *doomed: int) -> None:
 
 def foreign(folder: Path) -> Iterator[Path]:
     """Yield what in a folder of checkpoints is none, nor part of one."""
-    return disk.foreign(folder, r"(\.tmp-)?(\.old-)?\d+/((arrays\.npz|meta\.json|MANIFEST\.json))?")
+    files = "|".join(map(re.escape, (ARRAYS, META, MANIFEST)))
+    return unmatched(folder, rf"(\.tmp-)?(\.old-)?\d+/({files})?")
 
 
 # ---- The folder: what is in it, and how something new gets there ----
@@ -324,12 +333,13 @@ def steps(folder: str | os.PathLike[str]) -> dict[int, Path]:
     folder = topath(folder)
     _refuselink(folder)
     try:
-        names = sorted(os.listdir(folder))  # '.old-5' comes before '5'
+        names = os.listdir(folder)
     except FileNotFoundError:
         return {}
     except OSError as problem:
         raise CheckpointError(f"{folder} cannot be read: {problem.strerror}.") from problem
     matches = filter(None, map(_STEP.fullmatch, names))
+    # '.old-5' comes before '5', which takes its place.
     return dict(sorted((int(match[2]), folder / match[0]) for match in matches))
 
 

@@ -105,8 +105,8 @@ def remove(path: Path) -> None:
             os.unlink(path)
 
 
-def foreign(folder: Path, ours: str) -> Iterator[Path]:
-    """Yield what in a folder, and below it, is not ours: what no path there may be called.
+def unmatched(folder: Path, ours: str) -> Iterator[Path]:
+    """Yield what in a folder, and below it, is called as nothing of ours is.
 
     ``ours`` is a regular expression for the others, seen from the folder; those of directories end
     with a slash. What file managers and network file systems leave behind does not count.
