@@ -14,7 +14,7 @@ True
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from rngru.version import __version__ as __version__
 
 _HOMES = {
     "ModelState": "state",

@@ -1,16 +1,17 @@
-r"""One step of each recurrent cell: its equations, its gates and its parameters, in PyTensor.
+r"""One step of each recurrent cell: its equations, in PyTensor.
 
 A step takes the pre-activations that the input contributes, ``pre`` (B, G S) — products and bias are
 done for all time steps at once — the state (B, H), the gate function and the recurrent weights
 (S, G S), and returns the new state. The output of a
-cell is the first S numbers of its state. Gates lie side by side in the order that the table gives.
+cell is the first S numbers of its state. :data:`rngru.kernels.spec.CELLS` says in which order the
+gates lie side by side.
 
->>> CELLS["GRU"].gates
-('z', 'r', 'c')
+>>> step = STEPS["GRU"]
+>>> step(pt.fmatrix("pre"), pt.fmatrix("s"), sigmoid, pt.fmatrix("W")).dtype
+'float32'
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import pytensor.tensor as pt
@@ -98,24 +99,5 @@ def lstm(pre, state, gate, recurrent):
     return pt.concatenate([o * pt.tanh(memory), memory], axis=1)
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """A recurrent cell.
-
-    Parameters
-    ----------
-    gates: the names of its gates, in the order in which they lie side by side.
-    step: its equations, as above.
-    """
-
-    gates: tuple[str, ...]
-    step: Callable
-
-
-CELLS = {
-    "RNN": Cell(("c",), rnn),
-    "GRU": Cell(("z", "r", "c"), gru),
-    "GRU_AFTER": Cell(("z", "r", "c"), gru_after),
-    "LSTM": Cell(("i", "f", "o", "c"), lstm),
-}
-"""Every cell by the name that :mod:`rngru.kernels.layer` has for it."""
+STEPS: dict[str, Callable] = {"RNN": rnn, "GRU": gru, "GRU_AFTER": gru_after, "LSTM": lstm}
+"""The step of every cell, by the name of its row in :data:`rngru.kernels.spec.CELLS`."""

@@ -15,12 +15,18 @@
     └── MissingExtra (ImportError)       an optional dependency that is not installed
 
 ``except RngruError`` catches them all. Each message says what was expected, what was found and
-what to do about it. :func:`choose` is the one way to look a user's word up in a table of names.
+what to do about it. :func:`choose` is the one way to look a user's word up in a table of names, and
+:func:`warn` the one way to warn.
 """
 
+import contextlib
 import difflib
+import os
 import reprlib
-from collections.abc import Iterable
+import sys
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 
 class RngruError(Exception):
@@ -71,6 +77,13 @@ class CheckpointTooNew(CheckpointError):
             f"Install {wanted}."
         )
 
+    @classmethod
+    def unknown(cls, where: object, names: Sequence[str], needs: str = "") -> "CheckpointTooNew":
+        """Say which ``names`` in it this version does not know, and which rngru it ``needs``."""
+        listed = ", ".join(names[:5]) + (f" and {len(names) - 5:,} more" if names[5:] else "")
+        wanted = f"rngru {needs} or later" if needs else "a newer rngru"
+        return cls(f"{where} has what this rngru does not know: {listed}. Install {wanted}.")
+
 
 class MissingExtra(RngruError, ImportError):
     """An optional dependency is not installed."""
@@ -109,3 +122,32 @@ def nearest(name: object, choices: Iterable[str]) -> str:
     folded = {choice.casefold(): choice for choice in choices}
     near = difflib.get_close_matches(str(name).casefold(), folded, n=1)
     return f" Did you mean {folded[near[0]]!r}?" if near else ""
+
+
+def warn(message: str) -> None:
+    """Warn at the line of the user's that called into this package, however deep we are.
+
+    Example
+    -------
+    >>> import warnings
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     warn("The text is short.")
+    >>> str(caught[0].message)
+    'The text is short.'
+    """
+    # contextlib's frames lie between the body of a with statement and a function of ours.
+    inside = (f"{Path(__file__).parent}{os.sep}", contextlib.__file__)
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(inside):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level)
+
+
+@contextlib.contextmanager
+def fits(what: str, advice: str) -> Iterator[None]:
+    """Say ``what`` does not fit into memory, where that is so, and give ``advice``."""
+    try:
+        yield
+    except MemoryError:
+        raise InputError(f"{what} does not fit into memory. {advice}") from None

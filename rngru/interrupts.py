@@ -1,9 +1,4 @@
-"""Ctrl-C that breaks nothing: it is a flag, and what takes long is left to itself.
-
-Where Python raises KeyboardInterrupt in the middle of an import, a compilation or a lock, the rest of
-the session suffers: the module cannot be imported again, a thread waits for ever. So no signal raises
-anything while a model computes or saves. What takes long runs in another thread, and the main thread,
-which waits for it, stops waiting.
+"""Ctrl-C that breaks nothing: while a model computes or saves, it is a flag that is asked for.
 
 >>> with Interrupts() as interrupts:
 ...     interrupts.raised
@@ -17,46 +12,42 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
 from contextlib import suppress
-from contextvars import copy_context
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import Any, Self
 
-import numpy as np
 
-from rngru.hyper import HyperParams
-from rngru.models import Model
-
-if TYPE_CHECKING:
-    from rngru.compiled import Backend
-
-LONG = 0.5
-"""Seconds that a second Ctrl-C may have to wait for a computation to end."""
+def never() -> bool:
+    """Say that nobody has asked to stop."""
+    return False
 
 
 class Interrupts:
     """Turns Ctrl-C into a flag for as long as it is entered.
 
-    ``level`` is 1 after one, and 2 after another within two seconds. With ``terminate``, SIGTERM makes
-    it 2 as well, and on leaving it does what it would have done: the user's handler is called, or the
-    process ends. With ``late``, KeyboardInterrupt is raised on leaving if one came. Inside another, it
-    is that other that is entered. Outside the main thread, where no signal arrives, nothing is
-    installed; nor for a signal that is ignored.
+    ``level`` is 1 after one Ctrl-C, and 2 after another within two seconds. With ``terminate``, SIGTERM
+    makes it 2 as well; on leaving, SIGTERM does what it does otherwise: the user's handler is called,
+    or the process ends. With ``raises``, KeyboardInterrupt is raised on leaving if Ctrl-C came. If one
+    is active already, entering this one joins it. Outside the main thread, where no signal arrives,
+    nothing is installed; nor for a signal that is ignored.
     """
 
-    def __init__(self, *, terminate: bool = False, late: bool = False) -> None:
-        self.level, self.late, self._terminated = 0, late, False
+    def __init__(self, *, terminate: bool = False, raises: bool = False) -> None:
+        self.level, self.raises, self._terminated = 0, raises, False
         self._signals = (signal.SIGINT, signal.SIGTERM) if terminate else (signal.SIGINT,)
         self._previous: dict[signal.Signals, Any] = {}
         self._at = -math.inf
 
     @property
     def raised(self) -> bool:
-        """Whether one came."""
+        """Whether Ctrl-C came."""
         return self.level > 0
 
+    def asked(self) -> bool:
+        """Whether Ctrl-C came, as a function for whoever stops between two steps of a computation."""
+        return self.raised
+
     def check(self) -> None:
-        """Raise KeyboardInterrupt if one came."""
+        """Raise KeyboardInterrupt if Ctrl-C came."""
         if self.raised:
             raise KeyboardInterrupt
 
@@ -80,7 +71,7 @@ class Interrupts:
                 self._terminate(error)
         finally:
             self._giveback(signal.SIGINT)
-        if self.late and kind is None:
+        if self.raises and kind is None:
             self.check()
 
     def _giveback(self, number: signal.Signals) -> None:
@@ -89,7 +80,7 @@ class Interrupts:
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
     def _terminate(self, error: BaseException | None) -> None:
-        """Do what SIGTERM would have done; an ``error`` that nobody will catch is shown."""
+        """Do what SIGTERM does otherwise; an ``error`` that nobody will catch is shown."""
         if callable(signal.getsignal(signal.SIGTERM)):
             signal.raise_signal(signal.SIGTERM)
             return
@@ -106,92 +97,3 @@ class Interrupts:
         self._terminated |= number == signal.SIGTERM
         self.level = 2 if self._terminated or now - self._at < 2 else max(self.level, 1)
         self._at = now
-
-
-class Aside(threading.Thread):
-    """A thread that computes ``call()``."""
-
-    def __init__(self, call: Callable[[], Any]) -> None:
-        super().__init__(name="rngru-aside")
-        self._call = call
-        self._result: Any = None
-        self._error: BaseException | None = None
-        # Such as what NumPy does about errors.
-        self._context = copy_context()
-        self.start()
-
-    def run(self) -> None:
-        """Compute."""
-        try:
-            self._result = self._context.run(self._call)
-        except BaseException as error:  # raised by the thread that waits
-            self._error = error
-
-    def result(self, stop: Callable[[], bool]) -> Any:
-        """Return what the call does; or raise KeyboardInterrupt when told to stop waiting."""
-        while self.is_alive():
-            if stop():
-                raise KeyboardInterrupt
-            self.join(0.05)
-        if self._error is not None:
-            raise self._error
-        return self._result
-
-
-class Shielded:
-    """A backend that Ctrl-C cannot break: each call is computed to its end, or not at all.
-
-    What computes is imported and compiled when it is first needed. As that may take long, one Ctrl-C
-    raises KeyboardInterrupt at once; where it is known how long a computation takes, and that it is
-    long, a second one does. It goes on to its end in its own thread. What begins after Ctrl-C is what
-    must be done before all can be saved: it is waited for.
-
-    Parameters
-    ----------
-    name: of the backend, see :mod:`rngru.compiled`.
-    model, hyper: what to compute.
-    """
-
-    def __init__(self, name: str, model: Model, hyper: HyperParams) -> None:
-        self.name, self.model, self.hyper = name, model, hyper
-        self._backend: Any = None
-        self._seconds: dict[tuple[Any, ...], float] = {}
-        self._alone = threading.Lock()
-
-    def freshstate(self, lanes: int) -> np.ndarray:
-        """Return the state before any text: zeros (L, B, H)."""
-        return self.model.freshstate(self.hyper, lanes)
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return lambda *args, **kwargs: self._shielded(name, args, kwargs)
-
-    def _shielded(self, name: str, args: Any, kwargs: Any) -> Any:
-        def call() -> Any:
-            with self._alone:
-                if self._backend is None:
-                    from rngru.compiled import backend
-
-                    self._backend = backend(self.name, self.model, self.hyper)
-            self._backend.hyper = self.hyper
-            return getattr(self._backend, name)(*args, **kwargs)
-
-        if threading.current_thread() is not threading.main_thread():
-            return call()
-        kind = (name, *(each.shape for each in args if isinstance(each, np.ndarray)))
-        with Interrupts(late=True) as interrupts:
-            began, usual = time.perf_counter(), self._seconds.get(kind, math.inf)
-            if usual < LONG:
-                result = call()
-            else:
-                known = usual < math.inf and not interrupts.late
-                patience = max(interrupts.level, 1 if known else 0)
-                result = Aside(call).result(lambda: interrupts.level > patience)
-            self._seconds[kind] = time.perf_counter() - began
-        return result
-
-
-def shielded(name: str, model: Model, hyper: HyperParams) -> "Backend":
-    """Return a backend that Ctrl-C cannot break."""
-    return cast("Backend", Shielded(name, model, hyper))

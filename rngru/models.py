@@ -1,8 +1,8 @@
 r"""The models: which parameters they have, and how characters become states.
 
-A model is defined once. A :class:`Network` composes layers from whatever computes one — a ``pytensor.scan``,
-the fused ``Op``, or the kernels called on NumPy arrays — so a graph to differentiate and a sampler
-that never imports PyTensor follow the same lines.
+A model is defined once. A :class:`Network` composes layers from whatever computes one (an
+:class:`Engine`: a ``pytensor.scan``, the fused ``Op``, or the kernels called on NumPy arrays), so a
+graph to differentiate and a sampler that never imports PyTensor follow the same lines.
 
 Shapes: V vocabulary, S state size, L layers, T sequence length, B batch, H numbers in a layer's state.
 
@@ -30,14 +30,14 @@ A ``…Resize`` model has no encoder: its first layer takes the character itself
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from rngru.errors import InputError, choose
 from rngru.hyper import HyperParams
-from rngru.kernels.layer import Layer
+from rngru.kernels.spec import LayerSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +64,10 @@ class Model:
         """What the names of the parameters of each stack begin with."""
         return ("layers", "back") if self.both else ("layers",)
 
-    def layer(self, hyper: HyperParams) -> Layer:
+    def spec(self, hyper: HyperParams) -> LayerSpec:
         """Return what the recurrence needs to know of each layer."""
         cell = "GRU_AFTER" if hyper.reset_after else self.cell
-        return Layer(cell, hyper.gate == "hard_sigmoid", hyper.bptt_truncate)
+        return LayerSpec(cell, hyper.gate == "hard_sigmoid", hyper.bptt_truncate)
 
     def check(self, hyper: HyperParams) -> None:
         """Raise InputError if the model cannot have these hyperparameters."""
@@ -89,16 +89,16 @@ class Model:
 
     def shapes(self, hyper: HyperParams) -> dict[str, tuple[int, ...]]:
         """Return the shape of every parameter, in the order of the table above."""
-        symbols, size, gates = hyper.vocab_size, hyper.state_size, self.layer(hyper).gates
+        symbols, size, spec = hyper.vocab_size, hyper.state_size, self.spec(hyper)
         shapes: dict[str, tuple[int, ...]] = {}
         if self.encode:
             shapes |= {"E": (symbols, size), "a": (size,)}
         for name in (f"{tower}.{i}" for tower in self.towers for i in range(hyper.layers)):
             into = symbols if name.endswith(".0") and not self.encode else size
-            shapes[f"{name}.U"] = (into, gates * size)
-            shapes[f"{name}.W"] = (size, gates * size)
-            shapes[f"{name}.b"] = (gates * size,)
-            if hyper.reset_after:
+            shapes[f"{name}.U"] = (into, spec.gates * size)
+            shapes[f"{name}.W"] = (size, spec.gates * size)
+            shapes[f"{name}.b"] = (spec.gates * size,)
+            if spec.row.second_bias:
                 shapes[f"{name}.d"] = (size,)
         return (
             shapes
@@ -122,7 +122,7 @@ class Model:
         The LSTM's forget gates begin with a bias of 1, so that memory lasts from the start (Gers et
         al. 2000; Jozefowicz et al., ICML 2015).
         """
-        arrays = {}
+        arrays, row = {}, self.spec(hyper).row
         tables = ["E"] if self.encode else [f"{tower}.0.U" for tower in self.towers]
         for name, shape in self.shapes(hyper).items():
             if len(shape) == 1:
@@ -132,16 +132,31 @@ class Model:
                 if name == "E" and hyper.tied:
                     bound = hyper.state_size**-0.25
                 arrays[name] = rng.uniform(-bound, bound, shape).astype(np.float32)
-            if self.cell == "LSTM" and name.endswith(".b"):
-                arrays[name][hyper.state_size : 2 * hyper.state_size] = 1
+            if row.remembers and name.endswith(".b"):
+                gate = row.gates.index(row.remembers)
+                arrays[name].reshape(-1, hyper.state_size)[gate] = 1
         if counts is not None:
             arrays["c"] += np.log((counts + 1) / (counts.sum() + counts.size))
         return arrays
 
     def freshstate(self, hyper: HyperParams, lanes: int) -> np.ndarray:
         """Return the state before any text: zeros (L, B, H), float32."""
-        width = self.layer(hyper).state(hyper.state_size)
+        width = self.spec(hyper).state(hyper.state_size)
         return np.zeros((hyper.layers, lanes, width), np.float32)
+
+    def noise(
+        self, hyper: HyperParams, steps: int, lanes: int, rng: np.random.Generator
+    ) -> dict[str, np.ndarray]:
+        """Draw what one training batch is disturbed by, by the name of what is multiplied by it.
+
+        ``"outputs"``, for dropout: (L, T or 1, B, S), 0 or 1 / (1 - p), for each layer of each stack.
+        """
+        if not hyper.dropout:
+            return {}
+        depth = len(self.towers) * hyper.layers
+        shape = (depth, 1 if hyper.locked else steps, lanes, hyper.state_size)
+        kept = rng.integers(0, 1 << 16, shape, np.uint16) >= round(hyper.dropout * (1 << 16))
+        return {"outputs": kept.astype(np.float32) / np.float32(1 - hyper.dropout)}
 
 
 GRUEncode = Model("GRUEncode", "GRU", encode=True)
@@ -171,7 +186,7 @@ MODELS = {
 """Every model type by name."""
 
 
-def find(name: str) -> Model:
+def named(name: str) -> Model:
     """Return the model type called ``name``.
 
     Raises
@@ -188,6 +203,24 @@ def penalised(ndim: int) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class Engine:
+    """What computes layers and the few functions between them, for one kind of numbers.
+
+    Parameters
+    ----------
+    layer: ``layer(spec, inputs, weights, start, recurrent[, second bias])`` gives (states, ending).
+    affine: ``affine(rows, weights, bias)``.
+    tanh, zeros_like, concatenate: as in NumPy.
+    """
+
+    layer: Callable
+    affine: Callable
+    tanh: Callable
+    zeros_like: Callable
+    concatenate: Callable
+
+
+@dataclass(frozen=True, slots=True)
 class Network:
     """A model with parameters: from characters to what the next ones are predicted from.
 
@@ -195,27 +228,27 @@ class Network:
     ----------
     model, hyper: what to compute.
     parameters: arrays or graph variables by name.
-    layer: ``layer(description, inputs, weights, start, recurrent[, second bias])`` gives
-        (states, ending).
-    xp: has ``tanh``, ``zeros_like``, ``concatenate`` and ``affine(rows, weights, bias)`` for the
-        kind of parameters given.
+    engine: computes with that kind of parameters.
+    tables: results of :meth:`table` by tower, where they are known already.
     """
 
     model: Model
     hyper: HyperParams
     parameters: Mapping[str, Any]
-    layer: Callable
-    xp: Any
+    engine: Engine
+    tables: Mapping[str, Any] = field(default_factory=dict)
 
     def table(self, tower: str = "layers") -> Any:
         """Return the first layer's pre-activations for each character, (V, G S).
 
         They depend on the character alone: V rows, not T B.
         """
+        if tower in self.tables:
+            return self.tables[tower]
         into, bias = self.parameters[f"{tower}.0.U"], self.parameters[f"{tower}.0.b"]
         if self.model.encode:
-            encoded = self.xp.tanh(self.parameters["E"] + self.parameters["a"])
-            return self.xp.affine(encoded, into, bias)
+            encoded = self.engine.tanh(self.parameters["E"] + self.parameters["a"])
+            return self.engine.affine(encoded, into, bias)
         return into + bias
 
     def readout(self) -> tuple[Any, Any]:
@@ -239,7 +272,7 @@ class Network:
         -------
         (outputs of each layer (T, B, S), ending of each layer (B, H)).
         """
-        description, parameters = self.model.layer(self.hyper), self.parameters
+        spec, parameters = self.model.spec(self.hyper), self.parameters
         states: list[Any] = []
         endings: list[Any] = []
         inputs: Any = ids
@@ -248,32 +281,35 @@ class Network:
             name = f"{tower}.{i}"
             if i > 0:
                 inputs, weights = states[-1], (parameters[f"{name}.U"], parameters[f"{name}.b"])
-            second = (parameters[f"{name}.d"],) if self.hyper.reset_after else ()
-            output, ending = self.layer(
-                description, inputs, weights, start[i], parameters[f"{name}.W"], *second
+            second = (parameters[f"{name}.d"],) if spec.row.second_bias else ()
+            output, ending = self.engine.layer(
+                spec, inputs, weights, start[i], parameters[f"{name}.W"], *second
             )
             states.append(output if masks is None else output * masks[i])
             endings.append(ending)
         return states, endings
 
-    def predict(self, x: Any, y: Any, start: Any, masks: Any = None) -> tuple[Any, list[Any]]:
+    def predict(
+        self, x: Any, y: Any, start: Any, noise: Mapping[str, Any] | None = None
+    ) -> tuple[Any, list[Any]]:
         """Return what each of ``y`` (T, B) is predicted from, (T, B, S or 2 S), and the last states.
 
         That is the text up to ``x``, the character before it; and, in two directions, the rest of
-        ``y`` after it. ``masks`` are those of :meth:`run`, (2 L, …) for two stacks.
+        ``y`` after it. ``noise`` is that of :meth:`Model.noise`.
         """
+        masks = (noise or {}).get("outputs")
         if not self.model.both:
             states, endings = self.run(x, start, masks)
             return states[-1], endings
-        depth = self.hyper.layers
+        depth, engine = self.hyper.layers, self.engine
         before, after = (None, None) if masks is None else (masks[:depth], masks[depth:])
         states, endings = self.run(x, start, before)
-        back, _ = self.run(y[::-1], self.xp.zeros_like(start), after, "back")
+        back, _ = self.run(y[::-1], engine.zeros_like(start), after, "back")
         around = [states[-1], self._earlier(back[-1])[::-1]]
-        return self.xp.concatenate(around, axis=2), endings
+        return engine.concatenate(around, axis=2), endings
 
     def look(self, ids: Any, start: Any) -> tuple[list[Any], Any, list[Any]]:
-        """Return the outputs of every layer of every stack, what predictions are made from, last states.
+        """Return (outputs of every layer of every stack, what each prediction is made from, last states).
 
         In one direction the prediction at t is of the character after ``ids[t]``; in two it is of
         ``ids[t]`` itself, from all the others.
@@ -281,11 +317,12 @@ class Network:
         states, endings = self.run(ids, start)
         if not self.model.both:
             return states, states[-1], endings
-        back, _ = self.run(ids[::-1], self.xp.zeros_like(start), tower="back")
+        back, _ = self.run(ids[::-1], self.engine.zeros_like(start), tower="back")
         around = [self._earlier(states[-1]), self._earlier(back[-1])[::-1]]
         every = [*states, *(each[::-1] for each in back)]
-        return every, self.xp.concatenate(around, axis=2), endings
+        return every, self.engine.concatenate(around, axis=2), endings
 
     def _earlier(self, states: Any) -> Any:
         """The states one step before, zeros before the first."""
-        return self.xp.concatenate([self.xp.zeros_like(states[:1]), states[:-1]], axis=0)
+        engine = self.engine
+        return engine.concatenate([engine.zeros_like(states[:1]), states[:-1]], axis=0)

@@ -1,7 +1,7 @@
-r"""Update rules and learning-rate schedules: from gradients to new parameters.
+r"""Update rules: from gradients to new parameters.
 
 Each rule is a function that returns PyTensor's own updates dict, ``{old: new}``, for parameters and
-caches, so that any backend's graph can use it; :data:`OPTIMIZERS` names them. The ``cpu`` backend
+caches, so that any backend's graph can use it; :data:`RULES` names them. The ``cpu`` backend
 runs the same rules fused, from :mod:`rngru.kernels.update`. A learning rate is an input of the graph:
 changing it never recompiles.
 
@@ -95,7 +95,7 @@ def adagrad(parameters, gradients, caches, *, rate, hyper, number=None, shrinks=
     return updates
 
 
-OPTIMIZERS: dict[str, Callable] = {
+RULES: dict[str, Callable] = {
     "rmsprop": rmsprop,
     "adam": adam,
     "adamw": adam,

@@ -32,25 +32,25 @@ _LONGEST: Final = 2_000
 
 
 class Measured(Protocol):
-    """What :func:`lossfigure` reads of a round; `rngru.training.Round` is one."""
+    """What :func:`lossfigure` reads of a round; `rngru.events.Round` is one."""
 
     @property
     def position(self) -> int:
-        """Characters of training text consumed."""
+        """Symbols of training text read."""
 
     @property
     def trainloss(self) -> float:
-        """Mean training loss, nats per character."""
+        """Mean training loss, nats per symbol."""
 
     @property
     def validloss(self) -> float | None:
-        """Validation loss, nats per character, if there is one."""
+        """Validation loss, nats per symbol, if there is one."""
 
 
 def lossfigure(
     rounds: Sequence[Measured], *, batches: tuple[ArrayLike, ArrayLike] | None = None
 ) -> "Figure":
-    """Draw training and validation loss against characters seen.
+    """Draw training and validation loss against the length of text read.
 
     Parameters
     ----------
@@ -58,13 +58,13 @@ def lossfigure(
         What each round measured, in order: a `rngru.report.History`, or any sequence of records
         with ``position``, ``trainloss`` and ``validloss`` (None where nothing was validated).
     batches
-        Positions (characters) and training losses (nats per character) of single batches, two
+        Positions (symbols read) and training losses (nats per symbol) of single batches, two
         arrays of the same length, drawn faintly behind: ``(history.positions, history.losses)``.
 
     Returns
     -------
     Figure
-        Nats per character on the left, bits per character on the right.
+        Nats per character (word, byte) on the left, bits per character on the right.
 
     Raises
     ------
@@ -75,7 +75,7 @@ def lossfigure(
 
     Example
     -------
-    >>> from rngru.training import Round
+    >>> from rngru.events import Round
     >>> history = [Round(1, 1000, 0.5, 2.5, 2.4, 3.46, 1e-3, 1.0, 1000, 2.0, None)]
     >>> lossfigure(history).axes[0].get_ylabel()
     'loss (nats per character)'
@@ -87,7 +87,7 @@ def lossfigure(
         )
     if not len(rounds) and not losses.size:
         raise InputError("lossfigure: there is nothing to draw yet. Train first.")
-    figure = _figure(8.0, 5.0)
+    figure, units = _figure(8.0, 5.0), _units(rounds)
     axes = figure.subplots()
     if losses.size:
         _cloud(axes, positions, losses)
@@ -103,17 +103,17 @@ def lossfigure(
         best = int(np.nanargmin(valid))
         axes.plot(seen[best], valid[best], "*", color=_VALID, ms=13, mec="white", zorder=4)
         axes.set_title(
-            f"best validation loss {valid[best]:.4f} nats per character "
-            f"after {_short(seen[best])} characters",
+            f"best validation loss {valid[best]:.4f} nats per {units[:-1]} "
+            f"after {_short(seen[best])} {units}",
             fontsize=10,
             loc="left",
         )
-    _dress(axes, np.concatenate([losses, train, valid]))
+    _dress(axes, np.concatenate([losses, train, valid]), units)
     return figure
 
 
 def comparefigure(runs: Mapping[str, Sequence[Measured]]) -> "Figure":
-    """Draw the validation losses of several runs against characters seen, one curve each.
+    """Draw the validation losses of several runs against the text read, one curve each.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ def comparefigure(runs: Mapping[str, Sequence[Measured]]) -> "Figure":
 
     Example
     -------
-    >>> from rngru.training import Round
+    >>> from rngru.events import Round
     >>> rounds = [Round(1, 1000, 0.5, 2.5, 2.4, 3.46, 1e-3, 1.0, 1000, 2.0, None)]
     >>> len(comparefigure({"GRU": rounds, "LSTM": rounds}).axes[0].lines)
     2
@@ -147,7 +147,9 @@ def comparefigure(runs: Mapping[str, Sequence[Measured]]) -> "Figure":
         label = f"{name}: {curve[-1, 1]:.3f}"
         axes.plot(curve[:, 0], curve[:, 1], "o-", ms=3.5, lw=1.5, label=label)
     axes.set_title("validation loss; in the legend, after the last round", fontsize=10, loc="left")
-    _dress(axes, np.concatenate([curve[:, 1] for _, curve in drawn]))
+    kinds = {_units(rounds) for rounds in runs.values()}
+    values = np.concatenate([curve[:, 1] for _, curve in drawn])
+    _dress(axes, values, kinds.pop() if len(kinds) == 1 else "symbols")
     return figure
 
 
@@ -253,17 +255,22 @@ def _figure(width: float, height: float) -> "Figure":
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _dress(axes: "Axes", values: NDArray[Any]) -> None:
+def _units(rounds: Sequence[Measured]) -> str:
+    """What the rounds count, in the plural."""
+    return str(getattr(rounds[-1], "units", "characters")) if len(rounds) else "characters"
+
+
+def _dress(axes: "Axes", values: NDArray[Any], units: str) -> None:
     """Give the axes of losses their names and limits."""
     _limits(axes, values)
-    axes.set_xlabel("characters of training text seen")
-    axes.set_ylabel("loss (nats per character)")
+    axes.set_xlabel(f"{units} of training text read")
+    axes.set_ylabel(f"loss (nats per {units[:-1]})")
     axes.xaxis.set_major_formatter(lambda x, _: _short(x))
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     bits = axes.secondary_yaxis("right", functions=(_tobits, _tonats))
-    bits.set_ylabel("bits per character")
+    bits.set_ylabel(f"bits per {units[:-1]}")
     bits.spines["right"].set_visible(False)
 
 

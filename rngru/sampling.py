@@ -1,25 +1,77 @@
-r"""From logits to the next character: temperature and greedy.
+r"""From logits to the next symbol: what a draw is, and the records of what was drawn.
 
-A draw is made from uniform numbers that come from outside, one per character, so that the same
-generator gives the same text wherever the logits come from.
+A draw is made from uniform numbers that come from outside, one per symbol, so that the same generator
+gives the same text wherever the logits come from.
 
 .. math:: p_j = \frac{e^{o_j / \tau}}{\sum_k e^{o_k / \tau}}, \qquad
           \text{the first } j \text{ with } p_1 + \dots + p_j > u
 
-Temperature :math:`\tau = 0` is greedy: the likeliest character. Low temperatures repeat what is
-common, 1 is the model's own distribution, higher ones are wilder.
+Temperature :math:`\tau = 0` is greedy: the likeliest symbol. Low temperatures repeat what is common, 1
+is the model's own distribution, higher ones are wilder.
 
 >>> logits = np.array([[0.0, 2.0, 1.0]])
->>> choose(logits, 0.0, np.array([0.5]))
+>>> draw(logits, Sampling(temp=0), np.array([0.5]))
 array([1], dtype=int32)
 """
 
-from collections.abc import Callable
+import math
 from dataclasses import dataclass, field
+from typing import final
 
 import numpy as np
 
-from rngru.errors import InputError
+from rngru.settings import Setting, Settings, real
+from rngru.tables import printable
+
+
+@final
+class Sampling(Settings):
+    """How text is drawn.
+
+    {table}
+
+    Example
+    -------
+    >>> Sampling(0.8)
+    Sampling(temp=0.8)
+    >>> Sampling(temp=-1)
+    Traceback (most recent call last):
+    rngru.errors.InputError: temp=-1: expected a finite number of at least 0.
+    """
+
+    __slots__ = ()
+
+    temp = Setting(
+        "temperature: 0 takes the likeliest symbol, 1 the model's own distribution",
+        "ratio",
+        real(0, math.inf, below=True),
+        0.5,
+    )
+
+
+def probabilities(logits: np.ndarray, temperature: float) -> np.ndarray:
+    """Return the distribution over the last axis of ``logits`` (…, V), float64."""
+    logits = np.asarray(logits, np.float64)
+    if temperature == 0:
+        return np.eye(logits.shape[-1])[logits.argmax(-1)]
+    # A temperature near 0 makes minus infinity of most logits, and zero of their weights.
+    with np.errstate(over="ignore", under="ignore"):
+        weights = np.exp((logits - logits.max(-1, keepdims=True)) / temperature)
+        return weights / weights.sum(-1, keepdims=True)
+
+
+def draw(logits: np.ndarray, sampling: Sampling, uniforms: np.ndarray) -> np.ndarray:
+    """Draw one symbol for each row of ``logits`` (B, V), with ``uniforms`` (B,) in [0, 1).
+
+    Returns
+    -------
+    ids (B,), int32.
+    """
+    if sampling.temp == 0:
+        return np.asarray(logits).argmax(-1).astype(np.int32)
+    reached = probabilities(logits, sampling.temp).cumsum(-1)
+    above = reached > np.asarray(uniforms)[:, np.newaxis] * reached[:, -1:]
+    return above.argmax(-1).astype(np.int32)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -31,12 +83,18 @@ class Sample:
     text : str
         What was generated, without the seed it was generated from.
     state : float32 array, (L, 1, H)
-        The state that continues it: ``generatestring(seed=sample.text[-1], init_state=sample.state)``
-        goes on as if it had not stopped.
+        The hidden state before the last symbol: what continues the sample, together with that symbol.
+        ``generatestring(init_state=sample)`` goes on as if it had not stopped.
     seed : str
         What it was generated from.
     interrupted : bool
         Whether Ctrl-C cut it short.
+    ids : int32 array, (n,)
+        The symbols of the text.
+    last : int or None
+        The id of its last symbol, or of the seed's if the text is empty.
+    vocabulary : str
+        The digest of the vocabulary that the ids belong to.
 
     Example
     -------
@@ -48,12 +106,15 @@ class Sample:
     state: np.ndarray = field(compare=False)
     seed: str = ""
     interrupted: bool = False
+    ids: np.ndarray = field(default_factory=lambda: np.empty(0, np.int32))
+    last: int | None = None
+    vocabulary: str = ""
 
     def __str__(self) -> str:
         return self.text
 
     def __repr__(self) -> str:
-        return self.text
+        return printable(self.text)
 
     def __len__(self) -> int:
         return len(self.text)
@@ -87,88 +148,4 @@ class Filled:
         return self.text
 
     def __repr__(self) -> str:
-        return self.text
-
-
-def fill(
-    ids: np.ndarray,
-    gaps: np.ndarray,
-    logits: Callable[[np.ndarray], np.ndarray],
-    forbidden: int | None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Fill gaps together: the surest first, then each again, given all the others, until none changes.
-
-    This climbs to a maximum of the product of the conditional probabilities (iterated conditional
-    modes: Besag, J. R. Statist. Soc. B 48, 1986).
-
-    Parameters
-    ----------
-    ids: (n,), int32, anything at the gaps.
-    gaps: (m,), where they are.
-    logits: gives the logits (n, V) of each symbol, from all the others.
-    forbidden: the id that nothing is filled with.
-
-    Returns
-    -------
-    (ids (n,) filled, probabilities (m, V) of each gap given the others).
-    """
-
-    def distribution(ids: np.ndarray) -> np.ndarray:
-        scores = np.array(logits(ids)[gaps], np.float64)
-        if forbidden is not None:
-            scores[:, forbidden] = -np.inf
-        return probabilities(scores, 1.0)
-
-    ids, empty = ids.copy(), np.ones(len(gaps), bool)
-    while empty.any():
-        found = distribution(ids)
-        surest = int(np.argmax(np.where(empty, found.max(-1), -1.0)))
-        ids[gaps[surest]], empty[surest] = found[surest].argmax(), False
-    for _ in range(10):
-        before = ids.copy()
-        for i in range(len(gaps)):
-            ids[gaps[i]] = distribution(ids)[i].argmax()
-        if np.array_equal(ids, before):
-            break
-    return ids, distribution(ids)
-
-
-def checkedtemperature(temp: float) -> float:
-    """Return a temperature that makes sense as a float.
-
-    Raises
-    ------
-    InputError
-        If it is not a finite number of at least 0.
-    """
-    try:
-        value = float(temp)
-    except (TypeError, ValueError):
-        value = float("nan")
-    if not 0 <= value < float("inf"):
-        raise InputError(f"temp={temp!r}: expected a finite number of at least 0 (0: greedy).")
-    return value
-
-
-def probabilities(logits: np.ndarray, temperature: float) -> np.ndarray:
-    """Return the distribution over the last axis of ``logits`` (…, V), float64."""
-    logits = np.asarray(logits, np.float64)
-    if temperature == 0:
-        return np.eye(logits.shape[-1])[logits.argmax(-1)]
-    scaled = (logits - logits.max(-1, keepdims=True)) / temperature
-    weights = np.exp(scaled)
-    return weights / weights.sum(-1, keepdims=True)
-
-
-def choose(logits: np.ndarray, temperature: float, uniforms: np.ndarray) -> np.ndarray:
-    """Draw one character for each row of ``logits`` (B, V), with ``uniforms`` (B,) in [0, 1).
-
-    Returns
-    -------
-    ids (B,), int32.
-    """
-    if temperature == 0:
-        return np.asarray(logits).argmax(-1).astype(np.int32)
-    reached = probabilities(logits, temperature).cumsum(-1)
-    above = reached > np.asarray(uniforms)[:, np.newaxis] * reached[:, -1:]
-    return above.argmax(-1).astype(np.int32)
+        return printable(self.text)

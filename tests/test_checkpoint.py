@@ -433,7 +433,7 @@ def test_links_in_the_folder_are_not_followed(folder: Path, tmp_path: Path) -> N
 def test_writeatomic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches half a file after a refusal, leftovers, and a link that is followed."""
     path = tmp_path / "history.jsonl"
-    checkpoint.writeatomic(path, b"old")
+    disk.writeatomic(path, b"old")
     with monkeypatch.context() as patch:
 
         def refuse(*_: object) -> None:
@@ -443,12 +443,12 @@ def test_writeatomic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(
             WorkdirError, match=r"history\.jsonl could not be written in .*0\.000 MB"
         ):
-            checkpoint.writeatomic(path, b"new")
+            disk.writeatomic(path, b"new")
     assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["history.jsonl"]
-    checkpoint.writeatomic(path, b"new")
+    disk.writeatomic(path, b"new")
     assert path.read_bytes() == b"new"
     (tmp_path / "link").symlink_to(path)
-    checkpoint.writeatomic(tmp_path / "link", b"other")
+    disk.writeatomic(tmp_path / "link", b"other")
     assert path.read_bytes() == b"new" and not (tmp_path / "link").is_symlink()
 
 

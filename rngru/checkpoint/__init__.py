@@ -31,50 +31,58 @@ Example
 (500, [[1.0, 0.0], [0.0, 1.0]], 2.1)
 """
 
+import itertools
 import os
 import re
-import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from rngru.checkpoint.content import ARRAYS, FORMAT, MANIFEST, META, contents, readall, readrecord
-from rngru.checkpoint.disk import (
-    plainly,
-    refusals,
-    remove,
-    sync,
-    topath,
-    unmatched,
-    write,
-    writeatomic,
+from rngru.checkpoint.content import (
+    ARRAYS,
+    FORMAT,
+    MANIFEST,
+    META,
+    READABLE_SINCE,
+    contents,
+    readall,
+    readrecord,
 )
 from rngru.checkpoint.record import Checkpoint, Checkpoints
+from rngru.disk import refusals, remove, sync, topath, unmatched, write
 from rngru.errors import (
     CheckpointDamaged,
     CheckpointError,
     CheckpointTooNew,
     InputError,
     NoModelError,
+    warn,
 )
 
 __all__ = [
     "FORMAT",
+    "MANIFEST",
     "Checkpoint",
     "Checkpoints",
+    "discard",
     "foreign",
     "listing",
     "load",
     "newest",
-    "plainly",
     "prune",
+    "read",
+    "readrecord",
     "save",
     "steps",
-    "writeatomic",
 ]
+
+T = TypeVar("T")
+
+PATIENCE = 100
+"""Times that reading begins again because a writer was faster."""
 
 _STEP = re.compile(r"(\.old-)?(0|[1-9][0-9]{0,17})")
 
@@ -86,7 +94,7 @@ def save(
     meta: Mapping[str, Any],
     *,
     keep: int | None = None,
-    protect: Collection[int] = (),
+    needs: str = READABLE_SINCE,
 ) -> Checkpoint:
     """Save a checkpoint; when this returns, it is on the disk.
 
@@ -104,8 +112,10 @@ def save(
     meta : mapping
         Plain JSON: text, finite numbers, True, False, None, lists, and dicts with text keys.
         ``meta['summary']``, a flat dict, fills the attributes of :class:`Checkpoint`.
-    keep, protect : optional
+    keep : int, optional
         Afterwards, remove old checkpoints as :func:`prune` does; a warning if that fails.
+    needs : str
+        The oldest rngru that knows all that is in it: older ones refuse it as too new.
 
     Returns
     -------
@@ -129,7 +139,7 @@ def save(
     folder = topath(folder)
     if keep is not None:
         _checkkeep(keep)
-    record, files = contents(folder / str(step), step, arrays, meta)
+    record, files = contents(folder / str(step), step, arrays, meta, needs)
     needed = sum(map(len, files.values()))
     with refusals(f"Checkpoint {step} could not be saved", folder, needed):
         _prepare(folder)
@@ -141,9 +151,9 @@ def save(
             raise
     if keep is not None:
         try:
-            prune(folder, keep, {record.step, *protect})
+            prune(folder, keep)
         except CheckpointError as problem:
-            warnings.warn(f"Checkpoint {step} is saved, but: {problem}", stacklevel=2)
+            warn(f"Checkpoint {step} is saved, but: {problem}")
     return record
 
 
@@ -170,27 +180,34 @@ def load(
     >>> load(save(tempfile.mkdtemp(), 1, {"b": np.arange(3)}, {"layers": 2}))
     ({'b': array([0, 1, 2])}, {'layers': 2})
     """
-    _, arrays, meta = readall(topath(path), step)
+    _, arrays, meta = read(path, step)
     return arrays, meta
 
 
-def newest(
-    folder: str | os.PathLike[str],
-    check: Callable[[Checkpoint, dict[str, np.ndarray], dict[str, Any]], object] | None = None,
+def read(
+    path: str | os.PathLike[str], step: int | None = None
 ) -> tuple[Checkpoint, dict[str, np.ndarray], dict[str, Any]]:
+    """Return what :func:`load` does, with the record of the checkpoint before it."""
+    return readall(topath(path), step)
+
+
+def _whole(*found: Any) -> Any:
+    return found
+
+
+def newest(folder: str | os.PathLike[str], decode: Callable[..., T] = _whole) -> T:
     """Load the newest checkpoint that verifies, with a warning for each newer one that does not.
 
     Parameters
     ----------
     folder : path
         Where the checkpoints are.
-    check : callable, optional
-        Called with what would be returned; a CheckpointError from it counts as damage.
+    decode : callable
+        Called with record, arrays and metadata; a CheckpointError from it counts as damage.
 
     Returns
     -------
-    Checkpoint, dict of str to array, dict
-        The record, the arrays and the metadata.
+    What ``decode`` does; by default the record, the arrays and the metadata.
 
     Raises
     ------
@@ -208,26 +225,27 @@ def newest(
     Traceback (most recent call last):
     rngru.errors.NoModelError: .../nothing holds no checkpoint. Save one, or name another directory.
     """
-    problems = []
-    for step, path in reversed(steps(folder).items()):
-        before = _identity(path)
-        try:
-            found = readall(path, step)
-            if check is not None:
-                check(*found)
-        except CheckpointTooNew:
-            raise
-        except CheckpointError as problem:
-            if (steps(folder).get(step), _identity(path)) != (path, before):
-                return newest(folder, check)  # a writer has replaced or removed it meanwhile
-            problems.append(str(problem))
-            continue
-        for told in problems:
-            warnings.warn(f"{told} Checkpoint {step} is used instead.", stacklevel=2)
-        return found
-    if problems:
-        raise CheckpointDamaged("No checkpoint can be used.\n" + "\n".join(problems))
-    raise NoModelError(f"{folder} holds no checkpoint. Save one, or name another directory.")
+    for _ in range(PATIENCE):
+        problems: list[str] = []
+        for step, path in reversed(steps(folder).items()):
+            before = _identity(path)
+            try:
+                found = decode(*readall(path, step))
+            except CheckpointTooNew:
+                raise
+            except CheckpointError as problem:
+                if (steps(folder).get(step), _identity(path)) != (path, before):
+                    break  # a writer has replaced or removed it meanwhile
+                problems.append(str(problem))
+                continue
+            for problem in problems:
+                warn(f"{problem} Checkpoint {step} is used instead.")
+            return found
+        else:
+            if problems:
+                raise CheckpointDamaged("No checkpoint can be used.\n" + "\n".join(problems))
+            raise NoModelError(f"{folder} holds no checkpoint. Save one, or name another directory.")
+    raise CheckpointError(f"{folder} changes faster than it can be read. Try again.")
 
 
 def listing(folder: str | os.PathLike[str]) -> Checkpoints:
@@ -244,23 +262,30 @@ def listing(folder: str | os.PathLike[str]) -> Checkpoints:
     >>> [checkpoint.step for checkpoint in listing(folder)]
     [900, 1000]
     """
-    found = []
-    for step, path in steps(folder).items():
+    return Checkpoints(filter(None, map(_listed, itertools.repeat(folder), steps(folder))))
+
+
+def _listed(folder: str | os.PathLike[str], step: int) -> Checkpoint | None:
+    """Return what is known of one checkpoint; None if it is gone."""
+    problem = ""
+    for _ in range(PATIENCE):
+        path = steps(folder).get(step)
+        if path is None:
+            return None
         try:
-            found.append(readrecord(path, step))
-        except CheckpointError as problem:
-            if steps(folder).get(step) != path:
-                return listing(folder)  # a writer has replaced or removed it meanwhile
-            told = str(problem).removeprefix(f"The checkpoint {path} ")
-            found.append(Checkpoint(step, path, problem=told))
-    return Checkpoints(found)
+            return readrecord(path, step)
+        except CheckpointError as error:
+            problem = str(error).removeprefix(f"The checkpoint {path} ")
+            if steps(folder).get(step) == path:
+                break  # else a writer has replaced or removed it meanwhile
+    return Checkpoint(step, path, problem=problem)
 
 
-def prune(folder: str | os.PathLike[str], keep: int, protect: Collection[int] = ()) -> list[int]:
+def prune(folder: str | os.PathLike[str], keep: int) -> list[int]:
     """Remove all but the newest ``keep`` checkpoints, and return the steps removed.
 
-    The one with the lowest validation loss and the steps in ``protect`` stay in any case. So do
-    damaged ones, for a person to look at; they do not count.
+    The one with the lowest validation loss stays in any case. So do damaged ones, for a person to
+    look at; they do not count.
 
     Example
     -------
@@ -268,13 +293,13 @@ def prune(folder: str | os.PathLike[str], keep: int, protect: Collection[int] = 
     >>> folder = tempfile.mkdtemp()
     >>> for step in range(5):
     ...     saved = save(folder, step, {}, {})
-    >>> prune(folder, 2, protect=[0])
-    [1, 2]
+    >>> prune(folder, 2)
+    [0, 1, 2]
     """
     folder = topath(folder)
     _checkkeep(keep)
     known = listing(folder)
-    kept = {one.step for one in (*known.intact[-keep:], known.best) if one} | set(protect)
+    kept = {one.step for one in (*known.intact[-keep:], known.best) if one}
     doomed = [one.step for one in known.intact if one.step not in kept]
     discard(folder, *doomed)
     return doomed

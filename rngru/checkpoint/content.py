@@ -37,15 +37,22 @@ from rngru.errors import (
     InputError,
     RngruError,
 )
+from rngru.version import __version__, isolder
 
 READABLE_SINCE = "0.1"  # the first rngru that reads FORMAT
 ARRAYS, META, MANIFEST = "arrays.npz", "meta.json", "MANIFEST.json"
 
 
 def contents(
-    path: Path, step: int, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]
+    path: Path,
+    step: int,
+    arrays: Mapping[str, np.ndarray],
+    meta: Mapping[str, Any],
+    needs: str = READABLE_SINCE,
 ) -> tuple[Checkpoint, dict[str, bytes]]:
     """Return the record of a checkpoint to be saved at ``path``, and its files, the manifest last.
+
+    ``needs`` is the oldest rngru that knows all that is in it.
 
     Raises
     ------
@@ -63,12 +70,12 @@ def contents(
             "saved": datetime.now(UTC).isoformat(timespec="seconds"),
             "meta": dict(meta),
         }
-        record = _record(path, described)
+        record = _record(path, described, needs)
         files = {ARRAYS: packarrays(arrays), META: encodejson(described)}
     except (ValueError, OverflowError) as problem:
         raise InputError(f"{problem}.") from None
     entries = {n: {"size": len(data), "sha256": _digest(data)} for n, data in files.items()}
-    manifest = {"format": FORMAT, "needs": READABLE_SINCE, "files": entries}
+    manifest = {"format": FORMAT, "needs": needs, "files": entries}
     files[MANIFEST] = encodejson({**manifest, "check": _digest(encodejson(manifest))})
     return record, files
 
@@ -107,7 +114,7 @@ def _inspect(path: Path, step: int | None = None) -> tuple[Checkpoint, dict[str,
         if size > MAX_JSON:
             raise ValueError(f"has more than {MAX_JSON:,} bytes")
         described = decodejson(_verified(path / META, size, digest))
-        record = _record(path, described)
+        record = _record(path, described, manifest.get("needs"))
         if step is not None and record.step != step:
             raise ValueError(f"belongs to step {record.step}")
     with _suspicion(path, ARRAYS):
@@ -141,9 +148,14 @@ def _checkformat(path: Path, manifest: dict[str, Any]) -> None:
         raise ValueError(f"has format {form!r}")
     if form > FORMAT:
         raise CheckpointTooNew.told(f"The checkpoint {path}", form, FORMAT, manifest["needs"])
+    if isolder(__version__, needs := manifest["needs"]):
+        raise CheckpointTooNew(
+            f"The checkpoint {path} needs rngru {needs} or later, and this is {__version__}. "
+            "Install a newer rngru."
+        )
 
 
-def _record(path: Path, described: dict[str, Any]) -> Checkpoint:
+def _record(path: Path, described: dict[str, Any], needs: object) -> Checkpoint:
     """What a person sees of a checkpoint, from the contents of its meta.json."""
     summary = described["meta"].get("summary", {})
     if not isinstance(summary, dict) or any(isinstance(v, dict | list) for v in summary.values()):
@@ -160,7 +172,9 @@ def _record(path: Path, described: dict[str, Any]) -> Checkpoint:
             raise ValueError(f"meta['summary'][{name!r}] must be a number or None, not {value!r}")
         known[name] = None if value is None else kind(value)
     saved = datetime.fromisoformat(described["saved"]).astimezone()
-    return Checkpoint(_whole(described["step"]), path, saved, summary=summary, **known)
+    return Checkpoint(
+        _whole(described["step"]), path, saved, summary=summary, needs=str(needs or ""), **known
+    )
 
 
 def _whole(step: object) -> int:

@@ -12,6 +12,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from rngru.tables import Table
+
 
 @dataclass(frozen=True, repr=False)
 class Checkpoint(os.PathLike[str]):
@@ -35,6 +37,8 @@ class Checkpoint(os.PathLike[str]):
         All that was given as ``meta['summary']``, these four among it.
     problem : str
         Why it cannot be used; empty if nothing is known against it.
+    needs : str
+        The oldest rngru that can read it.
 
     Example
     -------
@@ -51,6 +55,7 @@ class Checkpoint(os.PathLike[str]):
     validloss: float | None = None
     summary: dict[str, Any] = field(default_factory=dict, hash=False)
     problem: str = ""
+    needs: str = ""
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -89,15 +94,20 @@ class Checkpoints(tuple[Checkpoint, ...]):
         losses = {one: one.validloss for one in self.intact if one.validloss is not None}
         return min(losses, key=losses.__getitem__, default=None)
 
-    def __repr__(self) -> str:
+    def table(self) -> Table:
+        """Return the table that the repr shows; the best and the damaged ones are always in it."""
         if not self:
-            return "no checkpoints"
+            return Table([], [], note="no checkpoints")
         best = self.best
-        rows = [["step", "epoch", "train loss", "valid loss", "saved"]]
-        rows += [[str(one.step), *(cell or "-" for cell in one._cells())] for one in self]
-        marks = ["", *(one.problem or ("best" if one is best else "") for one in self)]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        return "\n".join(
-            "  ".join([*map(str.rjust, row, widths), mark]).rstrip()
-            for row, mark in zip(rows, marks, strict=True)
-        )
+        names = ["step", "epoch", "train loss", "valid loss", "saved", ""]
+        rows = [
+            [str(one.step), *(cell or "-" for cell in one._cells()), one.problem or "best" * (one is best)]
+            for one in self
+        ]
+        return Table(names, rows, always=[i for i, row in enumerate(rows) if row[-1]])
+
+    def __repr__(self) -> str:
+        return repr(self.table())
+
+    def _repr_html_(self) -> str:
+        return self.table()._repr_html_()

@@ -1,4 +1,4 @@
-"""One recurrent layer on all threads: what the ``Op`` of :mod:`rngru.recurrence` and the sampler call.
+"""One recurrent layer on all threads: what the ``Op`` of :mod:`rngru.backends.ops` and the sampler call.
 
 :func:`forward` and :func:`backward` cut the work over threads: by lanes while time runs, by columns
 of the weight gradients after it. Neither cut can change a bit of the result. Weights are packed once
@@ -12,7 +12,8 @@ from collections.abc import Callable
 import numpy as np
 
 from rngru.kernels import threads
-from rngru.kernels.layer import GRU, GRU_AFTER, LSTM, RNN
+from rngru.kernels.memory import reused
+from rngru.kernels.spec import GRU, GRU_AFTER, LSTM, RNN
 from rngru.kernels.sequence import (
     column_sums,
     lookup,
@@ -71,21 +72,14 @@ def packed(
     return panels
 
 
-def reused(old: np.ndarray | None, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Return ``old`` if it has this shape and dtype, or a new uninitialised array."""
-    if old is not None and old.shape == shape and old.dtype == dtype:
-        return old
-    return np.empty(shape, dtype)
-
-
 def forward(
-    layer, inputs, weights, start, recurrent, second_bias, *, old=(None, None, None), count
+    spec, inputs, weights, start, recurrent, second_bias, *, old=(None, None, None), count
 ):
     """Run a layer over a sequence.
 
     Parameters
     ----------
-    layer: the :class:`Layer`.
+    spec: the :class:`~rngru.kernels.spec.LayerSpec`.
     inputs: (T, B, I) floats, or (T, B) int32 characters.
     weights: for floats ``(U, b)``, (I, G S) and (G S,); for characters ``(table,)``, (V, G S), one row each.
     start: (B, H), the state before the first step.
@@ -101,28 +95,28 @@ def forward(
     provide(recurrent.dtype)
     steps, lanes = inputs.shape[:2]
     size = recurrent.shape[0]
-    width, dtype, code = padded(size), recurrent.dtype, layer.code
+    width, dtype, code = padded(size), recurrent.dtype, spec.code
     states = reused(old[0], (steps, lanes, size), dtype)
-    gates = reused(old[1], (steps, lanes, layer.gates * width), dtype)
+    gates = reused(old[1], (steps, lanes, spec.gates * width), dtype)
     side = reused(old[2], (steps, lanes, 0 if code == RNN else width), dtype)
-    wide = widened(recurrent, layer.gates)
-    main = packed(wide, count, right=layer.main(width))
-    extra = packed(wide, count, left=layer.main(width))
+    wide = widened(recurrent, spec.gates)
+    main = packed(wide, count, right=spec.main(width))
+    extra = packed(wide, count, left=spec.main(width))
     bias = np.zeros(width, dtype)
     if second_bias is not None:
         bias[:size] = second_bias
     if inputs.ndim == 2:
-        table = widened(weights[0], layer.gates)
+        table = widened(weights[0], spec.gates)
     else:
-        panels = packed(widened(weights[0], layer.gates), count)
-        input_bias = widened(weights[1], layer.gates)
+        panels = packed(widened(weights[0], spec.gates), count)
+        input_bias = widened(weights[1], spec.gates)
 
     def share(first: int, last: int) -> None:
         if inputs.ndim == 2:
             lookup(inputs, table, gates, first, last)
         else:
             project(inputs, panels, input_bias, gates, first, last)
-        unroll(code, layer.hard, gates, start, states, side, main, extra, bias, first, last)
+        unroll(code, spec.hard, gates, start, states, side, main, extra, bias, first, last)
 
     threads.run(share, lanes, count)
     ending = (
@@ -131,8 +125,11 @@ def forward(
     return states, ending.copy(), gates, side
 
 
-class Plan:
-    """Sums over all steps and lanes, the panels of all their results cut over the threads as one list."""
+class Sums:
+    """Several sums over all steps and lanes, run as one job.
+
+    The panels of all results are dealt out to the threads at equal cost.
+    """
 
     def __init__(self) -> None:
         self.work: list[tuple[int, int, Callable[[int, int], object]]] = []
@@ -159,7 +156,7 @@ class Plan:
 
         self.add(columns, len(result) * sum(len(left) for left, _ in pairs), call)
 
-    def sums(self, matrix, result) -> None:
+    def rows(self, matrix, result) -> None:
         """Plan adding the rows of ``matrix`` to ``result``."""
         self.add(
             matrix.shape[1],
@@ -185,7 +182,7 @@ class Plan:
 
 
 def backward(
-    layer,
+    spec,
     inputs,
     weights,
     start,
@@ -210,21 +207,21 @@ def backward(
     dstart (B, H); drecurrent (S, G S); dsecond_bias (S,) or None).
     """
     steps, lanes, size = states.shape
-    width, dtype, code = padded(size), recurrent.dtype, layer.code
-    columns, split = layer.gates * width, layer.main(width)
-    wide = widened(recurrent, layer.gates)
+    width, dtype, code = padded(size), recurrent.dtype, spec.code
+    columns, split = spec.gates * width, spec.main(width)
+    wide = widened(recurrent, spec.gates)
     main = packed(wide, count, right=split, transpose=True)
     extra = packed(wide, count, left=split, right=split + size, transpose=True)
-    truncate = steps if layer.truncate < 0 else layer.truncate
+    truncate = steps if spec.truncate < 0 else spec.truncate
     dstart, carry, kept = np.empty_like(start), *np.zeros((2, lanes, width), dtype)
     dinputs = panels = None
     if inputs.ndim == 3:
-        panels = packed(widened(weights[0], layer.gates), count, transpose=True)
+        panels = packed(widened(weights[0], spec.gates), count, transpose=True)
         dinputs = reused(old, (steps, lanes, padded(inputs.shape[2])), dtype)
 
     def share(first: int, last: int) -> None:
         unroll_back(
-            code, layer.hard, gates, start, states, side, above, ending,
+            code, spec.hard, gates, start, states, side, above, ending,
             main, extra, truncate, dstart, carry, kept, first, last,
         )  # fmt: skip
         if dinputs is not None:
@@ -238,30 +235,30 @@ def backward(
     drecurrent = np.zeros((size, columns), dtype)
     dbias = np.zeros(columns, dtype)
     dsecond = np.zeros(width, dtype) if code == GRU_AFTER else None
-    plan = Plan()
+    sums = Sums()
     before_step = [(start[:, :size].copy(), deltas[:lanes]), (earlier, deltas[lanes:])]
-    plan.product(before_step, 0, drecurrent, 0, split)
+    sums.product(before_step, 0, drecurrent, 0, split)
     if code == GRU:
-        plan.product([(beside, deltas)], split, drecurrent, split, width)
+        sums.product([(beside, deltas)], split, drecurrent, split, width)
     elif code == GRU_AFTER:
         before_step = [(start, beside[:lanes]), (earlier, beside[lanes:])]
-        plan.product(before_step, 0, drecurrent, split, width)
-        plan.sums(beside, dsecond)
+        sums.product(before_step, 0, drecurrent, split, width)
+        sums.rows(beside, dsecond)
     if inputs.ndim == 3:
         dweight = np.zeros((inputs.shape[2], columns), dtype)
-        plan.product([(inputs.reshape(-1, inputs.shape[2]), deltas)], 0, dweight, 0, columns)
-        plan.sums(deltas, dbias)
+        sums.product([(inputs.reshape(-1, inputs.shape[2]), deltas)], 0, dweight, 0, columns)
+        sums.rows(deltas, dbias)
     else:
         dweight = np.zeros((len(weights[0]), columns), dtype)
-        plan.add(
+        sums.add(
             columns,
             steps * lanes,
             lambda first, last: lookup_back(inputs, gates, dweight, first, last),
         )
-    plan.run(count)
+    sums.run(count)
 
     def narrow(array):
-        return narrowed(array, layer.gates, size)
+        return narrowed(array, spec.gates, size)
 
     if dinputs is not None:
         dinputs = narrowed(dinputs, 1, inputs.shape[2])

@@ -12,7 +12,8 @@ import numpy as np
 
 from rngru.kernels import threads
 from rngru.kernels.elementwise import VECTOR, exp
-from rngru.kernels.layers import Plan, narrowed, packed, reused, widened
+from rngru.kernels.layers import Sums, narrowed, packed, widened
+from rngru.kernels.memory import reused
 from rngru.kernels.sequence import copyrow
 from rngru.kernels.tiles import PANEL, multiply, padded, provide
 
@@ -104,10 +105,10 @@ def affine_back(rows, weights, deltas, *, old=None, count):
         lambda first, last: _affine(deltas, panels, zero, drows, first, last), len(rows), count
     )
     dweights, dbias = np.zeros(wide.shape, rows.dtype), np.zeros(wide.shape[1], rows.dtype)
-    plan = Plan()
-    plan.product([(rows, deltas)], 0, dweights, 0, wide.shape[1])
-    plan.sums(deltas, dbias)
-    plan.run(count)
+    sums = Sums()
+    sums.product([(rows, deltas)], 0, dweights, 0, wide.shape[1])
+    sums.rows(deltas, dbias)
+    sums.run(count)
     return narrowed(drows, 1, size), narrowed(dweights, 1, columns), dbias[:columns]
 
 

@@ -11,19 +11,19 @@ import numpy as np
 
 from rngru.kernels import threads
 from rngru.kernels.elementwise import VECTOR, exp
-from rngru.kernels.layer import GRU, GRU_AFTER, LSTM, Layer
+from rngru.kernels.spec import GRU, GRU_AFTER, LSTM, LayerSpec
 from rngru.kernels.layers import packed, widened
-from rngru.kernels.sequence import _advance, copyrow
+from rngru.kernels.sequence import advance, copyrow
 from rngru.kernels.threads import meet
 from rngru.kernels.tiles import PANEL, multiply, padded, provide
 
-ALONE = 1 << 20
+CACHE_BYTES = 1 << 20
 """Bytes of weights, about what one core's cache holds, up to which one thread is the fastest."""
 
 
 @numba.njit(nogil=True, cache=True, **VECTOR)
 def _draw(logits, temperature, uniform):
-    """Return the index that :func:`rngru.sampling.choose` would, for one row; logits are used up."""
+    """Return the index that :func:`rngru.sampling.draw` would, for one row; logits are used up."""
     best = 0
     for j in range(1, logits.size):
         if logits[j] > logits[best]:
@@ -112,7 +112,7 @@ def _generate(
                     )  # fmt: skip
                 for b in range(lanes):
                     memory = now[k, b, size:][first:last]
-                    _advance(
+                    advance(
                         cell, phase, hard, gates[b], now[k, b, first:last], memory,
                         side[b, first:last], new[k, b, first:last],
                     )  # fmt: skip
@@ -146,7 +146,7 @@ class Sampler:
 
     Parameters
     ----------
-    layer: the description of each layer.
+    spec: what each layer is made of.
     table: (V, G S), the first layer's pre-activations for each character.
     inputs: (U, b) of each layer above the first.
     recurrent: W of each layer, (S, G S).
@@ -154,19 +154,19 @@ class Sampler:
     readout: (S, V) and (V,).
     """
 
-    def __init__(self, layer: Layer, table, inputs, recurrent, seconds, readout) -> None:
+    def __init__(self, spec: LayerSpec, table, inputs, recurrent, seconds, readout) -> None:
         provide(table.dtype)
-        self.layer, self.size = layer, len(recurrent[0])
+        self.spec, self.size = spec, len(recurrent[0])
         width = padded(self.size)
-        split = layer.main(width)
-        wide = [widened(each, layer.gates) for each in recurrent]
-        self.table = widened(table, layer.gates)
+        split = spec.main(width)
+        wide = [widened(each, spec.gates) for each in recurrent]
+        self.table = widened(table, spec.gates)
 
         def stacked(arrays) -> np.ndarray:
             return np.stack(arrays) if arrays else np.empty((0, 0), table.dtype)
 
-        self.inputs = stacked([packed(widened(u, layer.gates), 1) for u, _ in inputs])
-        self.biases = stacked([widened(b, layer.gates) for _, b in inputs])
+        self.inputs = stacked([packed(widened(u, spec.gates), 1) for u, _ in inputs])
+        self.biases = stacked([widened(b, spec.gates) for _, b in inputs])
         self.mains = stacked([packed(each, 1, right=split) for each in wide])
         self.extras = stacked([packed(each, 1, left=split) for each in wide])
         self.seconds = stacked([] if seconds is None else [widened(each, 1) for each in seconds])
@@ -207,19 +207,21 @@ class Sampler:
         over with the new ones; ``count`` is the number of threads. Returns the characters,
         (characters, n), int32.
         """
+        # The inverse of a larger one is 0 in float32, and 0 times minus infinity no number.
+        temperature = min(float(temperature), 1e30)
         drawn = np.empty(uniforms.shape, np.int32)
         other, lanes = np.empty_like(state), len(ids)
         side = np.zeros((lanes, padded(self.size)), self.table.dtype)
         logits = np.empty((lanes, self.bias.size), self.table.dtype)
         counter = np.zeros(1, np.int64)
-        most = min(count, padded(self.size) // PANEL) if self.weight > ALONE else 1
+        most = min(count, padded(self.size) // PANEL) if self.weight > CACHE_BYTES else 1
 
         def run(shares: int) -> None:
             def share(first: int, last: int) -> None:
                 _generate(
-                    self.layer.code, self.layer.hard, self.table, self.inputs, self.biases,
+                    self.spec.code, self.spec.hard, self.table, self.inputs, self.biases,
                     self.mains, self.extras, self.seconds, self.readout, self.bias,
-                    ids, state, other, side, logits, uniforms, float(temperature), drawn,
+                    ids, state, other, side, logits, uniforms, temperature, drawn,
                     first, shares, counter,
                 )  # fmt: skip
 

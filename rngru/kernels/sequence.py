@@ -1,7 +1,7 @@
 r"""One layer of any cell over a whole sequence: forward, and backpropagation through time.
 
-The loops here know a cell only by two elementwise functions, :func:`_advance` and
-:func:`_retreat`; everything else (products, threads, truncation, layouts) exists once.
+The loops here know a cell only by two elementwise functions, :func:`advance` and
+:func:`retreat`; everything else (products, threads, truncation, layouts) exists once.
 
 Shapes: T time steps, B lanes, S units of state, P = padded(S), G gates. Arrays are C-contiguous.
 
@@ -31,12 +31,12 @@ at the end; the weight gradients are one product over all steps and lanes after 
 import numba
 
 from rngru.kernels.elementwise import VECTOR, gate, gate_slope, tanh
-from rngru.kernels.layer import GRU, GRU_AFTER, LSTM, RNN
+from rngru.kernels.spec import GRU, GRU_AFTER, LSTM, RNN
 from rngru.kernels.tiles import PANEL, multiply
 
 
 @numba.njit(nogil=True, cache=True, **VECTOR)
-def _advance(cell, phase, hard, gates, before, memory, side, state):
+def advance(cell, phase, hard, gates, before, memory, side, state):
     """The elementwise part of one step of one lane, forward.
 
     ``before`` is the previous state's output, ``memory`` its memory (LSTM). Phase 0 follows the
@@ -76,8 +76,8 @@ def _advance(cell, phase, hard, gates, before, memory, side, state):
 
 
 @numba.njit(nogil=True, cache=True, **VECTOR)
-def _retreat(cell, phase, hard, gates, before, memory, side, above, carry, kept):
-    """The elementwise part of one step of one lane, backward: the reverse of :func:`_advance`.
+def retreat(cell, phase, hard, gates, before, memory, side, above, carry, kept):
+    """The elementwise part of one step of one lane, backward: the reverse of :func:`advance`.
 
     ``above`` is the gradient from the layer above, ``carry`` that from the step after; ``kept``
     carries the LSTM's memory gradient, and between GRU's two phases the gradient of r ∘ s.
@@ -214,7 +214,7 @@ def unroll(cell, hard, gates, start, states, side, main, extra, bias, first, las
             for b in range(first, last):
                 before = start[b, :size] if t == 0 else states[t - 1, b]
                 memory = start[b, size:] if t == 0 else side[t - 1, b, :size]
-                _advance(cell, phase, hard, gates[t, b], before, memory, side[t, b], states[t, b])
+                advance(cell, phase, hard, gates[t, b], before, memory, side[t, b], states[t, b])
 
 
 @numba.njit(nogil=True, cache=True)
@@ -266,7 +266,7 @@ def unroll_back(
             for b in range(first, last):
                 before = start[b, :size] if t == 0 else states[t - 1, b]
                 memory = start[b, size:] if t == 0 else side[t - 1, b, :size]
-                _retreat(
+                retreat(
                     cell, phase, hard, gates[t, b], before, memory,
                     side[t, b], above[t, b], carry[b], kept[b],
                 )  # fmt: skip

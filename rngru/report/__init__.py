@@ -1,15 +1,15 @@
 """What a person sees of a training run: progress while it goes on, a table when it is over.
 
-A reporter is a context manager that is called with each event of `rngru.training`; it shows them
+A reporter is a context manager that is called with each event of `rngru.events`; it shows them
 and changes nothing. :func:`reporter` picks one that suits the screen: a progress bar on a terminal
 (:class:`RichReporter`), plain lines anywhere else (:class:`PlainReporter`), or nothing at all
 (:class:`SilentReporter`). A :class:`Recorder` is called in the same way and keeps what it hears as
 a :class:`History`, whose repr is the table.
 
-Losses are shown in nats per character, speed in characters per second.
+Losses are shown in nats per symbol and speed in symbols per second: characters, words or bytes.
 
 >>> import sys
->>> from rngru.training import Batch, Begin, End, Round
+>>> from rngru.events import Batch, Begin, End, Round
 >>> record = Recorder()
 >>> with PlainReporter(sys.stdout) as report:
 ...     for event in [
@@ -21,21 +21,20 @@ Losses are shown in nats per character, speed in characters per second.
 ...     ]:
 ...         report(event)
 ...         record(event)
-round 1  epoch 0.20  train 4.2000  valid 4.1000 nats/char  saved 100
+round 1  epoch 0.20  train 4.2000  valid 4.1000 nats/char  checkpoint 100
 >>> record.history()
-round  epoch   train   valid  bits/char   rate  gradient  char/s  seconds
-    1   0.20  4.2000  4.1000      5.920  0.001         1     200      0.5
+round  epoch   train   valid  bits/char   rate  gradient norm  char/s  seconds
+    1   0.20  4.2000  4.1000      5.920  0.001              1     200      0.5
 1 round, 1 batch: all done.
 """
 
-from rngru.report.history import REASONS, History, Recorder, Table
-from rngru.report.progress import (
+from rngru.report.history import REASONS, History, Recorder, watched
+from rngru.report.live import (
     KINDS,
     PlainReporter,
     Reporter,
     RichReporter,
     SilentReporter,
-    printable,
     reporter,
 )
 
@@ -48,7 +47,6 @@ __all__ = [
     "Reporter",
     "RichReporter",
     "SilentReporter",
-    "Table",
-    "printable",
     "reporter",
+    "watched",
 ]

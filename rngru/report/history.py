@@ -1,89 +1,25 @@
 """A training run after the fact: what was recorded, as arrays and as a table.
 
-:class:`Recorder` hears the events and gives a :class:`History`; a :class:`Table` is how it, and
-anything else in columns, looks at the prompt and in a notebook.
-
->>> Table(["name", "V"], [["small", "66"]])
- name   V
-small  66
+:class:`Recorder` hears the events and gives a :class:`History`.
 """
 
-import html
-import itertools
 import math
-import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, final, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rngru.errors import InputError, choose
-from rngru.training import Batch, End, Event, Notice, Round
-
-
-@final
-class Table:
-    """Cells of text in right-aligned columns; the repr is the table, cut to fit the terminal.
-
-    Of a long table the middle is left out, of a wide one the columns on the right.
-
-    Parameters
-    ----------
-    names
-        The heading of each column.
-    rows
-        The cells, as many per row as there are names.
-    note
-        A line below the table.
-
-    Example
-    -------
-    >>> Table(["step", "loss"], [["100", "2.5"], ["2000", "1.75"]], note="Two checkpoints.")
-    step  loss
-     100   2.5
-    2000  1.75
-    Two checkpoints.
-    """
-
-    def __init__(
-        self, names: Sequence[str], rows: Iterable[Sequence[str]], *, note: str = ""
-    ) -> None:
-        self.names = tuple(names)
-        self.rows = tuple(map(tuple, rows))
-        self.note = note
-
-    def _shown(self) -> list[tuple[str, ...]]:
-        if len(self.rows) <= 24:
-            return list(self.rows)
-        return [*self.rows[:8], ("…",) * len(self.names), *self.rows[-12:]]
-
-    def __repr__(self) -> str:
-        lines = [self.names, *self._shown()] if self.rows else []
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        space = shutil.get_terminal_size().columns
-        while len(widths) > 1 and sum(widths) + 2 * (len(widths) - 1) > space:
-            widths.pop()
-        text = [
-            "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=False))
-            for line in lines
-        ]
-        return "\n".join(text + [self.note] * bool(self.note))
-
-    def _repr_html_(self) -> str:
-        def row(cells: Iterable[str], tag: str) -> str:
-            inner = "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells)
-            return f"<tr>{inner}</tr>"
-
-        body = "".join(row(cells, "td") for cells in self._shown())
-        return f"<table>{row(self.names, 'th')}{body}</table><p>{html.escape(self.note)}</p>"
-
+from rngru.events import Batch, End, Event, Notice, Round, short
+from rngru.tables import Table
 
 REASONS: Final = {
     "done": "all done",
     "time": "stopped because the time was up",
     "patience": "stopped because the validation loss no longer falls",
     "interrupted": "interrupted; trainmodel() goes on from here",
+    "past": "all that led to this model",
 }
 """Why training stops, as the events and a history say it, and in words."""
 
@@ -97,21 +33,22 @@ class History(Sequence[Round]):
     rounds
         What to hold, in order of time.
     losses, positions
-        For each batch of the run, its training loss (nats per character) and how many characters
-        of training text had been consumed after it.
+        For each batch of the run, its training loss (nats per symbol) and how many symbols of
+        training text had been read after it. Of past runs, the means of some batches at a time.
     reason
-        Why the run stopped: ``'done'``, ``'time'``, ``'patience'`` or ``'interrupted'``.
+        Why the run stopped: ``'done'``, ``'time'``, ``'patience'`` or ``'interrupted'``; or
+        ``'past'`` for the rounds of all calls that led to a model.
 
     Attributes
     ----------
     losses : float64 array, (batches,)
     positions : int64 array, (batches,)
     position : int64 array, (rounds,)
-        Characters of training text consumed at the end of each round.
+        Symbols of training text read by the end of each round.
     trainloss : float64 array, (rounds,)
-        Mean training loss of each round, nats per character.
+        Mean training loss of each round, nats per symbol.
     validloss : float64 array, (rounds,)
-        Validation loss after each round, nats per character; NaN where nothing was validated.
+        Validation loss after each round, nats per symbol; NaN where nothing was validated.
     reason : str
     interrupted : bool
 
@@ -158,47 +95,44 @@ class History(Sequence[Round]):
     def __getitem__(self, index: int | slice) -> Round | tuple[Round, ...]:
         return self._rounds[index]
 
+    @property
+    def units(self) -> str:
+        """What is counted: ``'characters'``, ``'words'`` or ``'bytes'``."""
+        return self._rounds[-1].units if self._rounds else "characters"
+
     def table(self) -> Table:
-        """Return the table that the repr shows."""
-        rows = []
-        for entry, (characters, seconds) in zip(self._rounds, self._spent(), strict=True):
-            rows.append(
-                [
-                    str(entry.round),
-                    f"{entry.epoch:.2f}",
-                    f"{entry.trainloss:.4f}",
-                    "-" if entry.validloss is None else f"{entry.validloss:.4f}",
-                    "-" if entry.bits is None else f"{entry.bits:.3f}",
-                    f"{entry.learnrate:.3g}",
-                    f"{entry.gradnorm:.3g}",
-                    f"{characters / seconds:,.0f}" if seconds > 0 else "-",
-                    f"{seconds:.1f}",
-                ]
-            )
-        names = [
-            "round",
-            "epoch",
-            "train",
-            "valid",
-            "bits/char",
-            "rate",
-            "gradient",
-            "char/s",
-            "seconds",
+        """Return the table that the repr shows; the best round is in it, however many there are."""
+        unit = short(self.units)
+        names = ["round", "epoch", "train", "valid", f"bits/{unit}", "rate", "gradient norm"]
+        names += [f"{unit}/s", "seconds"]
+        rows = [
+            [
+                str(entry.round),
+                f"{entry.epoch:.2f}",
+                f"{entry.trainloss:.4f}",
+                "-" if entry.validloss is None else f"{entry.validloss:.4f}",
+                "-" if entry.bits is None else f"{entry.bits:.3f}",
+                f"{entry.learnrate:.3g}",
+                f"{entry.gradnorm:.3g}",
+                f"{symbols / seconds:,.0f}" if seconds > 0 else "-",
+                f"{seconds:.1f}",
+            ]
+            for entry, (symbols, seconds) in zip(self._rounds, self._spent(), strict=True)
         ]
         done = _counted(len(self), "round")
-        if self.losses.size:
+        if self.losses.size and self.reason != "past":
             done += f", {_counted(self.losses.size, 'batch', 'batches')}"
-        return Table(names, rows, note=f"{done}: {REASONS[self.reason]}.")
+        best = [] if np.isnan(self.validloss).all() else [int(np.nanargmin(self.validloss))]
+        return Table(names, rows, note=f"{done}: {REASONS[self.reason]}.", always=best)
 
     def _spent(self) -> Iterator[tuple[int, float]]:
-        """Characters and seconds of each round by itself; both counts restart with each run."""
-        characters, seconds = 0, 0.0
+        """Symbols and seconds of each round by itself; both counts restart with each run."""
+        symbols, seconds = 0, 0.0
         for entry in self._rounds:
-            if entry.characters < characters or entry.seconds < seconds:
-                characters, seconds = 0, 0.0
-            yield entry.characters - characters, entry.seconds - seconds
-            characters, seconds = entry.characters, entry.seconds
+            if entry.characters < symbols or entry.seconds < seconds:
+                symbols, seconds = 0, 0.0
+            yield entry.characters - symbols, entry.seconds - seconds
+            symbols, seconds = entry.characters, entry.seconds
 
     def __repr__(self) -> str:
         return repr(self.table())
@@ -228,12 +162,6 @@ class Recorder:
             case End():
                 self._reason = event.reason
 
-    def curve(self) -> list[tuple[int, float]]:
-        """Return position and loss of each batch since the last round."""
-        last = self._rounds[-1].position if self._rounds else -1
-        recent = itertools.takewhile(lambda each: each[0] > last, reversed(self._losses.items()))
-        return list(recent)[::-1]
-
     def history(self) -> History:
         """Return the history so far; a run that has not ended counts as interrupted."""
         return History(
@@ -242,6 +170,24 @@ class Recorder:
             positions=list(self._losses),
             reason=self._reason,
         )
+
+
+def watched(events: Iterable[Event], *listeners: Callable[[Event], object]) -> History:
+    """Let a session run: pass each of its events to the listeners, and return its history.
+
+    Example
+    -------
+    >>> heard = []
+    >>> watched([End("done")], heard.append)
+    0 rounds: all done.
+    >>> heard
+    [End(reason='done')]
+    """
+    record = Recorder()
+    for event in events:
+        for hear in (*listeners, record):
+            hear(event)
+    return record.history()
 
 
 def _counted(number: int, one: str, many: str = "") -> str:

@@ -14,15 +14,16 @@ from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Final, Protocol, Self, TextIO, final
 
+import rich.table
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.rule import Rule
-from rich.table import Table
 from rich.text import Text
 
 from rngru.errors import choose
-from rngru.training import Batch, Begin, Drawn, End, Event, Notice, Reading, Round
+from rngru.events import Batch, Begin, Drawn, End, Event, Notice, Reading, Round, short
+from rngru.tables import printable
 
 
 class Reporter(Protocol):
@@ -72,7 +73,7 @@ class PlainReporter:
 
     Example
     -------
-    >>> from rngru.training import Drawn
+    >>> from rngru.events import Drawn
     >>> with PlainReporter(sys.stdout) as report:
     ...     report(Drawn(position=5000, epoch=0.25, text="the cat\\x1b sat"))
     --- epoch 0.25
@@ -83,17 +84,17 @@ class PlainReporter:
         self._stream: TextIO | None = sys.stdout if stream is None else stream
         self._every = every
         self._next = every
-        self._progress = _Progress()
+        self._meter = _Meter()
 
     def __call__(self, event: Event, /) -> None:
         """Write what ``event`` says, if anything."""
-        self._progress.follow(event)
+        self._meter.follow(event)
         match event:
             case Begin():
                 self._next = self._every
             case Batch() | Reading() if event.seconds >= self._next:
                 self._next = event.seconds + self._every
-                self._write(self._progress.words())
+                self._write(self._meter.words())
             case Drawn():
                 self._write(f"--- epoch {event.epoch:.2f}\n{event.text}")
             case Round():
@@ -141,14 +142,14 @@ class RichReporter:
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = _Console(stderr=True) if console is None else console
-        self._progress = _Progress()
+        self._meter = _Meter()
         self._drawn = -math.inf
-        self._live = Live(self._progress, console=self._console, auto_refresh=False, transient=True)
+        self._live = Live(self._meter, console=self._console, auto_refresh=False, transient=True)
         self._gone = False
 
     def __call__(self, event: Event, /) -> None:
         """Show ``event``."""
-        self._progress.follow(event)
+        self._meter.follow(event)
         if not self._gone:
             with self._perhapsgone():
                 self._show(event)
@@ -241,34 +242,7 @@ def reporter(kind: str | None = None) -> Reporter:
     return SilentReporter()
 
 
-def printable(text: str, encoding: str = "utf-8") -> str:
-    """Return ``text`` with everything that a screen would act on made visible.
-
-    Control characters become their pictures (``␛``) or escapes (``\\x9b``), marks that turn the
-    direction of writing and characters that ``encoding`` lacks become escapes. Newlines and tabs
-    stay.
-
-    Example
-    -------
-    >>> printable("a\\x1b[2Jb\\n")
-    'a␛[2Jb\\n'
-    >>> printable("na\\xefve", "ascii")
-    'na\\\\xefve'
-    """
-    visible = text.translate(_VISIBLE)
-    return visible.encode(encoding, "backslashreplace").decode(encoding)
-
-
-_VISIBLE: Final = (
-    {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\n\t"}
-    | {0x7F: "␡"}
-    | {code: f"\\x{code:02x}" for code in range(0x80, 0xA0)}
-    | {code: f"\\u{code:04x}" for code in (0x061C, 0x200E, 0x200F, 0x2028, 0x2029)}
-    | {code: f"\\u{code:04x}" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
-)
-
-
-class _Progress:
+class _Meter:
     """How far a run is, in words, and as a line that fits the width of a terminal."""
 
     def __init__(self) -> None:
@@ -322,15 +296,15 @@ class _Progress:
             return min(self._last.seconds / self._plan.max_seconds, 1.0)
         return self._trained / (self._plan.rounds * self._plan.batches)
 
-    def words(self, *, short: bool = False) -> str:
-        """Say epoch, smoothed loss, speed and time left, in 66 columns or, if short, in 40."""
+    def words(self, *, narrow: bool = False) -> str:
+        """Say epoch, smoothed loss, speed and time left, in 66 columns or, if narrow, in 40."""
         if self._reading is not None:
             rate = self._reading.done / max(self._reading.seconds, 1e-9)
             left = (self._reading.total - self._reading.done) / max(rate, 1e-9)
-            what = "encoding" if short else "encoding the text"
+            what = "encoding" if narrow else "encoding the text"
             return f"{what}  {self.share:.0%}  {rate / 1e6:,.1f} MB/s  {_clock(left)} left"
         if self._last is None:
-            return "starting" if short else "starting: the first batch takes longer than others"
+            return "starting" if narrow else "starting: the first batch takes longer than others"
         speed = self._characters / self._seconds if self._seconds > 0 else 0.0
         if self._plan.max_seconds is not None:
             left = self._plan.max_seconds - self._last.seconds
@@ -338,19 +312,20 @@ class _Progress:
             left = self._last.seconds * (1.0 / self.share - 1.0)
         epoch, loss = f"epoch {self._last.epoch:.2f}", f"loss {self._loss / self._weight:.3f}"
         forever = left > 1e9
-        if short:
+        if narrow:
             told = "" if forever else f"  {_clock(left)}"
             return f"{epoch}  {loss}  {speed / 1000:.0f}k/s{told}"
         told = "until Ctrl-C" if forever else f"{_clock(left)} left"
-        return f"{epoch}  {loss} nats/char  {speed:,.0f} char/s  {told}"
+        unit = short(self._plan.units)
+        return f"{epoch}  {loss} nats/{unit}  {speed:,.0f} {unit}/s  {told}"
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        short = options.max_width < 76
-        words = Text(self.words(short=short), no_wrap=True, overflow="crop")
-        if short:
+        narrow = options.max_width < 76
+        words = Text(self.words(narrow=narrow), no_wrap=True, overflow="crop")
+        if narrow:
             yield words
             return
-        line = Table.grid(expand=True, padding=(0, 2))
+        line = rich.table.Table.grid(expand=True, padding=(0, 2))
         line.add_column(width=66)
         line.add_column(ratio=1)
         line.add_row(words, ProgressBar(total=1.0, completed=self.share))
@@ -360,8 +335,8 @@ class _Progress:
 def _round_words(event: Round) -> str:
     words = f"round {event.round}  epoch {event.epoch:.2f}  train {event.trainloss:.4f}"
     if event.validloss is not None:
-        words += f"  valid {event.validloss:.4f} nats/char"
-    return words + (f"  saved {event.checkpoint}" if event.checkpoint else "")
+        words += f"  valid {event.validloss:.4f} nats/{short(event.units)}"
+    return words + (f"  checkpoint {event.checkpoint}" if event.checkpoint else "")
 
 
 def _clock(seconds: float) -> str:

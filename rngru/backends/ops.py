@@ -1,17 +1,10 @@
-"""A cell over time, twice: as a ``pytensor.scan`` graph, and as one ``Op`` with its own gradient.
+"""The kernels as PyTensor ``Op``s with gradients of their own, and how they are compiled.
 
-Both functions take the same arguments and give the same numbers; the backends of
-:mod:`rngru.compiled` choose. The scan is the definition. The ``Op`` runs the kernels: forward over
-the whole sequence, backpropagation through time, and the weight gradients as products after the loop.
+Shapes: T steps, B lanes, S units, G gates, H state, P = S padded to whole panels, V symbols; N rows of
+I or S numbers.
 
-Shapes: T steps, B lanes, I inputs, S units, G gates, H state. ``inputs`` is (T, B) characters with
-``weights = (table,)``, one row (G S,) of pre-activations for each; or (T, B, I) floats with
-``weights = (U, b)``. ``start`` is (B, H) and ``recurrent`` (S, G S).
-
->>> ids, table = pt.imatrix("ids"), pt.fmatrix("table")
->>> start, recurrent = pt.fmatrix("start"), pt.fmatrix("recurrent")
->>> states, ending = fused(Layer("GRU"), ids, (table,), start, recurrent)
->>> gradient = pytensor.grad(states.sum(), recurrent)
+>>> rows, weights, bias = pt.fmatrix("rows"), pt.fmatrix("weights"), pt.fvector("bias")
+>>> gradient = pytensor.grad(Affine()(rows, weights, bias).sum(), weights)
 >>> gradient.ndim, gradient.dtype
 (2, 'float32')
 """
@@ -32,56 +25,14 @@ from pytensor.graph.op import Op
 from pytensor.graph.rewriting.basic import GraphRewriter, MergeOptimizer, SequentialGraphRewriter
 from pytensor.graph.utils import InconsistencyError
 from pytensor.link.basic import PerformLinker
-from pytensor.link.vm import VMLinker
-from pytensor.scan.op import Scan
 
-from rngru.cells import CELLS, GATE_FUNCTIONS
 from rngru.kernels import layers, output, threads
-from rngru.kernels.layer import Layer
+from rngru.kernels.spec import LayerSpec
 
 
 def zeros_like(value):
     """Zeros of the shape of ``value``; PyTensor's own run element by element without generated code."""
     return pt.zeros(value.shape, dtype=value.dtype)
-
-
-def scanned(layer: Layer, inputs, weights, start, recurrent, second_bias=None, *, mode=None):
-    """Return (states (T, B, S), ending (B, H)) as a ``pytensor.scan`` of the cell's step.
-
-    ``mode`` is the one that the graph around it will be compiled in.
-    """
-    cell, gate = CELLS[layer.cell], GATE_FUNCTIONS["hard_sigmoid" if layer.hard else "sigmoid"]
-    lookup = inputs.ndim == 2
-    pre = weights[0][inputs] if lookup else inputs @ weights[0] + weights[1]
-    size = recurrent.shape[0]
-    shared = [recurrent] if second_bias is None else [recurrent, second_bias]
-
-    def step(pre_t, state, *weights):
-        return cell.step(pre_t, state, gate, *weights)
-
-    trajectory = pytensor.scan(
-        step,
-        sequences=[pre],
-        outputs_info=[start],
-        non_sequences=shared,
-        truncate_gradient=layer.truncate,
-        strict=True,
-        return_updates=False,
-    )
-    node = trajectory.owner
-    while not isinstance(node.op, Scan):
-        node = node.inputs[0].owner
-    # Else PyTensor 3.0 compiles the body in its default mode, and 3.3 in C where there is a compiler.
-    # Not as an argument of scan, at which 3.3 warns.
-    node.op.mode = mode
-    return trajectory[:, :, :size], trajectory[-1]
-
-
-def fused(layer: Layer, inputs, weights, start, recurrent, second_bias=None):
-    """Return (states (T, B, S), ending (B, H)) from the kernels."""
-    second = () if second_bias is None else (second_bias,)
-    states, ending, *_ = Recurrence(layer)(inputs, *weights, start, recurrent, *second)
-    return states, ending
 
 
 def _arguments(given: Sequence[np.ndarray]) -> Any:
@@ -99,10 +50,10 @@ class Recurrence(Op):
     ending (B, H), and two that the gradient needs: gates (T, B, G P) and side (T, B, P or 0).
     """
 
-    __props__ = ("layer",)
+    __props__ = ("spec",)
 
-    def __init__(self, layer: Layer) -> None:
-        self.layer = layer
+    def __init__(self, spec: LayerSpec) -> None:
+        self.spec = spec
 
     def make_node(self, *inputs) -> Apply:
         dtype = inputs[-1].dtype
@@ -112,7 +63,7 @@ class Recurrence(Op):
     def perform(self, node, inputs, output_storage) -> None:
         states, _, gates, side = (cell[0] for cell in output_storage)
         results = layers.forward(
-            self.layer, *_arguments(inputs), old=(states, gates, side), count=threads.available()
+            self.spec, *_arguments(inputs), old=(states, gates, side), count=threads.available()
         )
         for cell, result in zip(output_storage, results, strict=True):
             cell[0] = result
@@ -123,7 +74,7 @@ class Recurrence(Op):
             zeros_like(value) if isinstance(gradient.type, DisconnectedType) else gradient
             for value, gradient in zip((states, ending), cotangents[:2], strict=True)
         )
-        gradients = RecurrenceGradient(self.layer)(gates, side, states, above, below, *inputs)
+        gradients = RecurrenceGradient(self.spec)(gates, side, states, above, below, *inputs)
         if inputs[0].ndim == 2:
             return [grad_undefined(self, 0, inputs[0], "characters are not numbers"), *gradients]
         return gradients
@@ -139,10 +90,10 @@ class RecurrenceGradient(Op):
     it writes over ``gates`` and ``side``, the largest arrays of all.
     """
 
-    __props__ = ("layer", "inplace")
+    __props__ = ("spec", "inplace")
 
-    def __init__(self, layer: Layer, inplace: bool = False) -> None:
-        self.layer, self.inplace = layer, inplace
+    def __init__(self, spec: LayerSpec, inplace: bool = False) -> None:
+        self.spec, self.inplace = spec, inplace
         # Which input each output writes over; for PyTensor any two outputs will do.
         self.destroy_map = {0: [0], 1: [1]} if inplace else {}
 
@@ -156,7 +107,7 @@ class RecurrenceGradient(Op):
             gates, side = gates.copy(), side.copy()
         text, weights, start, recurrent, _ = _arguments(inputs[5:])
         dinputs, dweights, *others = layers.backward(
-            self.layer, text, weights, start, recurrent, states, gates, side, above, ending,
+            self.spec, text, weights, start, recurrent, states, gates, side, above, ending,
             old=output_storage[0][0] if text.ndim == 3 else None, count=threads.available(),
         )  # fmt: skip
         results = (each for each in (dinputs, *dweights, *others) if each is not None)
@@ -271,7 +222,7 @@ class InPlace(GraphRewriter):
     def apply(self, fgraph) -> None:
         for node in fgraph.toposort():
             if isinstance(node.op, RecurrenceGradient):
-                op: Op = RecurrenceGradient(node.op.layer, inplace=True)
+                op: Op = RecurrenceGradient(node.op.spec, inplace=True)
             elif isinstance(node.op, CrossEntropyGradient):
                 op = CrossEntropyGradient(inplace=True)
             else:
@@ -282,9 +233,6 @@ class InPlace(GraphRewriter):
                     list(zip(node.outputs, new, strict=True)), reason="in place"
                 )
 
-
-PLAIN = Mode(linker=VMLinker(use_cloop=False, c_thunks=False), optimizer=None)
-"""No generated code and no rewriting: compiles in a second, and does just what the graph says."""
 
 CPU_MODE = Mode(
     linker=PerformLinker(allow_gc=False),

@@ -1,7 +1,7 @@
-"""What is on the disk: a model as a checkpoint holds it, and the directory that it lives in.
+"""A working directory: where a model is kept on the disk.
 
 ``checkpoints/<step>/`` (see :mod:`rngru.checkpoint`), ``data/`` (the encoded text, see
-:mod:`rngru.dataset`), ``history.jsonl`` (one line for each round of training), and a lock, held while
+:mod:`rngru.corpus`), ``history.jsonl`` (one line for each round of training), and a lock, held while
 something is written. None of them is ever a symbolic link.
 
 While a new model takes the place of an old one, the old one is loaded until the first checkpoint of
@@ -9,231 +9,61 @@ the new one is on the disk. Whoever takes the lock next finishes, or undoes, wha
 
 >>> import tempfile
 >>> workdir = Workdir(tempfile.mkdtemp())
->>> workdir.holdsmodel, workdir.rounds(0)
-(False, [])
+>>> workdir.holdsmodel, workdir.history(0, "characters")
+(False, 0 rounds: all that led to this model.)
 """
 
 import json
-import math
 import os
 import platform
-import reprlib
 import secrets
 import shutil
 import threading
 import time
-import warnings
-from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import version
+from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Any
 
-import numpy as np
 from filelock import FileLock, Timeout
 
-from rngru import __version__, checkpoint, dataset
-from rngru.checkpoint import Checkpoint, Checkpoints
-from rngru.checkpoint.content import MANIFEST, readrecord
-from rngru.checkpoint.disk import isforeign, refusals, remove, sync
-from rngru.dataset import Corpus
+from rngru import checkpoint, corpus
+from rngru.checkpoint import MANIFEST, Checkpoint, Checkpoints, readrecord
+from rngru.corpus import Corpus
+from rngru.disk import isforeign, plainly, refusals, remove, sync, topath
 from rngru.errors import (
-    CheckpointDamaged,
     CheckpointError,
-    CheckpointTooNew,
     InputError,
     NoModelError,
     RngruError,
     WorkdirBusy,
     WorkdirError,
+    warn,
 )
-from rngru.hyper import CACHES, HyperParams
-from rngru.models import find
-from rngru.text import Vocabulary, vocabularyfromjson
-from rngru.training import Progress, Round, Scores
-
-FORMAT = 1
-"""Of the lines of the history and of the lock; other files have one of their own."""
-_VERSION = {"format": FORMAT, "needs": "0.1"}
+from rngru.events import Round
+from rngru.report import History
+from rngru.snapshot import Snapshot
+from rngru.text import Vocabulary
+from rngru.workdir.journal import POINTS, VERSION, Journal
 
 _FOLDERS = {
     "checkpoints": checkpoint.foreign,
     ".tmp-checkpoints": checkpoint.foreign,
-    "data": dataset.foreign,
-    ".tmp-data": dataset.foreign,
+    "data": corpus.foreign,
+    ".tmp-data": corpus.foreign,
 }
 """Folders of a working directory, and what finds in each of them what is not rngru's."""
 
 _FILES = {"history.jsonl": rb'"round"', "lock": rb"(?!)", "lock.json": rb'"(pid|format)"'}
-"""Its files, and what one finds near the beginning of each unless it is empty or was spoilt."""
+"""Its files, and a pattern that the first 4 kB of each of ours contain."""
 
 CHECKED = 1 << 26
 """Bytes of encoded text up to which it is verified on loading, whatever its date; more take too long."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Saved:
-    """All of a model that a checkpoint holds.
-
-    Parameters
-    ----------
-    modeltype, hyper, chars, seq_len, backend: what it is and how it is computed.
-    progress: parameters, caches, hidden state and position.
-    rng: where chance comes from.
-    seed: what dropout masks are drawn from.
-    corpus: the digest of the encoded text, if there is one.
-    line: the line of the history that its latest round is on; 0 before the first.
-    timed: whether it was saved in the middle of a round, until the next one.
-    summary: what tables show: epoch, position, losses.
-    versions: what it was computed with.
-    model: which model it is, not which kind; kept in the summary, which is soon read.
-    """
-
-    modeltype: str
-    hyper: HyperParams
-    chars: Vocabulary
-    seq_len: int
-    backend: str
-    progress: Progress
-    rng: np.random.Generator
-    seed: int
-    corpus: str | None = None
-    line: int = 0
-    timed: bool = False
-    summary: Mapping[str, Any] = field(default_factory=dict)
-    versions: Mapping[str, str] = field(default_factory=lambda: versions())
-    model: str | None = None
-
-    def encode(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Return arrays and metadata for :func:`rngru.checkpoint.save`."""
-        now = self.progress
-        arrays = dict(now.arrays)
-        for cache, values in now.caches.items():
-            arrays |= {f"{cache}.{name}": array for name, array in values.items()}
-        if now.state is not None:
-            arrays["state"] = now.state
-        meta = {
-            "summary": {**self.summary, "model": self.model},
-            "modeltype": self.modeltype,
-            "hyper": self.hyper.to_json(),
-            "vocabulary": self.chars.to_json(),
-            "seq_len": self.seq_len,
-            "backend": self.backend,
-            "position": now.position,
-            "batches": now.batches,
-            "scores": asdict(now.scores),
-            "rng": self.rng.bit_generator.state,
-            "seed": self.seed,
-            "corpus": self.corpus,
-            "history": self.line,
-            "timed": self.timed,
-            "versions": dict(self.versions),
-        }
-        return arrays, meta
-
-    @classmethod
-    def decode(cls, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any], origin: Any) -> Self:
-        """Return what :meth:`encode` described, after checking all of it.
-
-        Raises
-        ------
-        CheckpointDamaged
-            If anything is missing or does not fit, naming ``origin`` and all that is wrong.
-        """
-        try:
-            for name in ("position", "batches", "history", "seed", "seq_len"):
-                least = 1 if name == "seq_len" else 0
-                if type(meta[name]) is not int or not least <= meta[name] < 1 << 62:
-                    raise ValueError(f"{name} is {reprlib.repr(meta[name])}")
-            hyper = HyperParams.from_json(meta["hyper"])
-            find(meta["modeltype"]).check(hyper)
-            chars = vocabularyfromjson(meta["vocabulary"])
-            if chars.vocab_size != hyper.vocab_size:
-                raise ValueError(
-                    f"it has {chars.vocab_size} symbols, and numbers for {hyper.vocab_size}"
-                )
-            rng = np.random.default_rng()
-            rng.bit_generator.state = meta["rng"]
-            return cls(
-                modeltype=meta["modeltype"],
-                hyper=hyper,
-                chars=chars,
-                seq_len=meta["seq_len"],
-                backend=meta["backend"],
-                progress=_progress(meta["modeltype"], hyper, arrays, meta),
-                rng=rng,
-                seed=meta["seed"],
-                corpus=meta["corpus"],
-                line=meta["history"],
-                timed=bool(meta.get("timed")),
-                summary=dict(meta["summary"]),
-                versions=dict(meta["versions"]),
-                model=meta["summary"].get("model"),
-            )
-        except (KeyError, TypeError, ValueError, OverflowError) as problem:
-            told = f"{problem!s} is missing" if isinstance(problem, KeyError) else str(problem)
-            raise CheckpointDamaged(f"{origin} does not describe a model: {told}") from problem
-
-
-def _progress(
-    modeltype: str, hyper: HyperParams, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]
-) -> Progress:
-    """Sort the arrays of a checkpoint, or raise InputError with all that is wrong with them."""
-    model, caches = find(modeltype), CACHES[hyper.optimizer]
-    shapes, width = model.shapes(hyper), model.layer(hyper).state(hyper.state_size)
-    state = arrays.get("state")
-    lanes = state.shape[1] if state is not None and state.ndim == 3 else 1
-    wanted = dict(shapes)
-    wanted |= {f"{cache}.{name}": shape for cache in caches for name, shape in shapes.items()}
-    if state is not None:
-        wanted["state"] = (hyper.layers, lanes, width)
-    problems = [f"{name}: not expected" for name in arrays if name not in wanted]
-    for name, shape in wanted.items():
-        got = arrays.get(name)
-        if got is None or got.shape != shape or got.dtype != np.float32:
-            told = "nothing" if got is None else f"{got.dtype} {got.shape}"
-            problems.append(f"{name}: expected float32 {shape}, got {told}")
-    if problems:
-        more = [f"and {len(problems) - 20:,} more"] if problems[20:] else []
-        raise InputError("\n".join(problems[:20] + more))
-    own = {name: np.array(array, order="C") for name, array in arrays.items()}
-    return Progress(
-        {name: own[name] for name in shapes},
-        {cache: {name: own[f"{cache}.{name}"] for name in shapes} for cache in caches},
-        own.get("state"),
-        meta["position"],
-        meta["batches"],
-        _scores(**meta.get("scores", {})),
-    )
-
-
-def _scores(latest: Any = None, best: Any = None, worse: Any = 0) -> Scores:
-    """Check what a checkpoint says of validation."""
-    for loss in (latest, best):
-        if loss is not None and not (isinstance(loss, float) and math.isfinite(loss)):
-            raise ValueError(f"a validation loss is {reprlib.repr(loss)}")
-    return Scores(latest, best, int(worse))
-
-
-def _entry(line: str, where: str) -> dict[str, Any] | None:
-    """Return what a line of the history says, or None for one that was cut short or spoilt."""
-
-    def number(value: object) -> bool:
-        return isinstance(value, int | float) and math.isfinite(value)
-
-    try:
-        entry = json.loads(line)
-        form, needs = entry.get("format", FORMAT), entry.get("needs")
-        if type(form) is int and form > FORMAT and isinstance(needs, str):
-            raise CheckpointTooNew.told(where, form, FORMAT, needs)
-        points = [*entry["curve"], (entry["position"], entry["trainloss"])]
-        good = all(number(x) and number(y) for x, y in points) and type(entry["follows"]) is int
-        good = good and (entry["validloss"] is None or number(entry["validloss"]))
-    except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError):
-        return None
-    return entry if good else None
+def _decoded(found: Checkpoint, *contents: Any) -> tuple[Checkpoint, Snapshot]:
+    return found, Snapshot.decode(found, *contents)
 
 
 def _same(one: Path, other: Path) -> bool:
@@ -242,12 +72,6 @@ def _same(one: Path, other: Path) -> bool:
         return os.path.samefile(one, other)
     except (OSError, ValueError):
         return False
-
-
-def versions() -> dict[str, str]:
-    """Return what this process computes with: names and versions."""
-    own = {"rngru": __version__, "python": platform.python_version()}
-    return own | {name: version(name) for name in ("numpy", "numba", "pytensor")}
 
 
 class Workdir:
@@ -262,7 +86,7 @@ class Workdir:
         if not isinstance(path, str | Path) or path == "":
             raise InputError(f"Expected the path of a working directory, got {path!r}.")
         try:
-            path = checkpoint.topath(path).expanduser().absolute()
+            path = topath(path).expanduser().absolute()
             os.fsencode(path)
             # Else "missing/../work" would make the directory "missing", too.
             self.path = path.resolve() if ".." in path.parts else path
@@ -270,11 +94,12 @@ class Workdir:
             raise
         except (OSError, RuntimeError, ValueError) as problem:
             raise InputError(f"{str(path)!r} is no path on this system: {problem}.") from problem
+        self._journal = Journal(self.path / "history.jsonl")
         self._place: tuple[int, int] | None = None  # which directory it is, wherever it is moved
         self._timed: int | None = None  # the step of a checkpoint that the next one replaces
         self._own: tuple[int, int] | None = None  # step and batches last saved or loaded
-        self._model: str | None = None  # which model it is: another may take its place
-        self._alone = os.getpid(), threading.Lock()
+        self._token: str | None = None  # which model it is: another may take its place
+        self._lock = os.getpid(), threading.Lock()
 
     @property
     def data(self) -> Path:
@@ -318,10 +143,10 @@ class Workdir:
                         "another directory."
                     ) from None
             try:
-                self._is(self._modelhere())
-                who = json.dumps(_VERSION | {"pid": os.getpid(), "host": platform.node()})
+                self._is(self._tokenhere())
+                who = json.dumps(VERSION | {"pid": os.getpid(), "host": platform.node()})
                 with self._writable(len(who)):
-                    with open(holder, "w", opener=checkpoint.plainly) as stream:
+                    with open(holder, "w", opener=plainly) as stream:
                         stream.write(who)
                     self._settle()
                 yield
@@ -337,9 +162,9 @@ class Workdir:
         WorkdirBusy
             At once.
         """
-        if self._alone[0] != os.getpid():  # forked: who holds it is in the other process
-            self._alone = os.getpid(), threading.Lock()
-        _, lock = self._alone
+        if self._lock[0] != os.getpid():  # forked: who holds it is in the other process
+            self._lock = os.getpid(), threading.Lock()
+        _, lock = self._lock
         if not lock.acquire(blocking=False):
             raise WorkdirBusy(
                 f"Another thread of process {os.getpid()} on {platform.node()} trains, saves or "
@@ -354,7 +179,7 @@ class Workdir:
         """Who holds the lock; it takes a moment until that is written."""
         for _ in range(20):
             try:
-                with open(self.path / "lock.json", opener=checkpoint.plainly) as stream:
+                with open(self.path / "lock.json", opener=plainly) as stream:
                     who = json.load(stream)
                 return f"process {who['pid']} on {who['host']}"
             except (OSError, ValueError, KeyError, TypeError):
@@ -377,17 +202,17 @@ class Workdir:
                     f"what it points at in its place: {os.path.realpath(path)}"
                 )
 
-    def _is(self, model: str | None) -> None:
+    def _is(self, token: str | None) -> None:
         """Raise WorkdirError if it is another model that is here by now, where that is known."""
-        if None not in (self._model, model) and self._model != model:
+        if None not in (self._token, token) and self._token != token:
             raise WorkdirError(
                 f"{self.path} holds another model by now: this one was overwritten, perhaps by another "
                 "process. Nothing was written. ModelState.load gives the other one; parameters() of "
                 "this one has its weights."
             )
-        self._model = self._model or model
+        self._token = self._token or token
 
-    def _modelhere(self) -> str | None:
+    def _tokenhere(self) -> str | None:
         """Return which model the newest checkpoint that can be read is of, if that is known."""
         with suppress(CheckpointError):
             for step, path in reversed(checkpoint.steps(self._checkpoints).items()):
@@ -431,21 +256,32 @@ class Workdir:
     def _fresh(self) -> Path:
         return self.path / ".tmp-data"
 
+    def refusemodel(self, *, overwrite: bool) -> None:
+        """Raise WorkdirError if there is a model that may not be thrown away."""
+        if self.holdsmodel and not overwrite:
+            raise WorkdirError(
+                f"{self.path} holds a model already. ModelState.load({str(self.path)!r}) goes on with "
+                "it; overwrite=True throws it away; or name another directory."
+            )
+
     @property
     def fresh(self) -> Path:
         """Where to encode the text of a new model: beside that of an old one."""
         return self._fresh if self.holdsmodel else self.data
 
-    def setaside(self) -> None:
-        """Make room for the first checkpoint of a new model; until it is saved, the old one counts."""
-        self._model = secrets.token_hex(8)
+    def install(self, model: Snapshot, corpus: Corpus, *, save: bool = True) -> Corpus:
+        """Put a new model in place of an old one, if there is one; return its text at its new place.
+
+        ``corpus`` is in :attr:`fresh`. Until the new model's first checkpoint is saved, the old one
+        counts.
+        """
+        self._token = secrets.token_hex(8)
         if self.holdsmodel:
             with self._writable():
                 os.rename(self.path / "checkpoints", self._old)
                 sync(self.path)
-
-    def takeover(self, corpus: Corpus) -> Corpus:
-        """Throw an old model away, and return the new one's text at its place."""
+        if save:
+            self.save(model)
         if corpus.folder != self._fresh:
             return corpus
         with self._writable():
@@ -485,21 +321,21 @@ class Workdir:
         last = max(checkpoint.steps(self.path / "checkpoints"), default=-1)
         return last if self._own == (last, batches) else max(batches, last + 1)
 
-    def save(self, model: Saved, *, keep: int | None = None, timed: bool = False) -> Checkpoint:
+    def save(self, model: Snapshot, *, keep: int | None = None, timed: bool = False) -> Checkpoint:
         """Save a model; a ``timed`` checkpoint lasts until the next one."""
         folder = self.path / "checkpoints"
         with self._writable():
             self._check()
         step = self.nextstep(model.progress.batches)
-        self._model = self._model or secrets.token_hex(8)
-        model = replace(model, timed=timed, model=self._model)
-        saved = checkpoint.save(folder, step, *model.encode(), keep=keep)
+        self._token = self._token or secrets.token_hex(8)
+        model = replace(model, timed=timed, token=self._token)
+        saved = checkpoint.save(folder, step, *model.encode(), keep=keep, needs=model.made.needs)
         if self._timed is not None and self._timed != step:
             checkpoint.discard(folder, self._timed)
         self._timed, self._own = step if timed else None, (step, model.progress.batches)
         return saved
 
-    def load(self, which: "int | str | Path | Checkpoint | None" = None) -> Saved:
+    def load(self, which: "int | str | Path | Checkpoint | None" = None) -> Snapshot:
         """Return the model of a checkpoint: a step, ``'best'``, a path, or by default the newest.
 
         Raises
@@ -517,26 +353,23 @@ class Workdir:
             raise NoModelError(
                 f"{self.path} holds no model: expected a directory with 'checkpoints' in it, as "
                 "ModelState.initfromsrcfile makes it."
+                if self.path.exists()
+                else f"There is no folder {str(self.path)!r}."
             )
         here = os.stat(self.path)
         self._place = here.st_dev, here.st_ino
+        found: Checkpoint | Path
         if which is None:
-            models: list[Saved] = []
-            found: Checkpoint | Path
-            found, *_ = checkpoint.newest(
-                self._checkpoints,
-                lambda found, arrays, meta: models.append(Saved.decode(arrays, meta, found)),
-            )
-            model = models[-1]
+            found, model = checkpoint.newest(self._checkpoints, _decoded)
         else:
             found = self._find(which)
             step = found.step if isinstance(found, Checkpoint) else None
-            model = Saved.decode(*checkpoint.load(found, step), found)
+            _, model = _decoded(*checkpoint.read(found, step))
         if not isinstance(found, Checkpoint):
             # Of another directory: nothing here is replaced by it, and its history is not here.
             self._own = self._timed = None
-            return replace(model, line=0, timed=False)
-        self._is(model.model)
+            return replace(model, historyline=0, timed=False)
+        self._is(model.token)
         self._own = found.step, model.progress.batches
         self._timed = found.step if model.timed else None
         return model
@@ -567,81 +400,37 @@ class Workdir:
             if corpus.touched or corpus.ids.nbytes <= CHECKED:
                 corpus.verify()
         except (RngruError, OSError) as problem:
-            warnings.warn(
-                f"{problem} The model can generate but not train until {self.data} is as it was: from "
-                "a copy, or from a new model of the same text, made with the same options elsewhere.",
-                stacklevel=3,
+            warn(
+                f"{problem} The model can generate and score, but not train. To train, put {self.data} "
+                "back: from a copy, or from a model of the same text made with the same options."
             )
             return None
         if corpus.digest != digest:
-            warnings.warn(
-                f"{self.data} holds another text than the one this model was trained on.",
-                stacklevel=3,
-            )
+            warn(f"{self.data} holds another text than the one this model was trained on.")
         if changed := corpus.changedsources():
             more = f" and {len(changed) - 1:,} more" if changed[1:] else ""
-            warnings.warn(
+            warn(
                 f"{changed[0]}{more} changed after it was encoded. Training goes on with the text as "
-                "it was; ModelState.initfromsrcfile makes a new model of it as it is.",
-                stacklevel=3,
+                "it was; ModelState.initfromsrcfile makes a new model of it as it is."
             )
         return corpus
 
-    def rounds(self, line: int) -> list[dict[str, Any]]:
-        """Return the rounds of training that led to the one on ``line``.
+    def history(self, line: int, units: str) -> History:
+        """Return the rounds of training that led to the one on ``line``; see :class:`Journal`."""
+        return self._journal.read(line, units)
 
-        Every line of the file names the line it follows, for after an older checkpoint has been
-        restored the rounds of the run that was left are still there.
-
-        Raises
-        ------
-        CheckpointTooNew
-            If a newer rngru wrote one of them in a format of its own.
-        """
-        try:
-            with self._history("r") as stream:
-                lines = stream.readlines()
-        except OSError:
-            return []
-        found, number = [], min(line, len(lines))
-        while number > 0:
-            where = f"{self.path / 'history.jsonl'}, line {number}"
-            entry = _entry(lines[number - 1], where)
-            if entry is not None:
-                found.append(entry)
-            # Never forwards: in a history begun anew a line may follow one that is gone.
-            number = number - 1 if entry is None else min(entry["follows"], number - 1)
-        return found[::-1]
-
-    def remember(self, event: Round, curve: list[tuple[int, float]], follows: int) -> int:
-        """Append a round to the history, with at most fifty points of its loss curve.
-
-        ``curve`` has position and loss of each batch; ``follows`` is the line of the round before.
-        Returns the line it is on.
-        """
-        width = -(-len(curve) // 50) or 1
-        chunks = [curve[i : i + width] for i in range(0, len(curve), width)]
-        points = [(c[-1][0], math.fsum(loss for _, loss in c) / len(c)) for c in chunks]
-        entry = _VERSION | asdict(event) | {"curve": points, "follows": follows}
-        line = json.dumps(entry, allow_nan=False)
-        with self._writable(len(line)):
+    def remember(self, done: Round, curve: list[tuple[int, float]], follows: int) -> int:
+        """Append a round to the history, and return the line it is on; see :class:`Journal`."""
+        with self._writable(100 * POINTS):
             self._check()
-            with self._history("a+") as stream:
-                stream.seek(0)
-                # Not all at once: after a year there are many.
-                count, last = (deque(enumerate(stream, 1), maxlen=1) or [(0, "\n")])[0]
-                if not last.endswith("\n"):
-                    stream.write("\n")
-                stream.write(line + "\n")
-                stream.flush()
-                os.fsync(stream.fileno())
-            if not count:
-                sync(self.path)
-        return count + 1
+            return self._journal.write(done, curve, follows)
 
-    def _history(self, mode: str) -> IO[str]:
-        path, plainly = self.path / "history.jsonl", checkpoint.plainly
-        return open(path, mode, encoding="utf-8", errors="replace", opener=plainly)
+    def own(self, name: str) -> Path:
+        """Return where a file of this ``name`` is written, behind no symbolic link."""
+        path = self.path / name
+        if path.is_symlink():
+            path.unlink()
+        return path
 
     def _writable(self, needed: int | None = None) -> AbstractContextManager[None]:
         """Say which directory it is that cannot be written, and where space is short."""

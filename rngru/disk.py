@@ -51,14 +51,21 @@ def writeatomic(path: str | os.PathLike[str], data: bytes) -> None:
     path = topath(path)
     unfinished = path.with_name(f".tmp-{path.name}")
     with refusals(f"{path.name} could not be written", path.parent, len(data), WorkdirError):
-        try:
-            unfinished.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
+        with orremoved(unfinished):
             write(unfinished, data)
             os.replace(unfinished, path)
-        except BaseException:
-            remove(unfinished)
-            raise
         sync(path.parent)
+
+
+@contextmanager
+def orremoved(unfinished: Path) -> Iterator[None]:
+    """Remove an unfinished file if anything goes wrong while it is written."""
+    try:
+        yield
+    except BaseException:
+        remove(unfinished)
+        raise
 
 
 def topath(path: str | os.PathLike[str]) -> Path:

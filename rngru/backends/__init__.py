@@ -1,0 +1,93 @@
+"""How a model is computed: one class per backend, all with the same methods.
+
+=========  =====================================================================================
+``cpu``    the kernels: training through fused ``Op``s and PyTensor's gradient, everything else
+           without importing PyTensor
+``scan``   ``pytensor.scan`` and PyTensor's own differentiation; the reference, and slow
+=========  =====================================================================================
+
+:class:`Backend` is the contract. What computes is imported when it is first needed: to look a name
+up here costs nothing.
+
+>>> from rngru import models
+>>> from rngru.hyper import HyperParams
+>>> hyper = HyperParams(5, state_size=8, layers=1)
+>>> computes, rng = backend("cpu", models.named("GRUEncode"), hyper), np.random.default_rng(1)
+>>> arrays = computes.model.initial(hyper, rng)
+>>> ids = rng.integers(0, 5, (7, 2), np.int32)
+>>> losses = computes.losses(arrays, ids, ids, computes.freshstate(lanes=2))
+>>> losses.nats.shape, losses.ending.shape
+((7, 2), (1, 2, 8))
+"""
+
+import numpy as np
+
+from rngru.backends.base import (
+    Arrays,
+    Backend,
+    Caches,
+    Losses,
+    Noise,
+    Step,
+    Trace,
+    Written,
+    freshcaches,
+)
+from rngru.errors import choose
+from rngru.hyper import HyperParams
+from rngru.models import Model
+
+__all__ = [
+    "BACKENDS",
+    "Arrays",
+    "Backend",
+    "Caches",
+    "Losses",
+    "Noise",
+    "Step",
+    "Trace",
+    "Written",
+    "backend",
+    "freshcaches",
+    "named",
+    "shielded",
+]
+
+
+def _cpu() -> type[Backend]:
+    from rngru.backends.cpu import CPU
+
+    return CPU
+
+
+def _scan() -> type[Backend]:
+    from rngru.backends.scan import Scan
+
+    return Scan
+
+
+BACKENDS = {"cpu": _cpu, "scan": _scan}
+"""What imports each backend, by name."""
+
+
+def named(name: str) -> str:
+    """Return the name of a backend.
+
+    Raises
+    ------
+    InputError
+        With the choices and the nearest of them.
+    """
+    return choose("backend", name, BACKENDS)
+
+
+def backend(name: str, model: Model, hyper: HyperParams) -> Backend:
+    """Import the backend called ``name``, and return it for a model; nothing is compiled yet."""
+    return BACKENDS[named(name)]()(model, hyper)
+
+
+def shielded(name: str, model: Model, hyper: HyperParams) -> Backend:
+    """Return the same as a backend that Ctrl-C cannot break; nothing is imported yet."""
+    from rngru.backends.shield import Shielded
+
+    return Shielded(named(name), model, hyper, backend)

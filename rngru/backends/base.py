@@ -1,0 +1,185 @@
+"""The contract of every backend: pure functions of arrays.
+
+A backend holds no parameters and no learning rate, so an interrupted call changes nothing, and what
+it returns replaces the old arrays in one assignment. Any number of threads may call it. Nothing is
+compiled before the method that needs it is called.
+
+Shapes: T steps, B lanes, L layers, S units, H state, V vocabulary. ``arrays`` are parameters by name,
+``caches`` are what the optimizer remembers, by its name for it and then by parameter. All results are
+float32 but symbols, which are int32.
+"""
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from rngru.hyper import CACHES, HyperParams
+from rngru.models import Model
+from rngru.sampling import Sampling
+
+Arrays = Mapping[str, np.ndarray]
+Caches = Mapping[str, Arrays]
+Noise = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one training step gives.
+
+    ``loss`` is the total cross-entropy of the batch (nats) before the update, ``gradnorm`` the
+    length of the cost's gradient before clipping. Where either is not finite, ``arrays`` and
+    ``caches`` are the old ones. ``state`` is (L, B, H).
+    """
+
+    loss: float
+    gradnorm: float
+    arrays: Arrays
+    caches: Caches
+    state: np.ndarray
+
+    @property
+    def finite(self) -> bool:
+        """Whether loss and gradient are numbers."""
+        return bool(np.isfinite(self.loss) and np.isfinite(self.gradnorm))
+
+
+class Trace(NamedTuple):
+    """What a text does to a model.
+
+    ``states`` (L, T, B, S), those of both stacks where there are two (2 L); ``logits`` (T, B, V);
+    ``ending`` (L, B, H), the last state.
+    """
+
+    states: np.ndarray
+    logits: np.ndarray
+    ending: np.ndarray
+
+
+class Losses(NamedTuple):
+    """Cross-entropy of each symbol, ``nats`` (T, B), and the last state, ``ending`` (L, B, H)."""
+
+    nats: np.ndarray
+    ending: np.ndarray
+
+
+class Written(NamedTuple):
+    """Symbols drawn, ``ids`` (n, B), and the state before the last of them, ``ending`` (L, B, H)."""
+
+    ids: np.ndarray
+    ending: np.ndarray
+
+
+def freshcaches(arrays: Arrays, optimizer: str = "rmsprop") -> Caches:
+    """Return what the optimizer remembers before its first step: zeros."""
+    return {
+        cache: {name: np.zeros_like(array) for name, array in arrays.items()}
+        for cache in CACHES[optimizer]
+    }
+
+
+def shrinks(hyper: HyperParams, weights: list[bool]) -> list[float]:
+    """Return the weight decay of each parameter; ``weights`` says which are weights, not biases."""
+    decay = hyper.weightdecay if hyper.optimizer == "adamw" else 0.0
+    return [decay * weight for weight in weights]
+
+
+class Backend(ABC):
+    """What every backend can do.
+
+    Parameters
+    ----------
+    model, hyper: what to compute. The learning rate in ``hyper`` is not used: each step is given one.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, model: Model, hyper: HyperParams) -> None:
+        self._model, self._hyper = model, hyper
+        # A PyTensor function works in memory of its own: two threads in one would spoil it.
+        self._lock = threading.RLock()
+
+    @property
+    def model(self) -> Model:
+        """The kind of model it computes."""
+        return self._model
+
+    @property
+    def hyper(self) -> HyperParams:
+        """The sizes and rules it was made for."""
+        return self._hyper
+
+    def freshstate(self, lanes: int) -> np.ndarray:
+        """Return the state before any text: zeros (L, B, H)."""
+        return self.model.freshstate(self.hyper, lanes)
+
+    def place(self, arrays: Arrays) -> Arrays:
+        """Put arrays where they are computed on; what is there already is returned as it is."""
+        return arrays
+
+    def fetch(self, arrays: Arrays) -> Arrays:
+        """Return placed arrays as NumPy's."""
+        return arrays
+
+    def share(self, lanes: int) -> slice:
+        """Say which of the lanes of a batch this process feeds: all, where there is one process."""
+        return slice(0, lanes)
+
+    def finite(self, arrays: Arrays) -> bool:
+        """Whether every number of placed arrays is finite."""
+        return all(bool(np.isfinite(array).all()) for array in arrays.values())
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Build what a training step needs, if that has not been done."""
+
+    @abstractmethod
+    def step(
+        self,
+        arrays: Arrays,
+        caches: Caches,
+        x: np.ndarray,
+        y: np.ndarray,
+        state: np.ndarray,
+        rate: float,
+        *,
+        number: int = 1,
+        noise: Noise | None = None,
+    ) -> Step:
+        """Train on one batch.
+
+        Parameters
+        ----------
+        x, y: (T, B), int32.
+        state: (L, B, H), what the lanes begin with.
+        rate: the learning rate.
+        number: updates so far plus one; Adam's correction needs it.
+        noise: what dropout multiplies by: see :meth:`rngru.models.Model.noise`.
+        """
+
+    @abstractmethod
+    def trace(self, arrays: Arrays, ids: np.ndarray, state: np.ndarray) -> Trace:
+        """Run text ``ids`` (T, B) from ``state`` (L, B, H)."""
+
+    @abstractmethod
+    def losses(self, arrays: Arrays, x: np.ndarray, y: np.ndarray, state: np.ndarray) -> Losses:
+        """Return the cross-entropy of each symbol of ``y`` (T, B), each after its ``x``."""
+
+    @abstractmethod
+    def generate(
+        self,
+        arrays: Arrays,
+        ids: np.ndarray,
+        state: np.ndarray,
+        uniforms: np.ndarray,
+        sampling: Sampling,
+    ) -> Written:
+        """Draw symbols after ``ids`` (B,), one for each of ``uniforms`` (n, B)."""
+
+
+def given(state: np.ndarray, noise: Noise | None) -> list[Any]:
+    """Return what a training graph takes beside parameters and text, in the order of its inputs."""
+    return [state, *(noise or {}).values()]

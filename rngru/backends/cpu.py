@@ -1,0 +1,144 @@
+"""The ``cpu`` backend: the kernels of :mod:`rngru.kernels`, on all cores."""
+
+import math
+from dataclasses import replace
+from typing import Any, final
+
+import numpy as np
+
+from rngru import models
+from rngru.backends.base import Backend, Losses, Step, Trace, Written, given, shrinks
+from rngru.kernels import layers, output, threads, update
+from rngru.kernels.memory import Recycled
+from rngru.kernels.sampler import Sampler
+from rngru.models import Engine, Network
+
+
+@final
+class CPU(Backend):
+    """The kernels, on all cores; only training imports PyTensor."""
+
+    name = "cpu"
+
+    def __init__(self, model, hyper) -> None:
+        super().__init__(model, hyper)
+        self._gradients: Any = None
+        self._sampler: tuple[Any, Sampler] | None = None
+        self._fresh = Recycled()
+
+    def prepare(self) -> None:
+        with self._lock:
+            if self._gradients is None:
+                self._gradients = self._build()
+
+    def _build(self):
+        import pytensor
+
+        from rngru.backends import graphs
+        from rngru.backends.ops import CPU_MODE, Affine, CrossEntropy
+        from rngru.backends.recurrence import fused
+
+        network = graphs.network(self.model, self.hyper, fused, Affine())
+        (x, y, *more), rows, endings = graphs.predicting(network)
+        loss = CrossEntropy()(rows, *network.readout(), y.flatten())[0]
+        cost = loss / x.shape[1].astype("float32")
+        parameters = list(network.parameters.values())
+        gradients = pytensor.grad(cost, parameters)
+        function = pytensor.function(
+            [*parameters, x, y, *more], [loss, *endings, *gradients], mode=CPU_MODE
+        )
+        function.trust_input = True
+        return function
+
+    def step(self, arrays, caches, x, y, state, rate, *, number=1, noise=None):
+        self.prepare()
+        hyper, lanes, count = self.hyper, x.shape[1], threads.available()
+        with self._lock:
+            loss, *results = self._gradients(*arrays.values(), x, y, *given(state, noise))
+        endings, gradients = results[: hyper.layers], results[hyper.layers :]
+        weights = [models.penalised(each.ndim) for each in gradients]
+        old = [_flat(arrays), *map(_flat, caches.values())]
+        gradients = [np.ascontiguousarray(each).reshape(-1) for each in gradients]
+        penalties = [hyper.regcost / lanes * weight for weight in weights]
+        norm = update.norm(gradients, old[0], penalties, count=count)
+        result = Step(float(loss), norm, arrays, caches, np.stack(endings))
+        if not result.finite:
+            return result
+        arrays = self._fresh.like(arrays)
+        caches = {cache: self._fresh.like(values) for cache, values in caches.items()}
+        update.apply(
+            hyper.optimizer,
+            gradients,
+            old,
+            [_flat(arrays), *map(_flat, caches.values())],
+            rate=rate,
+            number=number,
+            scale=1.0 if hyper.clipnorm is None else min(1.0, hyper.clipnorm / max(norm, 1e-30)),
+            clip=math.inf if hyper.clip is None else hyper.clip,
+            decay=hyper.decay,
+            momentum=hyper.momentum,
+            beta2=hyper.beta2,
+            shrinks=shrinks(hyper, weights),
+            count=count,
+        )
+        return replace(result, arrays=arrays, caches=caches)
+
+    def trace(self, arrays, ids, state):
+        network = self._network(arrays)
+        states, top, endings = network.look(ids, state)
+        logits = _ENGINE.affine(top.reshape(-1, top.shape[2]), *_readout(network))
+        return Trace(np.stack(states), logits.reshape(*ids.shape, -1), np.stack(endings))
+
+    def losses(self, arrays, x, y, state):
+        network = self._network(arrays)
+        top, endings = network.predict(x, y, state)
+        rows, count = top.reshape(-1, top.shape[2]), threads.available()
+        losses, _ = output.score(rows, *_readout(network), y.reshape(-1), count=count)
+        return Losses(losses.reshape(y.shape), np.stack(endings))
+
+    def generate(self, arrays, ids, state, uniforms, sampling):
+        sampler = self._sampler  # another thread may replace it
+        if sampler is None or sampler[0] is not arrays:
+            sampler = self._sampler = arrays, self._packed(arrays)
+        ids, state = ids.astype(np.int32), state.copy()
+        drawn = sampler[1].generate(ids, state, uniforms, sampling.temp, count=threads.available())
+        return Written(drawn, state)
+
+    def _network(self, arrays) -> Network:
+        return Network(self.model, self.hyper, arrays, _ENGINE)
+
+    def _packed(self, arrays) -> Sampler:
+        network, depth = self._network(arrays), range(self.hyper.layers)
+        spec = self.model.spec(self.hyper)
+        return Sampler(
+            spec,
+            network.table(),
+            [(arrays[f"layers.{i}.U"], arrays[f"layers.{i}.b"]) for i in depth[1:]],
+            [arrays[f"layers.{i}.W"] for i in depth],
+            [arrays[f"layers.{i}.d"] for i in depth] if spec.row.second_bias else None,
+            _readout(network),
+        )
+
+
+def _layer(spec, inputs, weights, start, recurrent, second_bias=None):
+    """A layer on NumPy arrays, by the kernels."""
+    states, ending, *_ = layers.forward(
+        spec, inputs, weights, start, recurrent, second_bias, count=threads.available()
+    )
+    return states, ending
+
+
+def _affine(rows, weights, bias):
+    return output.affine(rows, weights, bias, count=threads.available())
+
+
+_ENGINE = Engine(_layer, _affine, np.tanh, np.zeros_like, np.concatenate)
+
+
+def _readout(network: Network) -> tuple[np.ndarray, np.ndarray]:
+    weights, bias = network.readout()
+    return np.ascontiguousarray(weights), bias
+
+
+def _flat(arrays) -> list[np.ndarray]:
+    return [array.reshape(-1) for array in arrays.values()]

@@ -1,0 +1,150 @@
+"""The graphs of a model: a training step, the losses of a text, a trace of it, and text drawn.
+
+Each function returns (inputs, outputs) for ``pytensor.function``. They are written in PyTensor's own
+operations, so any backend that can compile those can use them; ``layer`` computes a layer, as in
+:mod:`rngru.backends.recurrence`. Parameters come first among the inputs, in the order of
+``model.shapes(hyper)``.
+
+Shapes: T steps, B lanes, L layers, S units, H state, V vocabulary, n symbols drawn.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+from pytensor.gradient import disconnected_grad
+
+from rngru import models, optim
+from rngru.backends.base import shrinks
+from rngru.backends.ops import zeros_like
+from rngru.backends.recurrence import setmode, stepped
+from rngru.hyper import CACHES, HyperParams
+from rngru.models import Engine, Model, Network
+
+_KINDS = {1: pt.fvector, 2: pt.fmatrix}
+
+
+def affine(rows, weights, bias):
+    """``rows @ weights + bias``."""
+    return rows @ weights + bias
+
+
+def crossentropy(logits, targets):
+    """Cross-entropy of each row of ``logits`` (N, V), in nats, for ``targets`` (N,).
+
+    PyTensor's own log-softmax would be compiled apart, by Numba or a C compiler, whatever the mode.
+    """
+    # The loss does not depend on what is taken off from all, so its share of the gradient is zero.
+    shifted = logits - disconnected_grad(logits.max(axis=-1, keepdims=True))
+    return pt.log(pt.exp(shifted).sum(axis=-1)) - shifted[pt.arange(targets.size), targets]
+
+
+def network(model: Model, hyper: HyperParams, layer: Callable, product: Callable = affine):
+    """Return a network of symbolic parameters."""
+    parameters = {n: _KINDS[len(s)](n) for n, s in model.shapes(hyper).items()}
+    engine = Engine(layer, product, pt.tanh, zeros_like, pt.concatenate)
+    return Network(model, hyper, parameters, engine)
+
+
+def predicting(net: Network, *, training: bool = True):
+    """Return ([x, y, start, …noise], rows to predict from (T B, S or 2 S), last states (L, B, H)).
+
+    The noise, which comes last, is that of :meth:`rngru.models.Model.noise`.
+    """
+    x, y, start = pt.imatrix("x"), pt.imatrix("y"), pt.ftensor3("start")
+    noise = {}
+    if net.hyper.dropout and training:
+        shape = (None, 1 if net.hyper.locked else None, None, None)
+        noise["outputs"] = pt.tensor("outputs", dtype="float32", shape=shape)
+    top, endings = net.predict(x, y, start, noise)
+    rows = top.reshape((-1, len(net.model.towers) * net.hyper.state_size))
+    return [x, y, start, *noise.values()], rows, endings
+
+
+def step(model: Model, hyper: HyperParams, layer: Callable) -> tuple[list[Any], list[Any]]:
+    """A training step: parameters, caches, x, y, rate, number, start, noise to
+    (loss, norm, endings, new parameters, new caches).
+    """
+    net = network(model, hyper, layer)
+    values = list(net.parameters.values())
+    (x, y, *given), rows, endings = predicting(net)
+    loss = crossentropy(affine(rows, *net.readout()), y.flatten()).sum()
+    weights = [models.penalised(each.ndim) for each in values]
+    squares = sum(pt.sqr(p).sum() for p, weight in zip(values, weights, strict=True) if weight)
+    cost = (loss + np.float32(hyper.regcost / 2) * squares) / x.shape[1].astype("float32")
+    gradients = pytensor.grad(cost, values)
+    norm = optim.norm(gradients)
+    caches = [[p.type(f"{cache}.{p.name}") for p in values] for cache in CACHES[hyper.optimizer]]
+    rate, number = pt.fscalar("rate"), pt.fscalar("number")
+    updates = optim.RULES[hyper.optimizer](
+        values,
+        optim.clipped(gradients, hyper, norm),
+        caches,
+        rate=rate,
+        hyper=hyper,
+        number=number,
+        shrinks=shrinks(hyper, weights),
+    )
+    memory = [each for cache in caches for each in cache]
+    new = [updates[each] for each in (*values, *memory)]
+    return [*values, *memory, x, y, rate, number, *given], [loss, norm, *endings, *new]
+
+
+def losses(model: Model, hyper: HyperParams, layer: Callable) -> tuple[list[Any], list[Any]]:
+    """Losses of a text: parameters, x, y, start to (losses (T, B), endings)."""
+    net = network(model, hyper, layer)
+    (x, y, start), rows, endings = predicting(net, training=False)
+    found = crossentropy(affine(rows, *net.readout()), y.flatten())
+    return [*net.parameters.values(), x, y, start], [found.reshape(y.shape), *endings]
+
+
+def trace(model: Model, hyper: HyperParams, layer: Callable) -> tuple[list[Any], list[Any]]:
+    """What a text does: parameters, x, start to (logits (T, B, V), states of each layer, endings)."""
+    net = network(model, hyper, layer)
+    x, start = pt.imatrix("x"), pt.ftensor3("start")
+    states, top, endings = net.look(x, start)
+    return [*net.parameters.values(), x, start], [affine(top, *net.readout()), *states, *endings]
+
+
+def generate(model: Model, hyper: HyperParams, mode: Any) -> tuple[list[Any], list[Any]]:
+    """Text drawn: parameters, ids (B,), start, uniforms (n, B), temperature to (drawn (n, B), states).
+
+    One scan over the uniform numbers; the draw is that of :func:`rngru.sampling.draw`, in float64.
+    """
+    net = network(model, hyper, stepped)
+    names, values = list(net.parameters), list(net.parameters.values())
+    ids = pt.ivector("ids")
+    start = pt.tensor("start", dtype="float32", shape=(hyper.layers, None, None))
+    uniforms, temperature = pt.matrix("uniforms", dtype="float64"), pt.dscalar("temperature")
+
+    def advance(uniform, ids, state, table, temperature, *values):
+        parameters = dict(zip(names, values, strict=True))
+        here = Network(model, hyper, parameters, net.engine, {"layers": table})
+        _, top, endings = here.look(ids.dimshuffle("x", 0), state)
+        logits = affine(top[0], *here.readout())
+        return _drawn(logits, temperature, uniform), pt.stack(endings)
+
+    drawn, states = pytensor.scan(
+        advance,
+        sequences=[uniforms],
+        outputs_info=[ids, start],
+        non_sequences=[net.table(), temperature, *values],
+        strict=True,
+        return_updates=False,
+    )
+    setmode(drawn, mode)
+    return [*values, ids, start, uniforms, temperature], [drawn, states[-1]]
+
+
+def _drawn(logits, temperature, uniform):
+    """One symbol for each row of ``logits`` (B, V): int32 (B,)."""
+    greedy = pt.eq(temperature, 0)
+    exact = logits.astype("float64")
+    shifted = (exact - exact.max(axis=-1, keepdims=True)) / pt.switch(greedy, 1.0, temperature)
+    weights = pt.exp(shifted)
+    reached = (weights / weights.sum(axis=-1, keepdims=True)).cumsum(axis=-1)
+    above = pt.gt(reached, (uniform * reached[:, -1]).dimshuffle(0, "x"))
+    chosen = pt.switch(greedy, exact.argmax(axis=-1), above.astype("int8").argmax(axis=-1))
+    return chosen.astype("int32")

@@ -1,0 +1,90 @@
+"""The ``scan`` backend: ``pytensor.scan`` and PyTensor's own differentiation, the reference."""
+
+from dataclasses import replace
+from functools import partial
+from typing import Any, final
+
+import numpy as np
+import pytensor
+
+from rngru.backends import graphs
+from rngru.backends.base import Backend, Losses, Step, Trace, Written, given
+from rngru.backends.recurrence import PLAIN, scanned
+
+
+@final
+class Scan(Backend):
+    """``pytensor.scan`` and PyTensor's own differentiation, in any PyTensor mode.
+
+    Parameters
+    ----------
+    mode: a PyTensor mode or its name; by default one without generated code, which compiles in
+        a second and runs slowly. ``'NUMBA'`` compiles for minutes and runs faster.
+    """
+
+    name = "scan"
+
+    def __init__(self, model, hyper, mode: Any = None) -> None:
+        super().__init__(model, hyper)
+        self._mode = mode or PLAIN
+        self._functions: dict[str, Any] = {}
+
+    def prepare(self) -> None:
+        with self._lock:
+            self._function("step")
+
+    def step(self, arrays, caches, x, y, state, rate, *, number=1, noise=None):
+        memory = [each for values in caches.values() for each in values.values()]
+        numbers = np.float32(rate), np.float32(number)
+        loss, norm, *results = self._call(
+            "step", *arrays.values(), *memory, x, y, *numbers, *given(state, noise)
+        )
+        depth = self.hyper.layers
+        result = Step(float(loss), float(norm), arrays, caches, np.stack(results[:depth]))
+        if not result.finite:
+            return result
+        new = iter(results[depth:])
+        arrays = {name: next(new) for name in arrays}
+        caches = {cache: {name: next(new) for name in values} for cache, values in caches.items()}
+        return replace(result, arrays=arrays, caches=caches)
+
+    def trace(self, arrays, ids, state):
+        logits, *results = self._call("trace", *arrays.values(), ids, state)
+        depth = len(self.model.towers) * self.hyper.layers
+        return Trace(np.stack(results[:depth]), logits, np.stack(results[depth:]))
+
+    def losses(self, arrays, x, y, state):
+        losses, *endings = self._call("losses", *arrays.values(), x, y, state)
+        return Losses(losses, np.stack(endings))
+
+    def generate(self, arrays, ids, state, uniforms, sampling):
+        if not uniforms.size:
+            return Written(np.empty(uniforms.shape, np.int32), state)
+        ids, uniforms = ids.astype(np.int32), uniforms.astype(np.float64)
+        temperature = np.float64(sampling.temp)
+        drawn = self._call("generate", *arrays.values(), ids, state, uniforms, temperature)
+        return Written(*drawn)
+
+    def _call(self, name: str, *arguments):
+        # What is far below the least number is zero, whatever the session says of it.
+        with self._lock, np.errstate(under="ignore", over="ignore"):
+            return self._function(name)(*arguments)
+
+    def _function(self, name: str):
+        """Compile one of the graphs when it is first needed."""
+        if name not in self._functions:
+            layer = partial(scanned, mode=self._mode)
+            build = {
+                "step": partial(graphs.step, layer=layer),
+                "losses": partial(graphs.losses, layer=layer),
+                "trace": partial(graphs.trace, layer=layer),
+                "generate": partial(graphs.generate, mode=self._mode),
+            }[name]
+            # A draw is in float64 on purpose; where the user forbids that, other graphs are meant.
+            exact = {"warn_float64": "ignore"} if name == "generate" else {}
+            with pytensor.config.change_flags(**exact):
+                inputs, outputs = build(self.model, self.hyper)
+                self._functions[name] = pytensor.function(
+                    inputs, outputs, mode=self._mode, on_unused_input="ignore"
+                )
+        return self._functions[name]

@@ -1,0 +1,86 @@
+"""What a cell and a layer of it are made of, apart from their numbers; light, for models import it.
+
+Each cell is one row of :data:`CELLS`. Its equations stand in :mod:`rngru.cells`, its loops over time
+in :mod:`rngru.kernels.sequence`; everything else that differs between cells is read off the row.
+
+>>> LayerSpec("GRU").gates
+3
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+GRU: Final = 0
+GRU_AFTER: Final = 1
+LSTM: Final = 2
+RNN: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class CellSpec:
+    """What there is to know of a cell.
+
+    Parameters
+    ----------
+    code: its number in compiled code.
+    gates: the names of its gates, in the order in which they lie side by side.
+    main: how many of them the first product of a step reaches.
+    memory: whether a state is (output, memory) side by side, and not the output alone.
+    second_bias: whether the candidate has a bias of its own inside the reset gate.
+    remembers: the gate whose bias begins at 1, so that memory lasts from the start.
+    """
+
+    code: int
+    gates: tuple[str, ...]
+    main: int
+    memory: bool = False
+    second_bias: bool = False
+    remembers: str = ""
+
+
+CELLS: Final = {
+    "GRU": CellSpec(GRU, ("z", "r", "c"), main=2),
+    "GRU_AFTER": CellSpec(GRU_AFTER, ("z", "r", "c"), main=2, second_bias=True),
+    "LSTM": CellSpec(LSTM, ("i", "f", "o", "c"), main=4, memory=True, remembers="f"),
+    "RNN": CellSpec(RNN, ("c",), main=1),
+}
+"""Every cell by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSpec:
+    """What a layer is made of, apart from its numbers.
+
+    Parameters
+    ----------
+    cell: a key of :data:`CELLS`.
+    hard: gates by ``clip(0.2 x + 0.5, 0, 1)`` instead of the logistic sigmoid.
+    truncate: how many of the last steps get a gradient; -1 for all.
+    """
+
+    cell: str
+    hard: bool = False
+    truncate: int = -1
+
+    @property
+    def row(self) -> CellSpec:
+        """What there is to know of its cell."""
+        return CELLS[self.cell]
+
+    @property
+    def code(self) -> int:
+        """The number of its cell."""
+        return self.row.code
+
+    @property
+    def gates(self) -> int:
+        """How many gates it has."""
+        return len(self.row.gates)
+
+    def main(self, width: int) -> int:
+        """Columns of the padded recurrent weights that the first product of a step uses."""
+        return self.row.main * width
+
+    def state(self, size: int) -> int:
+        """Numbers in the state of one lane."""
+        return 2 * size if self.row.memory else size

@@ -1,0 +1,144 @@
+"""A new model: a text encoded, parameters drawn, the untrained loss measured."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rngru import backends, models
+from rngru.backends import freshcaches
+from rngru.corpus import Corpus, encodecorpus
+from rngru.errors import InputError, fits, nearest, warn
+from rngru.events import Event, Notice, Reading
+from rngru.hyper import CACHES, SETTINGS, HyperParams
+from rngru.models import Model
+from rngru.reader import Reader
+from rngru.reader.scoring import evaluate
+from rngru.snapshot import Snapshot
+from rngru.text import Source
+from rngru.training import Plan, Progress, Scores
+
+LARGE_VOCABULARY = 50_000
+"""Symbols above which a vocabulary is worth a warning."""
+
+
+def checkoptions(
+    modeltype: str, backend: str, hyperparams: Mapping[str, Any], known: set[str]
+) -> None:
+    """Check all that can be checked before a text is read.
+
+    ``known`` are the arguments that are no hyperparameters, for the nearest name.
+
+    Raises
+    ------
+    InputError
+        For names that do not exist, values that make no sense, and those that do not fit together.
+    """
+    for name in hyperparams:
+        if name == "vocab_size":
+            raise InputError("vocab_size follows from the text; leave it out.")
+        if name in Plan.settings and name not in SETTINGS:
+            raise InputError(f"{name} belongs to trainmodel({name}=…), not to the model.")
+        if name not in SETTINGS:
+            raise InputError(unknownargument(name, {*SETTINGS, *known} - {"vocab_size"}))
+    models.named(modeltype).check(HyperParams(1, **hyperparams))
+    backends.named(backend)
+
+
+def make(
+    srcfile: Source,
+    folder: Path,
+    *,
+    modeltype: str,
+    hyperparams: Mapping[str, Any],
+    seq_len: int,
+    backend: str,
+    rng: np.random.Generator,
+    show: Callable[[Event], object],
+    check: Callable[[], object],
+    **options: Any,
+) -> tuple[Snapshot, Corpus]:
+    """Encode a text into a folder, and draw a new model for it.
+
+    Parameters
+    ----------
+    srcfile, folder, options: see :func:`rngru.corpus.encodecorpus`.
+    modeltype, hyperparams, seq_len, backend, rng: what to make, checked.
+    show: called with events that a person should see.
+    check: raises KeyboardInterrupt to stop.
+    """
+    model, began = models.named(modeltype), time.monotonic()
+
+    def follow(done: int, total: int) -> None:
+        check()
+        show(Reading(done, total, time.monotonic() - began))
+
+    corpus = encodecorpus(srcfile, folder, progress=follow, **options)
+    hyper = HyperParams(corpus.vocab.vocab_size, **hyperparams)
+    if hyper.vocab_size > LARGE_VOCABULARY:
+        _warnoflarge(model, hyper, seq_len, corpus.vocab.units)
+    with fits(f"A model with {hyper!r}", "Choose smaller sizes."):
+        arrays = model.initial(hyper, rng, corpus.train.counts())
+        caches = freshcaches(arrays, hyper.optimizer)
+    seed = int(rng.integers(1 << 62))
+    computes = backends.shielded(backend, model, hyper)
+    loss = _untrained(Reader(model, hyper, corpus.vocab, arrays, computes), corpus)
+    for notice in _notices(corpus, loss):
+        show(Notice(notice))
+    made = Snapshot(
+        modeltype=modeltype,
+        made=hyper,
+        chars=corpus.vocab,
+        seq_len=seq_len,
+        backend=backend,
+        progress=Progress(arrays, caches, hyper.learnrate, scores=Scores(latest=loss)),
+        rng=rng,
+        seed=seed,
+        corpus=corpus.digest,
+    )
+    return made.summarised(corpus.split, None, loss), corpus
+
+
+def unknownargument(name: str, known: set[str]) -> str:
+    """Say that there is no such argument, and which is near."""
+    return f"There is no argument {name!r}.{nearest(name, known)} help(HyperParams) lists all."
+
+
+def _untrained(reader: Reader, corpus: Corpus) -> float:
+    """Loss on the beginning of the validation text, or of all text if there is none."""
+    start = corpus.split if corpus.split < len(corpus) else 0
+    return evaluate(reader, corpus.ids, start, min(start + 20_000, len(corpus))).nats
+
+
+def _notices(corpus: Corpus, loss: float) -> list[str]:
+    """What a person should know of a new model."""
+    vocab, units = corpus.vocab, corpus.vocab.units
+    notices = [f"{vocab.vocab_size:,} different {units}, counting one that stands for all others."]
+    if vocab.unknown_idx is None:
+        notices = [f"{vocab.vocab_size:,} different {units}."]
+    if vocab.rare:
+        notices.append(f"{vocab.rare!r}")
+    notices += [
+        f"{len(corpus):,} {units}: {corpus.split:,} for training, "
+        f"{len(corpus) - corpus.split:,} for validation.",
+        f"Before training: {loss:.2f} nats per {units[:-1]}, as for a model that knows only how "
+        f"frequent each {units[:-1]} is; blind guessing would be {math.log(vocab.vocab_size):.2f}.",
+    ]
+    return notices
+
+
+def _warnoflarge(model: Model, hyper: HyperParams, seq_len: int, units: str) -> None:
+    """Warn of what a large vocabulary costs."""
+    # Parameters have a gradient and new values; caches have new values.
+    copies = 3 + 2 * len(CACHES[hyper.optimizer])
+    shapes = model.shapes(hyper).values()
+    sizes = (math.prod(shape) for shape in shapes if hyper.vocab_size in shape)
+    lane = 8 * hyper.vocab_size * seq_len  # its logits and their gradient
+    warn(
+        f"{hyper.vocab_size:,} different {units}: training will take about "
+        f"{4 * copies * sum(sizes) / 1e9:.1f} GB for them, and {lane / 1e9:.2f} GB for each lane of "
+        "batchsize=. Less with min_count=, max_vocab= or level='byte'."
+    )

@@ -1,0 +1,224 @@
+"""Writing text with a model: going on from a seed, and filling gaps."""
+
+from collections.abc import Callable
+from contextlib import suppress
+
+import numpy as np
+
+from rngru.errors import InputError
+from rngru.interrupts import never
+from rngru.reader import Reader
+from rngru.sampling import Filled, Sample, Sampling, probabilities
+
+AT_ONCE = 64
+"""Symbols drawn between two looks at Ctrl-C."""
+
+SEED = "\n"
+"""What a text begins after when no seed is given: a newline, where the model knows it."""
+
+
+def generate(
+    reader: Reader,
+    count: int,
+    sampling: Sampling,
+    *,
+    seed: str | None,
+    start: "np.ndarray | Sample | None",
+    rng: np.random.Generator,
+    asked: Callable[[], bool] = never,
+) -> Sample:
+    """Write ``count`` symbols.
+
+    Parameters
+    ----------
+    seed: what the text continues; ``''`` draws a first symbol that starts a line in the source.
+        None: the end of the sample to start from, or a newline.
+    start: a state, (L, 1, H), or a sample to go on from; by default a fresh state.
+    rng: for all random numbers, one for each symbol.
+    asked: whether to stop early.
+    """
+    if reader.model.both:
+        raise InputError(
+            f"{reader.model.name} predicts each symbol from the text on both sides of it, so it cannot "
+            "write on. ms.fillin('the qu_ck br_wn fox') fills gaps."
+        )
+    state = _startstate(reader, start)
+    drawn: list[np.ndarray] = []
+    ids = _seeded(reader, seed, start)
+    left = count
+    if not ids.size and count:  # nothing to continue
+        ids = np.array([reader.vocab.semirandomidx(rng)], np.int32)
+        drawn, left = [ids], count - 1
+    for trace in reader.read(ids[:-1], state):
+        if asked():
+            raise KeyboardInterrupt
+        state = trace.ending
+    last, interrupted = ids[-1:], False
+    with suppress(KeyboardInterrupt):  # told to stop at once
+        while left > 0 and not interrupted:
+            uniforms = rng.random((min(AT_ONCE, left), 1))
+            more, state = reader.write(last, state, sampling, uniforms)
+            drawn.append(more[:, 0])
+            last, left = more[-1], left - len(more)
+            interrupted = asked()
+    found = np.concatenate(drawn) if drawn else np.empty(0, np.int32)
+    return Sample(
+        reader.vocab.decode(found),
+        state,
+        seed=_words(reader, seed, start),
+        interrupted=asked(),
+        ids=found,
+        last=int(last[0]) if last.size else None,
+        vocabulary=reader.vocab.digest,
+    )
+
+
+def _seeded(reader: Reader, seed: str | None, start: object) -> np.ndarray:
+    """Return the ids to read before the first symbol is drawn; none for a seed of ''."""
+    if seed is None and isinstance(start, Sample):
+        return np.array([] if start.last is None else [start.last], np.int32)
+    if seed == "" or (seed is None and reader.vocab.unknown_in(SEED)):
+        return np.empty(0, np.int32)
+    return reader.encode(SEED if seed is None else seed)
+
+
+def _words(reader: Reader, seed: str | None, start: object) -> str:
+    """Return the text that a sample continues, for its record."""
+    if seed is not None:
+        return seed
+    if isinstance(start, Sample):
+        return start.seed + start.text
+    return "" if reader.vocab.unknown_in(SEED) else SEED
+
+
+def _startstate(reader: Reader, start: "np.ndarray | Sample | None") -> np.ndarray:
+    """Return the state to write from, (L, 1, H)."""
+    fresh = reader.freshstate()
+    if start is None:
+        return fresh
+    if isinstance(start, Sample):
+        if start.vocabulary not in ("", reader.vocab.digest):
+            raise InputError(
+                "init_state is a sample of another model, whose symbols are others. Continue it with "
+                "the model that wrote it, or give its text as seed=."
+            )
+        start = start.state
+    state = np.asarray(start)
+    if state.shape != fresh.shape or not np.isfinite(state).all():
+        raise InputError(
+            f"init_state has shape {state.shape}, expected finite numbers in {fresh.shape}: layers, "
+            "1, state size. A sample, or its .state, has it."
+        )
+    return state.astype(np.float32)
+
+
+def fillgaps(
+    reader: Reader, text: str, blank: str, choices: int, *, check: Callable[[], object]
+) -> Filled:
+    """Fill every ``blank`` of a text, for a model that reads in both directions.
+
+    ``choices`` says how many alternatives to list for each gap; ``check`` raises KeyboardInterrupt to
+    stop.
+    """
+    if not reader.model.both:
+        raise InputError(
+            f"{reader.model.name} reads forwards only, so it cannot fill gaps. Train a model with "
+            "modeltype='BiGRU', 'BiLSTM' or 'BiRNN'."
+        )
+    if not isinstance(text, str):
+        raise InputError(f"Expected one string, got {type(text).__name__}.")
+    vocab = reader.vocab
+    symbols = vocab.split(text)
+    gaps = np.array([i for i, symbol in enumerate(symbols) if symbol == blank], np.int64)
+    if not len(gaps):
+        raise InputError(
+            f"There is no {blank!r} in the text, so nothing to fill. Put blank={blank!r} where "
+            "something is missing, or name another blank."
+        )
+    ids = vocab.encode(text).astype(np.int32)
+    if vocab.unknown_idx is not None:
+        unknown = {symbols[i] for i in np.flatnonzero(ids == vocab.unknown_idx)}
+        reader.warn(" ".join(sorted(unknown - {blank, vocab.unknown_char})))
+    return fill(reader, ids, gaps, choices, check=check)
+
+
+def fill(
+    reader: Reader,
+    ids: np.ndarray,
+    gaps: np.ndarray,
+    choices: int = 1,
+    *,
+    check: Callable[[], object] = lambda: None,
+) -> Filled:
+    """Fill the ``gaps`` (m,) of encoded text ``ids`` (n,), which may hold anything there."""
+
+    def logits(ids: np.ndarray) -> np.ndarray:
+        check()
+        (trace,) = reader.read(ids)
+        return trace.logits[:, 0]
+
+    vocab = reader.vocab
+    ids, found = climb(ids, gaps, logits, vocab.unknown_idx)
+    alternatives = [
+        tuple((vocab.charatidx(int(i)), float(p[i])) for i in (-p).argsort()[:choices])
+        for p in found
+    ]
+    return Filled(vocab.decode(ids), tuple(zip(gaps.tolist(), alternatives, strict=True)))
+
+
+def climb(
+    ids: np.ndarray,
+    gaps: np.ndarray,
+    logits: Callable[[np.ndarray], np.ndarray],
+    forbidden: int | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Fill gaps together: the surest first, then each again, given all the others, until none changes.
+
+    This climbs to a maximum of the product of the conditional probabilities (iterated conditional
+    modes: Besag, J. R. Statist. Soc. B 48, 1986).
+
+    Parameters
+    ----------
+    ids: (n,), int32, anything at the gaps.
+    gaps: (m,), where they are.
+    logits: gives the logits (n, V) of each symbol, from all the others.
+    forbidden: the id that nothing is filled with.
+
+    Returns
+    -------
+    (ids (n,) filled, probabilities (m, V) of each gap given the others).
+    """
+
+    def distribution(ids: np.ndarray) -> np.ndarray:
+        scores = np.array(logits(ids)[gaps], np.float64)
+        if forbidden is not None:
+            scores[:, forbidden] = -np.inf
+        return probabilities(scores, 1.0)
+
+    ids, empty = ids.copy(), np.ones(len(gaps), bool)
+    while empty.any():
+        found = distribution(ids)
+        surest = int(np.argmax(np.where(empty, found.max(-1), -1.0)))
+        ids[gaps[surest]], empty[surest] = found[surest].argmax(), False
+    for _ in range(10):
+        before = ids.copy()
+        for i in range(len(gaps)):
+            ids[gaps[i]] = distribution(ids)[i].argmax()
+        if np.array_equal(ids, before):
+            break
+    return ids, distribution(ids)
+
+
+def glimpse(
+    reader: Reader,
+    state: np.ndarray,
+    ids: np.ndarray,
+    rng: np.random.Generator,
+    asked: Callable[[], bool] = never,
+) -> str:
+    """Return what training shows: text written from a ``state`` (L, 1, H), or gaps filled in ``ids``."""
+    if reader.model.both:
+        return str(fill(reader, ids, np.arange(4, len(ids), 8)))
+    # The first symbol, which starts a line, is what a person would give as a seed.
+    sample = generate(reader, 101, Sampling(), seed="", start=state, rng=rng, asked=asked)
+    return reader.vocab.decode(sample.ids[1:])

@@ -1,0 +1,228 @@
+"""What a model is, in one piece: :class:`Snapshot`, with its form on the disk.
+
+A snapshot is replaced whole, as the progress inside it is. :meth:`Snapshot.encode` gives the arrays and
+the metadata of a checkpoint, :meth:`Snapshot.decode` checks all of them and gives the snapshot back.
+"""
+
+import math
+import platform
+import reprlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
+from typing import Any, Self, final
+
+import numpy as np
+
+from rngru import models
+from rngru.checkpoint import Checkpoint
+from rngru.errors import CheckpointDamaged, CheckpointTooNew, InputError
+from rngru.hyper import CACHES, HyperParams
+from rngru.models import MODELS
+from rngru.text import LEVELS, Vocabulary, vocabularyfromjson
+from rngru.training import Progress, Scores
+from rngru.version import __version__
+
+
+def versions() -> dict[str, str]:
+    """Return what this process computes with: names and versions."""
+    own = {"rngru": __version__, "python": platform.python_version()}
+    return own | {name: version(name) for name in ("numpy", "numba", "pytensor")}
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """All that a model is at one moment.
+
+    Parameters
+    ----------
+    modeltype, chars, seq_len, backend: what it is and how it is computed.
+    made: the hyperparameters that it was made with; see :attr:`hyper`.
+    progress: parameters, caches, hidden state, position and learning rate.
+    rng: for all random numbers of calls that are given none.
+    seed: what noise is drawn from.
+    corpus: the digest of the encoded text, if there is one.
+    historyline: the line of the history that its latest round is on; 0 before the first.
+    timed: whether it was saved in the middle of a round, until the next save.
+    summary: what tables show: epoch, position, losses.
+    versions: what it was computed with.
+    token: a random word that tells this model from others in the same directory. It stands in the
+        summary of a checkpoint, so that it can be read without the arrays.
+    """
+
+    modeltype: str
+    made: HyperParams
+    chars: Vocabulary
+    seq_len: int
+    backend: str
+    progress: Progress
+    rng: np.random.Generator
+    seed: int
+    corpus: str | None = None
+    historyline: int = 0
+    timed: bool = False
+    summary: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=versions)
+    token: str | None = None
+
+    @property
+    def hyper(self) -> HyperParams:
+        """The hyperparameters, with the learning rate in force."""
+        if self.made.learnrate == self.progress.learnrate:
+            return self.made
+        return self.made.replace(learnrate=self.progress.learnrate)
+
+    def passes(self, trainlen: int | None) -> float:
+        """Passes over a training text of so many symbols; without the text, as it was last saved."""
+        if trainlen is None:
+            return float(self.summary.get("epoch") or 0.0)
+        return self.progress.position / trainlen
+
+    def summarised(
+        self, trainlen: int | None, trainloss: float | None, validloss: float | None
+    ) -> Self:
+        """Return the snapshot with a summary of where it stands now.
+
+        Where no loss is given and none was trained since, the last ones hold still.
+        """
+        position = self.progress.position
+        if trainloss is None and validloss is None and self.summary.get("position") == position:
+            trainloss, validloss = map(self.summary.get, ("trainloss", "validloss"))
+        summary = {
+            "epoch": self.passes(trainlen),
+            "position": position,
+            "trainloss": trainloss,
+            "validloss": validloss,
+        }
+        return replace(self, summary=summary)
+
+    def encode(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Return arrays and metadata for :func:`rngru.checkpoint.save`."""
+        now = self.progress
+        arrays = dict(now.arrays)
+        for cache, values in now.caches.items():
+            arrays |= {f"{cache}.{name}": array for name, array in values.items()}
+        if now.state is not None:
+            arrays["state"] = now.state
+        meta = {
+            "summary": {**self.summary, "model": self.token},
+            "modeltype": self.modeltype,
+            "hyper": self.hyper.to_json(),
+            "vocabulary": self.chars.to_json(),
+            "seq_len": self.seq_len,
+            "backend": self.backend,
+            "position": now.position,
+            "batches": now.batches,
+            "scores": asdict(now.scores),
+            "rng": self.rng.bit_generator.state,
+            "seed": self.seed,
+            "corpus": self.corpus,
+            "history": self.historyline,
+            "timed": self.timed,
+            "versions": dict(self.versions),
+        }
+        return arrays, meta
+
+    @classmethod
+    def decode(
+        cls, found: Checkpoint, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]
+    ) -> Self:
+        """Return what :meth:`encode` described, after checking all of it.
+
+        Raises
+        ------
+        CheckpointTooNew
+            If it has settings, words or arrays that this version does not know.
+        CheckpointDamaged
+            If anything is missing or does not fit, naming ``found`` and all that is wrong.
+        """
+        try:
+            for name in ("position", "batches", "history", "seed", "seq_len"):
+                least = 1 if name == "seq_len" else 0
+                if type(meta[name]) is not int or not least <= meta[name] < 1 << 62:
+                    raise ValueError(f"{name} is {reprlib.repr(meta[name])}")
+            _known("modeltype", meta["modeltype"], MODELS, found)
+            _known("level", meta["vocabulary"]["level"], LEVELS, found)
+            hyper = HyperParams.from_json(meta["hyper"], where=str(found))
+            models.named(meta["modeltype"]).check(hyper)
+            chars = vocabularyfromjson(meta["vocabulary"])
+            if chars.vocab_size != hyper.vocab_size:
+                raise ValueError(
+                    f"it has {chars.vocab_size} symbols, and numbers for {hyper.vocab_size}"
+                )
+            rng = np.random.default_rng()
+            rng.bit_generator.state = meta["rng"]
+            return cls(
+                modeltype=meta["modeltype"],
+                made=hyper,
+                chars=chars,
+                seq_len=meta["seq_len"],
+                backend=meta["backend"],
+                progress=_progress(hyper, arrays, meta, found),
+                rng=rng,
+                seed=meta["seed"],
+                corpus=meta["corpus"],
+                historyline=meta["history"],
+                timed=bool(meta.get("timed")),
+                summary=dict(meta["summary"]),
+                versions=dict(meta["versions"]),
+                token=meta["summary"].get("model"),
+            )
+        except (KeyError, TypeError, ValueError, OverflowError) as problem:
+            told = f"{problem!s} is missing" if isinstance(problem, KeyError) else str(problem)
+            raise CheckpointDamaged(f"{found} does not describe a model: {told}") from problem
+
+
+def _known(what: str, word: object, known: Mapping[str, object], found: Checkpoint) -> None:
+    """Raise CheckpointTooNew for a word that only a later version can have written."""
+    if isinstance(word, str) and word not in known:
+        raise CheckpointTooNew.unknown(found, [f"{what}={reprlib.repr(word)}"])
+
+
+def _progress(
+    hyper: HyperParams,
+    arrays: Mapping[str, np.ndarray],
+    meta: Mapping[str, Any],
+    found: Checkpoint,
+) -> Progress:
+    """Sort the arrays of a checkpoint, or raise an error with all that is wrong with them."""
+    model, caches = models.named(meta["modeltype"]), CACHES[hyper.optimizer]
+    shapes, width = model.shapes(hyper), model.spec(hyper).state(hyper.state_size)
+    state = arrays.get("state")
+    lanes = state.shape[1] if state is not None and state.ndim == 3 else 1
+    wanted = dict(shapes)
+    wanted |= {f"{cache}.{name}": shape for cache in caches for name, shape in shapes.items()}
+    if state is not None:
+        wanted["state"] = (hyper.layers, lanes, width)
+    problems = []
+    for name, shape in wanted.items():
+        got = arrays.get(name)
+        if got is None or got.shape != shape or got.dtype != np.float32:
+            told = "nothing" if got is None else f"{got.dtype} {got.shape}"
+            problems.append(f"{name}: expected float32 {shape}, got {told}")
+    unknown = [name for name in arrays if name not in wanted]
+    if unknown and not problems:  # all that we know is there, so a later version added to it
+        raise CheckpointTooNew.unknown(found, unknown)
+    problems += [f"{name}: not expected" for name in unknown]
+    if problems:
+        more = [f"and {len(problems) - 20:,} more"] if problems[20:] else []
+        raise InputError("\n".join(problems[:20] + more))
+    own = {name: np.array(array, order="C") for name, array in arrays.items()}
+    return Progress(
+        {name: own[name] for name in shapes},
+        {cache: {name: own[f"{cache}.{name}"] for name in shapes} for cache in caches},
+        hyper.learnrate,
+        own.get("state"),
+        meta["position"],
+        meta["batches"],
+        _scores(**meta.get("scores", {})),
+    )
+
+
+def _scores(latest: Any = None, best: Any = None, worse: Any = 0) -> Scores:
+    """Check what a checkpoint says of validation."""
+    for loss in (latest, best):
+        if loss is not None and not (isinstance(loss, float) and math.isfinite(loss)):
+            raise ValueError(f"a validation loss is {reprlib.repr(loss)}")
+    return Scores(latest, best, int(worse))

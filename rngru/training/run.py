@@ -1,0 +1,137 @@
+"""A model being trained, batch by batch: no clock, no disk, nobody called back."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import final
+
+import numpy as np
+
+from rngru.backends import Arrays, Backend, Step
+from rngru.dataset import DataSet
+from rngru.hyper import HyperParams
+from rngru.interrupts import never
+from rngru.reader.scoring import Evaluation, averaged
+from rngru.training.progress import Progress
+
+
+@final
+class Run:
+    """A backend, a text and the progress made.
+
+    Parameters
+    ----------
+    backend: computes the steps.
+    data: the training text.
+    progress: where to go on from; the attribute of this name moves on with each batch taken.
+    hyper: how it learns.
+    seed: what noise is drawn from, with the number of the batch: the same batch has the same noise
+        on any backend, however often it is tried.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        data: DataSet,
+        progress: Progress,
+        *,
+        hyper: HyperParams,
+        seed: int = 0,
+    ) -> None:
+        self.backend, self.data, self.progress = backend, data, progress
+        self.hyper, self.seed = hyper, seed
+        self._placed: Arrays | None = None
+
+    @property
+    def epoch(self) -> float:
+        """Passes over the training text so far."""
+        return self.progress.position / len(self.data)
+
+    @property
+    def lanes(self) -> int:
+        """Lanes that the carried state is of; 0 if there is none."""
+        return 0 if self.progress.state is None else self.progress.state.shape[1]
+
+    @property
+    def finite(self) -> bool:
+        """Whether every number of parameters and caches is finite."""
+        now = self.progress
+        return all(map(self.backend.finite, (now.arrays, *now.caches.values())))
+
+    def propose(self, batchsize: int, seq_len: int, rate: float) -> Step:
+        """Compute one training step from here, without taking it."""
+        now = self._here()
+        x, y = self._batch(now.position, batchsize, seq_len)
+        return self.backend.step(
+            now.arrays,
+            now.caches,
+            x,
+            y,
+            self._state(batchsize),
+            rate,
+            number=now.batches + 1,
+            noise=self._noise(seq_len, batchsize),
+        )
+
+    def take(self, step: Step, symbols: int) -> None:
+        """Go on to where a proposed step leads, ``symbols`` further in the text."""
+        now = self.progress
+        self.progress = replace(
+            now,
+            arrays=step.arrays,
+            caches=step.caches,
+            state=step.state,
+            position=now.position + symbols,
+            batches=now.batches + 1,
+        )
+        self._placed = step.arrays
+
+    def lookahead(
+        self, batches: int, batchsize: int, seq_len: int, asked: Callable[[], bool] = never
+    ) -> Evaluation:
+        """Evaluate on the batches that come next, without training on them."""
+        size = batchsize * seq_len
+
+        def pieces() -> Iterator[np.ndarray]:
+            now, state = self._here(), self._state(batchsize)
+            for position in range(now.position, now.position + batches * size, size):
+                x, y = self._batch(position, batchsize, seq_len)
+                nats, state = self.backend.losses(now.arrays, x, y, state)
+                yield nats
+
+        found = averaged(
+            pieces(),
+            batches * size,
+            units=self.data.vocab.units,
+            cloze=self.backend.model.both,
+            asked=asked,
+        )
+        assert found is not None, "a batch has symbols"
+        return found
+
+    def _here(self) -> Progress:
+        """Return the progress, its arrays where they are computed on."""
+        now, place = self.progress, self.backend.place
+        if now.arrays is not self._placed:
+            caches = {name: place(cache) for name, cache in now.caches.items()}
+            now = self.progress = replace(now, arrays=place(now.arrays), caches=caches)
+            self._placed = now.arrays
+        return now
+
+    def _batch(
+        self, position: int, batchsize: int, seq_len: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        lanes = self.backend.share(batchsize)
+        return self.data.batch(position, batchsize, seq_len, lanes=lanes)
+
+    def _state(self, batchsize: int) -> np.ndarray:
+        """Return the state to begin the next batch with."""
+        state = self.progress.state
+        if state is None or state.shape[1] != batchsize:
+            return self.backend.freshstate(batchsize)
+        return state
+
+    def _noise(self, seq_len: int, lanes: int) -> dict[str, np.ndarray]:
+        if not self.hyper.dropout:
+            return {}  # a generator is not free
+        rng = np.random.default_rng((self.seed, self.progress.batches))
+        return self.backend.model.noise(self.hyper, seq_len, lanes, rng)

@@ -1,0 +1,318 @@
+"""One call to train: rounds of batches, validation, saves, and a way back from numbers gone wrong."""
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Protocol, final
+
+from rngru.backends import Step
+from rngru.corpus import Corpus
+from rngru.errors import NumericsError
+from rngru.events import Batch, Begin, Drawn, End, Event, Notice, Round
+from rngru.interrupts import never
+from rngru.reader import Reader
+from rngru.reader.scoring import Evaluation, evaluate
+from rngru.training.guard import Guard
+from rngru.training.plan import Plan
+from rngru.training.progress import Progress
+from rngru.training.run import Run
+from rngru.training.schedules import plateau, scheduled
+
+LOOKAHEAD = 20
+"""Symbols of each lane that show, before a save, what the last update has done.
+
+Enough that one surprising symbol is no alarm, and few, for whoever presses Ctrl-C waits for them.
+"""
+
+NEXT_SECTION = 200
+"""Batches validated on when all text is for training and ``valid_len`` is 0."""
+
+
+class Keeper(Protocol):
+    """What saves the progress of a session."""
+
+    def keep(self, progress: Progress) -> None:
+        """Save in the middle of a round."""
+
+    def close(self, done: Round, curve: list[tuple[int, float]], progress: Progress) -> Round:
+        """Save at the end of a round; return it with the name of its checkpoint.
+
+        ``curve`` has position and loss of each batch of the round.
+        """
+
+
+def validate(
+    run: Run, corpus: Corpus, plan: Plan, seq_len: int, asked: Callable[[], bool] = never
+) -> Evaluation:
+    """Evaluate a run on the validation text; where there is none, on what it reads next."""
+    start, stop = corpus.split, len(corpus)
+    if start == stop:
+        epoch = run.data.batchepoch(plan.batchsize, seq_len)
+        return run.lookahead(
+            min(plan.valid_len or NEXT_SECTION, epoch), plan.batchsize, seq_len, asked
+        )
+    if plan.valid_len:
+        stop = min(stop, start + plan.valid_len * plan.batchsize * seq_len)
+    backend, arrays = run.backend, run.progress.arrays
+    reader = Reader(backend.model, run.hyper, corpus.vocab, arrays, backend)
+    return evaluate(reader, corpus.ids, start, stop, asked=asked)
+
+
+@dataclass(slots=True)
+class _Round:
+    """What is known of the round at hand."""
+
+    number: int
+    start: int
+    rate: float
+    losses: list[float] = field(default_factory=list)
+    norms: list[float] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+
+    def forget(self, after: int) -> None:
+        """Take back the batches beyond so many of the run."""
+        kept = max(after - self.start, 0)
+        for each in (self.losses, self.norms, self.positions):
+            del each[kept:]
+
+
+@final
+class Session:
+    """One call to train, as a stream of events: iterate over it once.
+
+    When a loss or gradient goes wrong (see :class:`~rngru.training.guard.Guard`), the run goes back
+    to where it was last saved and halves the learning rate; the fourth time it gives up. Nothing is
+    saved before the loss after the last update was seen.
+
+    Parameters
+    ----------
+    run: what is trained; its progress moves on.
+    plan: what to do.
+    keeper: what saves.
+    seq_len: T, symbols that each lane reads in a batch.
+    validate: evaluates the run as it is, after each round.
+    sample: draws text from the run as it is.
+    asked: whether to stop before the next batch.
+    clock: gives seconds.
+
+    Raises
+    ------
+    NumericsError
+        When it gives up. The progress is that of the last save.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        plan: Plan,
+        keeper: Keeper,
+        *,
+        seq_len: int,
+        validate: Callable[[], Evaluation | None],
+        sample: Callable[[], str],
+        asked: Callable[[], bool] = never,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.run, self.plan, self.keeper, self.seq_len = run, plan, keeper, seq_len
+        self._validate, self._sample, self._asked, self._clock = validate, sample, asked, clock
+        self._batches = plan.train_len or run.data.batchepoch(plan.batchsize, seq_len)
+        self._size = plan.batchsize * seq_len
+        self._units = run.data.vocab.units
+        self._guard = Guard(run.hyper.vocab_size, self._units)
+        self._reason, self._symbols = "done", 0
+
+    def __iter__(self) -> Iterator[Event]:
+        """Train, and say what happens as it happens."""
+        self._began = self._saved = self._clock()
+        yield from self._open()
+        plan = self.plan
+        yield Begin(
+            plan.num_rounds,
+            self._batches,
+            plan.batchsize,
+            self.seq_len,
+            len(self.run.data),
+            plan.max_seconds,
+            self._units,
+        )
+        for number in itertools.count(1):
+            yield from self._train(number)
+            if self._finished(number):
+                break
+        yield End(self._reason)
+
+    @property
+    def _seconds(self) -> float:
+        return self._clock() - self._began
+
+    def _open(self) -> list[Notice]:
+        """Set out from the progress; return what a person should know before training begins."""
+        run, plan, now = self.run, self.plan, self.run.progress
+        notices = []
+        if self._size > len(run.data):
+            notices.append(
+                f"A batch of {plan.batchsize} x {self.seq_len} is more than the {len(run.data):,} "
+                f"{self._units} of training text: lanes read the same text several times."
+            )
+        if run.lanes not in (0, plan.batchsize) and not plan.clear_state:
+            notices.append(
+                f"batchsize changed from {run.lanes} to {plan.batchsize}. Training goes on at the same "
+                f"place in the text, but the hidden state starts empty; batchsize={run.lanes} "
+                "continues exactly."
+            )
+        state = None if plan.clear_state or run.lanes != plan.batchsize else now.state
+        scores = now.scores
+        if plan.patience is not None and scores.worse >= plan.patience:
+            # Patience ran out in an earlier call; calling again grants it anew.
+            scores = replace(scores, worse=0)
+        self._good = replace(now, state=state, scores=scores)
+        rate = now.learnrate if plan.learnrate is None else plan.learnrate
+        run.progress = replace(self._good, learnrate=rate)
+        return [Notice(text) for text in notices]
+
+    def _train(self, number: int) -> Iterator[Event]:
+        """One round."""
+        run, plan = self.run, self.plan
+        here = _Round(number, run.progress.batches, run.progress.learnrate)
+        while True:
+            over, due, share = self._where(here)
+            if over and not due:
+                break
+            rate = scheduled(run.hyper, run.progress.learnrate, epoch=run.epoch, share=share)
+            here.rate = rate
+            try:
+                step, loss = self._ahead(None if over else rate)
+            except KeyboardInterrupt:  # told to stop at once: this batch is not taken
+                if not self._asked():
+                    raise
+                continue
+            wrong = self._guard.fault(loss, step, finite=not due or run.finite)
+            if wrong:
+                yield self._goback(wrong)
+                here.forget(self._good.batches)
+                continue
+            if step is None:
+                break
+            if due:
+                self.keeper.keep(run.progress)
+                self._saved_here()
+            run.take(step, self._size)
+            self._symbols += self._size
+            yield self._took(here, loss, step.gradnorm)
+            if plan.print_every and len(here.losses) % plan.print_every == 0 and not self._asked():
+                with suppress(KeyboardInterrupt):  # told to stop at once
+                    yield Drawn(run.progress.position, run.epoch, self._sample())
+        if here.losses:
+            yield self._close(here)
+
+    def _where(self, here: _Round) -> tuple[bool, bool, float]:
+        """Return (whether the round is over, whether to save, how much of the call is done)."""
+        plan, seconds = self.plan, self._seconds
+        if self._asked():
+            self._reason = "interrupted"
+        elif plan.max_seconds is not None and seconds >= plan.max_seconds and self._symbols:
+            self._reason = "time"
+        over = self._reason != "done" or len(here.losses) == self._batches
+        due = self.run.progress.batches != self._good.batches and (
+            over or self._clock() - self._saved >= plan.save_every
+        )
+        if plan.max_seconds is not None:
+            return over, due, seconds / plan.max_seconds
+        done = here.number - 1 + len(here.losses) / self._batches
+        return over, due, done / plan.num_rounds
+
+    def _ahead(self, rate: float | None) -> tuple[Step | None, float]:
+        """Return the next step and its loss per symbol; without a rate, the loss of a look ahead.
+
+        What an update did shows in the loss after it: nothing is saved before that is seen.
+        """
+        lanes = self.plan.batchsize
+        if rate is None:
+            return None, self.run.lookahead(1, lanes, min(self.seq_len, LOOKAHEAD)).nats
+        step = self.run.propose(lanes, self.seq_len, rate)
+        return step, step.loss / self._size
+
+    def _took(self, here: _Round, loss: float, gradnorm: float) -> Batch:
+        """Note a batch that was taken."""
+        position = self.run.progress.position
+        here.losses.append(loss)
+        here.norms.append(gradnorm)
+        here.positions.append(position)
+        return Batch(
+            here.number,
+            len(here.losses),
+            self._batches,
+            position,
+            self.run.epoch,
+            loss,
+            gradnorm,
+            self._symbols,
+            self._seconds,
+        )
+
+    def _goback(self, wrong: str) -> Notice:
+        """Go back to the last save with half the learning rate, or give up."""
+        good, rate = self._good, self.run.progress.learnrate
+        if self._guard.times > 3:
+            self.run.progress = good
+            raise NumericsError(
+                f"{wrong}, after the learning rate was halved three times. The model is as it was "
+                f"saved at batch {good.batches}. Try learnrate below {rate:g}, a smaller clip, or "
+                "clipnorm=1."
+            )
+        self.run.progress = replace(good, learnrate=rate / 2)
+        return Notice(
+            f"{wrong}. Back to batch {good.batches}, with learnrate {rate / 2:g} instead of {rate:g}.",
+            good.position,
+        )
+
+    def _close(self, here: _Round) -> Round:
+        """End a round: validate and save."""
+        run, count = self.run, len(here.losses)
+        done = Round(
+            here.number,
+            run.progress.position,
+            run.epoch,
+            math.fsum(here.losses) / count,
+            None,
+            None,
+            here.rate,
+            math.fsum(here.norms) / count,
+            self._symbols,
+            self._seconds,
+            None,
+            self._units,
+        )
+        valid = None
+        if self._reason != "interrupted":
+            with suppress(KeyboardInterrupt):  # told to stop at once
+                valid = self._validate()
+        if valid is not None and not valid.interrupted:
+            done = replace(done, validloss=valid.nats, bits=valid.bits)
+            self._score(valid.nats)
+        curve = list(zip(here.positions, here.losses, strict=True))
+        done = self.keeper.close(done, curve, run.progress)
+        self._saved_here()
+        return done
+
+    def _score(self, loss: float) -> None:
+        """Take a validation loss into account."""
+        now, rate = self.run.progress, self.run.progress.learnrate
+        if self.run.hyper.schedule == "plateau" and now.scores.latest:
+            rate = plateau(rate, loss, now.scores.latest)
+        self.run.progress = replace(now, learnrate=rate, scores=now.scores.after(loss))
+
+    def _saved_here(self) -> None:
+        self._good, self._saved = self.run.progress, self._clock()
+
+    def _finished(self, number: int) -> bool:
+        """Whether round ``number`` was the last, and why."""
+        plan, worse = self.plan, self.run.progress.scores.worse
+        if self._reason == "done" and self._asked():
+            self._reason = "interrupted"
+        elif self._reason == "done" and plan.patience is not None and worse >= plan.patience:
+            self._reason = "patience"
+        return self._reason != "done" or (plan.max_seconds is None and number == plan.num_rounds)

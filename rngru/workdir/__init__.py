@@ -1,0 +1,10 @@
+"""A working directory: where a model is kept on the disk.
+
+:class:`Workdir` is the directory with its lock, :class:`~rngru.workdir.journal.Journal` the history in
+it, and :class:`WorkdirKeeper` saves a training session there.
+"""
+
+from rngru.workdir.directory import Workdir
+from rngru.workdir.keeper import WorkdirKeeper
+
+__all__ = ["Workdir", "WorkdirKeeper"]

@@ -1,0 +1,66 @@
+"""What saves a training session in a working directory."""
+
+from dataclasses import replace
+from typing import final
+
+from rngru.backends import Backend
+from rngru.checkpoint import Checkpoint
+from rngru.events import Round
+from rngru.snapshot import Snapshot
+from rngru.training import Progress
+from rngru.workdir.directory import Workdir
+
+
+@final
+class WorkdirKeeper:
+    """Saves the progress of a model in its directory; a :class:`~rngru.training.Keeper`.
+
+    Parameters
+    ----------
+    disk: the directory, locked.
+    model: what to save the progress of; the attribute of this name is what was saved last.
+    trainlen: symbols of training text, if it is there.
+    backend: what computes the model.
+    limit: keep only so many of the newest checkpoints, and the best.
+    """
+
+    def __init__(
+        self,
+        disk: Workdir,
+        model: Snapshot,
+        trainlen: int | None,
+        backend: Backend,
+        limit: int | None = None,
+    ) -> None:
+        self.model = model
+        self._disk, self._trainlen, self._backend, self._limit = disk, trainlen, backend, limit
+
+    def keep(self, progress: Progress) -> None:
+        """Save in the middle of a round; the next save replaces it."""
+        self.save(progress, timed=True)
+
+    def close(self, done: Round, curve: list[tuple[int, float]], progress: Progress) -> Round:
+        """Save at the end of a round: a line of the history, and a checkpoint."""
+        done = replace(done, checkpoint=str(self._disk.nextstep(progress.batches)))
+        line = self._disk.remember(done, curve, self.model.historyline)
+        self.model = replace(self.model, historyline=line)
+        self.save(progress, trainloss=done.trainloss, validloss=done.validloss)
+        return done
+
+    def save(
+        self,
+        progress: Progress,
+        *,
+        trainloss: float | None = None,
+        validloss: float | None = None,
+        timed: bool = False,
+    ) -> Checkpoint:
+        """Save a checkpoint, and return it."""
+        fetch = self._backend.fetch
+        caches = {name: fetch(cache) for name, cache in progress.caches.items()}
+        there = replace(progress, arrays=fetch(progress.arrays), caches=caches)
+        model = replace(self.model, progress=there)
+        model = model.summarised(self._trainlen, trainloss, validloss)
+        saved = self._disk.save(model, keep=None if timed else self._limit, timed=timed)
+        self.model = replace(model, progress=progress)
+        return saved
