@@ -88,6 +88,22 @@ class Corpus:
         """The validation text; empty if all is for training."""
         return DataSet(self.ids[self.split :], self.vocab)
 
+    @property
+    def validation(self) -> tuple[np.ndarray, int]:
+        """All ids, and the first of them that is for validation.
+
+        Raises
+        ------
+        InputError
+            If there is none.
+        """
+        if self.split == len(self):
+            raise InputError(
+                "All of the text is for training (trainfrac=1.0), so there is no validation text. "
+                "Give evaluate() a text."
+            )
+        return self.ids, self.split
+
     def __len__(self) -> int:
         return len(self.ids)
 

@@ -15,8 +15,7 @@ from rngru.errors import InputError, fits, nearest, warn
 from rngru.events import Event, Notice, Reading
 from rngru.hyper import CACHES, SETTINGS, HyperParams
 from rngru.models import Model
-from rngru.reader import Reader
-from rngru.reader.scoring import evaluate
+from rngru.reader import Reader, evaluate
 from rngru.snapshot import Snapshot
 from rngru.text import Source
 from rngru.training import Plan, Progress, Scores

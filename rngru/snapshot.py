@@ -10,18 +10,24 @@ import reprlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
-from typing import Any, Self, final
+from operator import attrgetter
+from typing import Any, Generic, Self, TypeVar, cast, final, overload
 
 import numpy as np
 
 from rngru import models
+from rngru.backends import Backend
 from rngru.checkpoint import Checkpoint
+from rngru.dataset import DataSet
 from rngru.errors import CheckpointDamaged, CheckpointTooNew, InputError
 from rngru.hyper import CACHES, HyperParams
 from rngru.models import MODELS
+from rngru.reader import Reader
 from rngru.text import LEVELS, Vocabulary, vocabularyfromjson
-from rngru.training import Progress, Scores
+from rngru.training import Progress, Run, Scores
 from rngru.version import __version__
+
+T = TypeVar("T")
 
 
 def versions() -> dict[str, str]:
@@ -73,6 +79,15 @@ class Snapshot:
             return self.made
         return self.made.replace(learnrate=self.progress.learnrate)
 
+    def reader(self, computes: Backend) -> Reader:
+        """Return the model as one that reads and writes text; here it is decided with which weights."""
+        kind = models.named(self.modeltype)
+        return Reader(kind, self.made, self.chars, self.progress.arrays, computes)
+
+    def run(self, computes: Backend, data: DataSet) -> Run:
+        """Return the model as one that is trained on a text."""
+        return Run(computes, data, self.progress, hyper=self.made, seed=self.seed)
+
     def passes(self, trainlen: int | None) -> float:
         """Passes over a training text of so many symbols; without the text, as it was last saved."""
         if trainlen is None:
@@ -96,6 +111,34 @@ class Snapshot:
             "validloss": validloss,
         }
         return replace(self, summary=summary)
+
+    def differences(self, backend: str) -> str:
+        """Return what it was computed with that is another here, on ``backend``; '' if nothing is."""
+        then = {**self.versions, "backend": self.backend}
+        here = versions() | {"backend": backend}
+        return ", ".join(
+            f"{name} {then[name]} (here {here.get(name)})"
+            for name in then
+            if here.get(name) != then[name]
+        )
+
+    def described(self, lengths: tuple[int, int] | None) -> str:
+        """Return what a person sees of a model; ``lengths`` are those of its text, whole and training."""
+        hyper, summary = self.made, self.summary
+        count = sum(array.size for array in self.progress.arrays.values())
+        source = self.chars.srcinfo or "a text"
+        about = f"{lengths[0]:,} {self.chars.units} of {source}" if lengths else source
+        layers = f"{hyper.layers} layer{'s' if hyper.layers > 1 else ''} of {hyper.state_size}"
+        losses = "".join(
+            f", {name} loss {summary[key]:.3f}"
+            for name, key in (("train", "trainloss"), ("valid", "validloss"))
+            if summary.get(key) is not None
+        )
+        passes = self.passes(lengths[1] if lengths else None)
+        return (
+            f"<ModelState {self.modeltype}, {layers}, {count:,} parameters, on {about}: epoch "
+            f"{passes:.2f} (position {self.progress.position:,}){losses}; backend {self.backend}>"
+        )
 
     def encode(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Return arrays and metadata for :func:`rngru.checkpoint.save`."""
@@ -172,6 +215,34 @@ class Snapshot:
         except (KeyError, TypeError, ValueError, OverflowError) as problem:
             told = f"{problem!s} is missing" if isinstance(problem, KeyError) else str(problem)
             raise CheckpointDamaged(f"{found} does not describe a model: {told}") from problem
+
+
+@final
+class Part(Generic[T]):
+    """An attribute that is read from a model and cannot be assigned.
+
+    Parameters
+    ----------
+    path: where it is, from the object: names with dots between them.
+    meaning: its docstring.
+    instead: what to do instead of assigning it.
+    """
+
+    def __init__(self, path: str, meaning: str, instead: str) -> None:
+        self.__doc__, self._read, self._instead = meaning, attrgetter(path), instead
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, instance: object, owner: type) -> T: ...
+    def __get__(self, instance: Any, owner: type) -> Self | T:
+        return self if instance is None else cast(T, self._read(instance))
+
+    def __set__(self, instance: object, value: object) -> None:
+        raise InputError(f"{self.name} cannot be assigned. {self._instead}")
 
 
 def _known(what: str, word: object, known: Mapping[str, object], found: Checkpoint) -> None:

@@ -3,10 +3,8 @@
 Each verb has its manual here, and its body in a room below. ``help(ModelState)`` is the manual.
 """
 
-import math
-from collections.abc import Callable
-from functools import partial
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
@@ -16,36 +14,25 @@ from rngru import backends, models
 from rngru.backends import Backend
 from rngru.checkpoint import Checkpoint, Checkpoints
 from rngru.corpus import Corpus
-from rngru.errors import CheckpointError, InputError, WorkdirError, fits, nearest, warn
+from rngru.errors import InputError, WorkdirError, warn
 from rngru.events import Event
 from rngru.hyper import HyperParams
 from rngru.interrupts import Interrupts
 from rngru.making import checkoptions, make
-from rngru.reader import Reader
-from rngru.reader.generating import fillgaps, generate, glimpse
-from rngru.reader.inspecting import track
-from rngru.reader.scoring import Evaluation, evaluate
+from rngru.reader import Evaluation, Reader, evaluate, fillgaps, generate, glimpse, track
 from rngru.report import History, reporter, watched
 from rngru.sampling import Filled, Sample, Sampling
 from rngru.settings import checked, generator, whole
-from rngru.snapshot import Snapshot, versions
+from rngru.snapshot import Part, Snapshot
 from rngru.text import Source, Vocabulary
 from rngru.training import Plan, Run, Session, Timing, timed, validate
 from rngru.workdir import Workdir, WorkdirKeeper
 
-_FIXED = {
-    "modeltype": "It is what the model is; initfromsrcfile(modeltype=...) makes another.",
-    "hyper": "trainmodel(learnrate=...) changes the rate; for anything else make a new model with "
-    "initfromsrcfile(...).",
-    "chars": "They follow from the text; initfromsrcfile(...) makes a model of another.",
-    "seq_len": "initfromsrcfile(seq_len=...) makes a model with another.",
-    "backend": "ModelState.load(workdir, backend=...) computes on another.",
-    "rng": "Each call takes rng=...; initfromsrcfile(rng=...) seeds a model.",
-    "position": "It follows from training; restore(...) goes back.",
-    "epoch": "It follows from training; restore(...) goes back.",
-    "workdir": "Move the directory, then load the model from its new place.",
-}
-"""What cannot be assigned, and the call that does what was meant."""
+_ANOTHER = "initfromsrcfile(...) makes another model."
+_RATE = f"trainmodel(learnrate=...) changes the rate; {_ANOTHER}"
+_LOAD = "ModelState.load(workdir, backend=...) computes on another."
+_MOVE = "Move the directory, then load the model from its new place."
+_BACK = "It follows from training; restore(...) goes back."
 
 
 class ModelState:
@@ -64,7 +51,7 @@ class ModelState:
     (2, 2400)
 
     Generate. The result shows itself at the prompt; ``temp`` makes it tame or wild, ``seed`` is what
-    it continues, ``sample.state`` goes on with it:
+    it continues, ``init_state=sample`` goes on with it:
 
     >>> sample = ms.generatestring(20, temp=0.8, seed='The ', rng=1)
     >>> len(sample.text)
@@ -99,18 +86,18 @@ class ModelState:
     '... ms per batch of 4 x 100 characters, ...'
 
     Several models may be used in one process, each in a thread of its own or not: they share nothing,
-    and give the same bits as alone. While one thread trains a model, others may use it, too: whatever
-    they generate, evaluate or look at is that of the parameters after one batch, those of the moment
-    they begin. Two that train the same model at a time, or two models in one directory, get
-    ``WorkdirBusy``. Give ``rng=`` in other threads, so that the model's own draws stay as they would be.
+    and give the same bits as alone. While one thread trains a model, others may use it, too: each such
+    call uses the parameters as they were when it began. Two that train the same model at a time, or two
+    models in one directory, get ``WorkdirBusy``. In other threads pass ``rng=``; otherwise they use up
+    the model's random numbers and the run cannot be repeated.
     """
+
+    __slots__ = ("__weakref__", "_computes", "_corpus", "_disk", "_model")
 
     def __init__(self, disk: Workdir, model: Snapshot, corpus: Corpus | None) -> None:
         """Put a state together; :meth:`initfromsrcfile` and :meth:`load` do that."""
         self._disk, self._corpus = disk, corpus
         self._become(model)
-
-    # ------------------------------------------------------------------ making, loading, saving
 
     @classmethod
     def initfromsrcfile(
@@ -146,26 +133,26 @@ class ModelState:
             ``GRU``, ``LSTM`` or ``RNN`` with ``Encode`` (an encoder before the layers) or
             ``Resize`` (none): ``'GRUEncode'``, …
         seq_len : int
-            T, characters that a batch moves along the text and gradients reach over.
+            T: characters per training sequence; gradients do not reach further back.
         trainfrac : float
             Share of the text to train on; the rest, at its end, is for validation. At 1.0 each
             round is validated on the section of the training text that comes next.
         init_checkpoint : bool
             Whether to save a checkpoint at once.
         rng : int or numpy.random.Generator
-            Where chance comes from. With the same one, a run is the same to the bit.
+            Seed or Generator for all random numbers. The same seed gives the same run, to the bit.
         backend : str
             ``'cpu'`` (fast) or ``'scan'`` (PyTensor's own, the reference).
         overwrite : bool
             Whether a model that ``usedir`` holds already may be thrown away.
         encoding : str
-            How the bytes of the file become characters.
+            Encoding of all the files: ``'utf-8'`` (default), ``'cp1252'``, ``'utf-16'``, …
         level : str
             What the model reads: ``'char'``, ``'word'`` or ``'byte'``.
         min_count : int
-            Symbols that occur less often become "unknown".
+            Symbols that occur less often are left out, and read as "unknown".
         max_vocab : int
-            How many symbols at most; the rarest beyond become "unknown".
+            How many symbols at most; rarer ones are left out, and read as "unknown".
         validfiles
             Whole files to validate on, instead of the tail of the text.
         report : str
@@ -180,17 +167,12 @@ class ModelState:
         InputError
             For names that do not exist and sizes that make no sense.
         WorkdirError
-            If the directory holds a model already, or under the names of its files something that
-            rngru has not written, or cannot be written.
+            If it holds a model, or files of others under rngru's names, or cannot be written.
         """
         checkoptions(modeltype, backend, hyperparams, {*cls.initfromsrcfile.__annotations__})
         seq_len, rng = checked("seq_len", seq_len, whole(1)), generator(rng)
         disk = Workdir(usedir)
-        with (
-            Interrupts(raises=True) as interrupts,
-            disk.locked(new=True),
-            reporter(report) as show,
-        ):
+        with Interrupts(raises=True) as interrupts, disk.locked(new=True), reporter(report) as show:
             disk.refusemodel(overwrite=overwrite)
             model, corpus = make(
                 srcfile, disk.fresh,
@@ -222,19 +204,15 @@ class ModelState:
             If there is no checkpoint that can be used.
         """
         disk = Workdir(workdir)
-        model = disk.load()
-        then = {**model.versions, "backend": model.backend}
-        if backend is not None:
-            model = replace(model, backend=backends.named(backend))
+        saved = disk.load()
+        model = saved if backend is None else replace(saved, backend=backends.named(backend))
         ms = cls(disk, model, disk.corpus(model.chars, model.corpus))
-        here = versions() | {"backend": model.backend}
-        if changed := [name for name in then if here.get(name) != then[name]]:
-            told = ", ".join(f"{name} {then[name]} (here {here.get(name)})" for name in changed)
-            warn(f"Saved with {told}. Training goes on, but perhaps not to the same bits.")
+        if changed := saved.differences(model.backend):
+            warn(f"Saved with {changed}. Training goes on, but perhaps not to the same bits.")
         return ms
 
     def restore(self, which: "int | str | Path | Checkpoint | None" = None) -> Self:
-        """Go to a checkpoint, and compile what training needs.
+        """Go to a checkpoint.
 
         Parameters
         ----------
@@ -252,11 +230,7 @@ class ModelState:
             If another model has been put in place of this one.
         """
         with Interrupts(raises=True), self._disk.alone():
-            model = self._disk.load(which)
-            if (model.modeltype, model.chars) != (self.modeltype, self.chars):
-                raise CheckpointError(
-                    f"That checkpoint is of another model, {model.modeltype}, or another text."
-                )
+            model = self._disk.load(which, like=self._model)
             self._become(replace(model, backend=self.backend))
         return self
 
@@ -278,8 +252,6 @@ class ModelState:
         """Return all checkpoints, oldest first; at the prompt, a table of them."""
         return self._disk.checkpoints()
 
-    # ------------------------------------------------------------------------------- training
-
     def trainmodel(
         self,
         num_rounds: int = 1,
@@ -299,16 +271,16 @@ class ModelState:
         """Train; after each round validate and save a checkpoint.
 
         Training goes on where it was: at the same character, with the same hidden state. Ctrl-C
-        stops after the current batch and saves; a second one does not wait for a long batch. SIGTERM
-        saves, and then does what it would have done.
+        stops after the current batch and saves; a second one does not wait for a long batch. On
+        SIGTERM the model is saved first; then the process ends as usual.
 
         Parameters
         ----------
         num_rounds : int
             How many rounds.
         batchsize : int
-            B, lanes that move along the text side by side. Another one than before lays them anew
-            from the same position and starts with a fresh state.
+            B: lanes that move along the text side by side. With another number than before,
+            training goes on at the same place, but the hidden state starts empty.
         train_len : int
             Batches in a round; 0: an epoch.
         valid_len : int
@@ -335,13 +307,13 @@ class ModelState:
         Returns
         -------
         History
-            One :class:`~rngru.training.Round` for each round; its repr is a table.
+            One :class:`~rngru.events.Round` for each round; its repr is a table.
 
         Raises
         ------
         NumericsError
-            If loss or gradient go wrong a fourth time, after the rate was halved three times; the
-            model is as it was last saved.
+            If loss or gradient go wrong a fourth time, after the rate was halved three times. The
+            model is then as it was last saved.
         InputError
             For sizes that make no sense.
         """
@@ -350,22 +322,18 @@ class ModelState:
             max_seconds=max_seconds, learnrate=learnrate, patience=patience, keep=keep,
             save_every=save_every,
         )  # fmt: skip
-        if max_seconds == math.inf and self.hyper.schedule == "cosine":
-            raise InputError("max_seconds=inf: schedule='cosine' needs an end to fall to.")
-        corpus = self._text()
-        with (
-            Interrupts(terminate=True) as interrupts,
-            self._disk.locked(),
-            reporter(report) as show,
-            fits(f"A batch of {batchsize} x {self.seq_len}", "Choose a smaller batchsize."),
-        ):
+        corpus, disk = self._text(), self._disk
+        with Interrupts(terminate=True) as interrupts, disk.locked(), reporter(report) as show:
             # Not before the lock is held: another thread may just have trained this model.
             run, keeper = self._run(), self._keeper(keep)
             session = Session(
                 run, plan, keeper, seq_len=self.seq_len, sample=self._sample, asked=interrupts.asked,
                 validate=partial(validate, run, corpus, plan, self.seq_len, interrupts.asked),
             )  # fmt: skip
-            return watched(session, partial(self._follow, run, keeper), show)
+            try:
+                return watched(session, partial(self._follow, run, keeper), show)
+            finally:
+                self._follow(run, keeper)
 
     def history(self) -> History:
         """Return all rounds of training that led to this model, those of earlier sessions included.
@@ -398,13 +366,8 @@ class ModelState:
         """
         lanes = checked("batchsize", batchsize, whole(1))
         batches = checked("batches", batches, whole(1))
-        with (
-            Interrupts(raises=True) as interrupts,
-            fits(f"A batch of {lanes} x {self.seq_len}", "Choose a smaller batchsize."),
-        ):
+        with Interrupts(raises=True) as interrupts:
             return timed(self._run(), lanes, self.seq_len, batches, interrupts.check)
-
-    # ----------------------------------------------------------------------------- using it
 
     def generatestring(
         self,
@@ -425,15 +388,15 @@ class ModelState:
         temp : float
             Temperature: 0 is greedy, low is tame, 1 is the model's own distribution, more is wild.
         seed : str
-            What the text continues; it warms the hidden state. ``''`` begins with a character that
-            starts a line in the source.
+            What the text continues; by default a newline, or the end of the sample to start from.
+            ``''`` begins with a character that starts a line in the source.
         init_state : array, (L, 1, H), or Sample
-            Where to start from instead of an empty state, such as ``sample.state``; a sample itself
-            is continued from its last character.
+            Where to start from instead of an empty state. A sample is continued exactly, as if it
+            had not stopped; with a ``seed``, that is read from the sample's state instead.
         ret_state : bool
             Return ``(sample, state)`` instead of the sample alone.
         rng : int or numpy.random.Generator
-            Where chance comes from; by default the model's own.
+            Seed or Generator for the draws; by default the model's own.
 
         Returns
         -------
@@ -527,16 +490,7 @@ class ModelState:
             If there is nothing to predict.
         """
         reader = self._reader
-        if text is not None:
-            ids, start = reader.encode(text), 0
-        else:
-            corpus = self._text()
-            ids, start = corpus.ids, corpus.split
-            if start == len(ids):
-                raise InputError(
-                    "All of the text is for training (trainfrac=1.0), so there is no validation "
-                    "text. Give evaluate() a text."
-                )
+        ids, start = self._text().validation if text is None else (reader.encode(text), 0)
         with Interrupts() as interrupts:
             return evaluate(reader, ids, start, asked=interrupts.asked)
 
@@ -567,87 +521,29 @@ class ModelState:
         figure = lossfigure(history, batches=(history.positions, history.losses))
         return savepicture(figure, self._disk.own("loss.png") if path is None else path)
 
-    # ------------------------------------------------------------------------ what it is
-
-    @property
-    def modeltype(self) -> str:
-        """Which kind of model: ``'GRUEncode'``, …"""
-        return self._model.modeltype
-
-    @property
-    def hyper(self) -> HyperParams:
-        """Sizes and rates; frozen. ``trainmodel(learnrate=...)`` changes the rate from then on."""
-        return self._model.hyper
-
-    @property
-    def chars(self) -> Vocabulary:
-        """The symbols that the model knows, usually a :class:`~rngru.text.CharSet`."""
-        return self._model.chars
-
-    @property
-    def seq_len(self) -> int:
-        """T: characters per training sequence; gradients do not reach further back."""
-        return self._model.seq_len
-
-    @property
-    def backend(self) -> str:
-        """How it is computed: ``'cpu'`` or ``'scan'``."""
-        return self._model.backend
-
-    @property
-    def rng(self) -> np.random.Generator:
-        """Generator for the random numbers of calls without ``rng=``; saved with every checkpoint."""
-        return self._model.rng
-
-    @property
-    def workdir(self) -> Path:
-        """Where everything is kept; :mod:`rngru.workdir` says how."""
-        return self._disk.path
-
-    @property
-    def position(self) -> int:
-        """Characters of training text read, over all epochs."""
-        return self._model.progress.position
-
-    @property
-    def epoch(self) -> int:
-        """Whole passes over the training text."""
-        return int(self._model.passes(self._trainlen))
+    modeltype = Part[str]("_model.modeltype", "Which kind of model: ``'GRUEncode'``, …", _ANOTHER)
+    hyper = Part[HyperParams]("_model.hyper", "Sizes, and the learning rate in force.", _RATE)
+    chars = Part[Vocabulary]("_model.chars", "The symbols it knows, and their ids.", _ANOTHER)
+    seq_len = Part[int]("_model.seq_len", "T: characters per training sequence.", _ANOTHER)
+    backend = Part[str]("_model.backend", "How it is computed: ``'cpu'``, ``'scan'``.", _LOAD)
+    rng = Part[np.random.Generator](
+        "_model.rng",
+        "Random numbers for calls without ``rng=``; saved with every checkpoint.",
+        "Each call takes rng=...; initfromsrcfile(rng=...) seeds a model.",
+    )
+    workdir = Part[Path]("_disk.path", "Where everything is kept.", _MOVE)
+    position = Part[int](
+        "_model.progress.position", "Characters of training text read, over all epochs.", _BACK
+    )
+    epoch = Part[int]("_epoch", "Whole passes over the training text.", _BACK)
 
     def __repr__(self) -> str:
-        model, summary = self._model, self._model.summary
-        count = sum(array.size for array in model.progress.arrays.values())
-        source = self.chars.srcinfo or "a text"
-        about = f"{len(self._corpus):,} {self.chars.units} of {source}" if self._corpus else source
-        layers = f"{model.made.layers} layer{'s' if model.made.layers > 1 else ''}"
-        losses = "".join(
-            f", {name} loss {summary[key]:.3f}"
-            for name, key in (("train", "trainloss"), ("valid", "validloss"))
-            if summary.get(key) is not None
-        )
-        return (
-            f"<ModelState {model.modeltype}, {layers} of {model.made.state_size}, {count:,} "
-            f"parameters, on {about}: epoch {model.passes(self._trainlen):.2f} (position "
-            f"{self.position:,}){losses}; backend {model.backend}>"
-        )
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if name in ("_disk", "_corpus", "_model", "_computes"):
-            super().__setattr__(name, value)
-        elif name in _FIXED:
-            raise InputError(f"{name} cannot be assigned. {_FIXED[name]}")
-        elif name in Plan.settings or name in HyperParams.settings:
-            raise InputError(f"{name} cannot be assigned. {_FIXED['hyper']}")
-        else:
-            raise AttributeError(f"ModelState has no attribute {name!r}.{nearest(name, _FIXED)}")
+        text = self._corpus
+        return self._model.described((len(text), text.split) if text else None)
 
     def __reduce__(self) -> NoReturn:
-        raise InputError(
-            "A ModelState cannot be copied or pickled: it belongs to its directory. "
-            f"ModelState.load({str(self.workdir)!r}) gives another of the same model."
-        )
-
-    # ------------------------------------------------------------------------------- inside
+        again = f"ModelState.load({str(self.workdir)!r})"
+        raise InputError(f"A ModelState cannot be copied or pickled; {again} gives another of it.")
 
     def _become(self, model: Snapshot) -> None:
         """Take over all that a snapshot holds; what was compiled is kept where it fits."""
@@ -664,13 +560,15 @@ class ModelState:
     @property
     def _reader(self) -> Reader:
         """The model as it is now: whoever reads or writes text with it begins here."""
-        model = self._model
-        weights, kind = model.progress.arrays, models.named(model.modeltype)
-        return Reader(kind, model.made, model.chars, weights, self._computes)
+        return self._model.reader(self._computes)
 
     @property
     def _trainlen(self) -> int | None:
         return self._corpus.split if self._corpus else None
+
+    @property
+    def _epoch(self) -> int:
+        return int(self._model.passes(self._trainlen))
 
     def _text(self) -> Corpus:
         if self._corpus is None:
@@ -682,24 +580,17 @@ class ModelState:
 
     def _run(self) -> Run:
         """The model as one that is trained."""
-        model = self._model
-        return Run(
-            self._computes, self._text().train, model.progress, hyper=model.made, seed=model.seed
-        )
+        return self._model.run(self._computes, self._text().train)
 
     def _keeper(self, limit: int | None = None) -> WorkdirKeeper:
         """What saves the model in its directory."""
         return WorkdirKeeper(self._disk, self._model, self._trainlen, self._computes, limit)
 
     def _sample(self) -> str:
-        """What training shows: text from the state of the first lane, or gaps filled."""
-        progress, train = self._model.progress, self._text().train
-        assert progress.state is not None, "samples are drawn after a batch"
-        start = progress.position % len(train)
-        ids = train.ids[start : start + 80].astype(np.int32)
-        return glimpse(self._reader, progress.state[:, :1], ids, self.rng)
+        """What training shows."""
+        now = self._model.progress
+        return glimpse(self._reader, now.state, self._text().train, now.position, self.rng)
 
 
-def generatestring(ms: ModelState, *args: Any, **kwargs: Any) -> Any:
-    """Generate text from a model: ``generatestring(ms, …)`` is ``ms.generatestring(…)``."""
-    return ms.generatestring(*args, **kwargs)
+generatestring = ModelState.generatestring
+"""``generatestring(ms, …)`` is ``ms.generatestring(…)``."""

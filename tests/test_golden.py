@@ -54,7 +54,9 @@ def digest(arrays: Any) -> str:
 def computed(name: str, backend: str, folder: Path) -> dict[str, Any]:
     """Make, train, load, train on, and use one small model; return what came of it."""
     small = {"state_size": 8, "seq_len": 10, "rng": 1, "report": "silent", "backend": backend}
-    small["layers"] = 1 if backend == "scan" else 2  # what PyTensor differentiates, it compiles long
+    small["layers"] = (
+        1 if backend == "scan" else 2
+    )  # what PyTensor differentiates, it compiles long
     train = {"batchsize": 4, "train_len": 2, "print_every": 0, "report": "silent", "valid_len": 2}
     ms = ModelState.initfromsrcfile(Texts([VERSE]), folder, **small | OPTIONS[name])
     ms.trainmodel(2, **train)

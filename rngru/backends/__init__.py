@@ -9,6 +9,7 @@
 :class:`Backend` is the contract. What computes is imported when it is first needed: to look a name
 up here costs nothing.
 
+>>> import numpy as np
 >>> from rngru import models
 >>> from rngru.hyper import HyperParams
 >>> hyper = HyperParams(5, state_size=8, layers=1)
@@ -19,8 +20,6 @@ up here costs nothing.
 >>> losses.nats.shape, losses.ending.shape
 ((7, 2), (1, 2, 8))
 """
-
-import numpy as np
 
 from rngru.backends.base import (
     Arrays,

@@ -3,6 +3,7 @@
 Shapes: T steps, B lanes, S units, G gates, H state, P = S padded to whole panels, V symbols; N rows of
 I or S numbers.
 
+>>> import pytensor
 >>> rows, weights, bias = pt.fmatrix("rows"), pt.fmatrix("weights"), pt.fvector("bias")
 >>> gradient = pytensor.grad(Affine()(rows, weights, bias).sum(), weights)
 >>> gradient.ndim, gradient.dtype
@@ -14,7 +15,6 @@ from contextlib import suppress
 from typing import Any
 
 import numpy as np
-import pytensor
 import pytensor.tensor as pt
 from pytensor.compile.mode import Mode
 from pytensor.gradient import DisconnectedType, grad_undefined

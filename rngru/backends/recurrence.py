@@ -8,6 +8,7 @@ Shapes: T steps, B lanes, I inputs, S units, G gates, H state. ``inputs`` is (T,
 ``weights = (table,)``, one row (G S,) of pre-activations for each; or (T, B, I) floats with
 ``weights = (U, b)``. ``start`` is (B, H) and ``recurrent`` (S, G S).
 
+>>> import pytensor.tensor as pt
 >>> ids, table = pt.imatrix("ids"), pt.fmatrix("table")
 >>> start, recurrent = pt.fmatrix("start"), pt.fmatrix("recurrent")
 >>> states, ending = fused(LayerSpec("GRU"), ids, (table,), start, recurrent)
@@ -18,7 +19,6 @@ Shapes: T steps, B lanes, I inputs, S units, G gates, H state. ``inputs`` is (T,
 from typing import Any
 
 import pytensor
-import pytensor.tensor as pt
 from pytensor.compile.mode import Mode
 from pytensor.link.vm import VMLinker
 from pytensor.scan.op import Scan

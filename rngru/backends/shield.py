@@ -127,15 +127,11 @@ class Shielded(Backend):
 
     def trace(self, arrays: Arrays, ids: np.ndarray, state: np.ndarray) -> Trace:
         """Run text."""
-        return self._shield(
-            ("trace", ids.shape), lambda inside: inside.trace(arrays, ids, state)
-        )
+        return self._shield(("trace", ids.shape), lambda inside: inside.trace(arrays, ids, state))
 
     def losses(self, arrays: Arrays, x: np.ndarray, y: np.ndarray, state: np.ndarray) -> Losses:
         """Return the cross-entropy of each symbol."""
-        return self._shield(
-            ("losses", x.shape), lambda inside: inside.losses(arrays, x, y, state)
-        )
+        return self._shield(("losses", x.shape), lambda inside: inside.losses(arrays, x, y, state))
 
     def generate(
         self,

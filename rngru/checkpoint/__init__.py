@@ -238,13 +238,15 @@ def newest(folder: str | os.PathLike[str], decode: Callable[..., T] = _whole) ->
                     break  # a writer has replaced or removed it meanwhile
                 problems.append(str(problem))
                 continue
-            for problem in problems:
-                warn(f"{problem} Checkpoint {step} is used instead.")
+            for wrong in problems:
+                warn(f"{wrong} Checkpoint {step} is used instead.")
             return found
         else:
             if problems:
                 raise CheckpointDamaged("No checkpoint can be used.\n" + "\n".join(problems))
-            raise NoModelError(f"{folder} holds no checkpoint. Save one, or name another directory.")
+            raise NoModelError(
+                f"{folder} holds no checkpoint. Save one, or name another directory."
+            )
     raise CheckpointError(f"{folder} changes faster than it can be read. Try again.")
 
 
@@ -267,18 +269,18 @@ def listing(folder: str | os.PathLike[str]) -> Checkpoints:
 
 def _listed(folder: str | os.PathLike[str], step: int) -> Checkpoint | None:
     """Return what is known of one checkpoint; None if it is gone."""
-    problem = ""
+    path = steps(folder).get(step)
     for _ in range(PATIENCE):
-        path = steps(folder).get(step)
         if path is None:
-            return None
+            break
         try:
             return readrecord(path, step)
         except CheckpointError as error:
-            problem = str(error).removeprefix(f"The checkpoint {path} ")
-            if steps(folder).get(step) == path:
-                break  # else a writer has replaced or removed it meanwhile
-    return Checkpoint(step, path, problem=problem)
+            before, path = path, steps(folder).get(step)
+            if path == before:  # else a writer has replaced or removed it meanwhile
+                told = str(error).removeprefix(f"The checkpoint {path} ")
+                return Checkpoint(step, path, problem=told)
+    return None
 
 
 def prune(folder: str | os.PathLike[str], keep: int) -> list[int]:

@@ -101,7 +101,11 @@ class Checkpoints(tuple[Checkpoint, ...]):
         best = self.best
         names = ["step", "epoch", "train loss", "valid loss", "saved", ""]
         rows = [
-            [str(one.step), *(cell or "-" for cell in one._cells()), one.problem or "best" * (one is best)]
+            [
+                str(one.step),
+                *(cell or "-" for cell in one._cells()),
+                one.problem or "best" * (one is best),
+            ]
             for one in self
         ]
         return Table(names, rows, always=[i for i, row in enumerate(rows) if row[-1]])

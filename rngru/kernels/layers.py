@@ -13,7 +13,6 @@ import numpy as np
 
 from rngru.kernels import threads
 from rngru.kernels.memory import reused
-from rngru.kernels.spec import GRU, GRU_AFTER, LSTM, RNN
 from rngru.kernels.sequence import (
     column_sums,
     lookup,
@@ -23,6 +22,7 @@ from rngru.kernels.sequence import (
     unroll,
     unroll_back,
 )
+from rngru.kernels.spec import GRU, GRU_AFTER, LSTM, RNN
 from rngru.kernels.tiles import BLOCK, PANEL, multiply_transposed, pack, padded, provide
 
 
@@ -72,9 +72,7 @@ def packed(
     return panels
 
 
-def forward(
-    spec, inputs, weights, start, recurrent, second_bias, *, old=(None, None, None), count
-):
+def forward(spec, inputs, weights, start, recurrent, second_bias, *, old=(None, None, None), count):
     """Run a layer over a sequence.
 
     Parameters

@@ -11,9 +11,9 @@ import numpy as np
 
 from rngru.kernels import threads
 from rngru.kernels.elementwise import VECTOR, exp
-from rngru.kernels.spec import GRU, GRU_AFTER, LSTM, LayerSpec
 from rngru.kernels.layers import packed, widened
 from rngru.kernels.sequence import advance, copyrow
+from rngru.kernels.spec import GRU, GRU_AFTER, LSTM, LayerSpec
 from rngru.kernels.threads import meet
 from rngru.kernels.tiles import PANEL, multiply, padded, provide
 

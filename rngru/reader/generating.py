@@ -5,9 +5,10 @@ from contextlib import suppress
 
 import numpy as np
 
+from rngru.dataset import DataSet
 from rngru.errors import InputError
 from rngru.interrupts import never
-from rngru.reader import Reader
+from rngru.reader.reader import Reader
 from rngru.sampling import Filled, Sample, Sampling, probabilities
 
 AT_ONCE = 64
@@ -211,14 +212,20 @@ def climb(
 
 def glimpse(
     reader: Reader,
-    state: np.ndarray,
-    ids: np.ndarray,
+    state: np.ndarray | None,
+    data: DataSet,
+    position: int,
     rng: np.random.Generator,
-    asked: Callable[[], bool] = never,
 ) -> str:
-    """Return what training shows: text written from a ``state`` (L, 1, H), or gaps filled in ``ids``."""
+    """Return what training shows: text from the ``state`` (L, B, H) of the first lane, or gaps filled.
+
+    The gaps are in what the first lane reads at a ``position`` of the training text.
+    """
     if reader.model.both:
+        start = position % len(data)
+        ids = data.ids[start : start + 80].astype(np.int32)
         return str(fill(reader, ids, np.arange(4, len(ids), 8)))
+    first = None if state is None else state[:, :1]
     # The first symbol, which starts a line, is what a person would give as a seed.
-    sample = generate(reader, 101, Sampling(), seed="", start=state, rng=rng, asked=asked)
+    sample = generate(reader, 101, Sampling(), seed="", start=first, rng=rng)
     return reader.vocab.decode(sample.ids[1:])

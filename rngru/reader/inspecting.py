@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from rngru.reader import Reader
+from rngru.reader.reader import Reader
 from rngru.sampling import probabilities
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from rngru.errors import InputError
 from rngru.interrupts import never
-from rngru.reader import Reader
+from rngru.reader.reader import Reader
 
 
 @dataclass(frozen=True, slots=True)

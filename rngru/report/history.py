@@ -184,8 +184,9 @@ def watched(events: Iterable[Event], *listeners: Callable[[Event], object]) -> H
     [End(reason='done')]
     """
     record = Recorder()
+    hearers: tuple[Callable[[Event], object], ...] = (*listeners, record)
     for event in events:
-        for hear in (*listeners, record):
+        for hear in hearers:
             hear(event)
     return record.history()
 

@@ -8,9 +8,10 @@ import numpy as np
 
 from rngru.backends import Arrays, Backend, Step
 from rngru.dataset import DataSet
+from rngru.errors import fits
 from rngru.hyper import HyperParams
 from rngru.interrupts import never
-from rngru.reader.scoring import Evaluation, averaged
+from rngru.reader import Evaluation, averaged
 from rngru.training.progress import Progress
 
 
@@ -59,18 +60,19 @@ class Run:
 
     def propose(self, batchsize: int, seq_len: int, rate: float) -> Step:
         """Compute one training step from here, without taking it."""
-        now = self._here()
-        x, y = self._batch(now.position, batchsize, seq_len)
-        return self.backend.step(
-            now.arrays,
-            now.caches,
-            x,
-            y,
-            self._state(batchsize),
-            rate,
-            number=now.batches + 1,
-            noise=self._noise(seq_len, batchsize),
-        )
+        with fits(f"A batch of {batchsize} x {seq_len}", "Choose a smaller batchsize."):
+            now = self._here()
+            x, y = self._batch(now.position, batchsize, seq_len)
+            return self.backend.step(
+                now.arrays,
+                now.caches,
+                x,
+                y,
+                self._state(batchsize),
+                rate,
+                number=now.batches + 1,
+                noise=self._noise(seq_len, batchsize),
+            )
 
     def take(self, step: Step, symbols: int) -> None:
         """Go on to where a proposed step leads, ``symbols`` further in the text."""
@@ -117,9 +119,7 @@ class Run:
             self._placed = now.arrays
         return now
 
-    def _batch(
-        self, position: int, batchsize: int, seq_len: int
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _batch(self, position: int, batchsize: int, seq_len: int) -> tuple[np.ndarray, np.ndarray]:
         lanes = self.backend.share(batchsize)
         return self.data.batch(position, batchsize, seq_len, lanes=lanes)
 

@@ -10,11 +10,10 @@ from typing import Protocol, final
 
 from rngru.backends import Step
 from rngru.corpus import Corpus
-from rngru.errors import NumericsError
+from rngru.errors import InputError, NumericsError
 from rngru.events import Batch, Begin, Drawn, End, Event, Notice, Round
 from rngru.interrupts import never
-from rngru.reader import Reader
-from rngru.reader.scoring import Evaluation, evaluate
+from rngru.reader import Evaluation, Reader, evaluate
 from rngru.training.guard import Guard
 from rngru.training.plan import Plan
 from rngru.training.progress import Progress
@@ -116,6 +115,8 @@ class Session:
         asked: Callable[[], bool] = never,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        if plan.max_seconds == math.inf and run.hyper.schedule == "cosine":
+            raise InputError("max_seconds=inf: schedule='cosine' needs an end to fall to.")
         self.run, self.plan, self.keeper, self.seq_len = run, plan, keeper, seq_len
         self._validate, self._sample, self._asked, self._clock = validate, sample, asked, clock
         self._batches = plan.train_len or run.data.batchepoch(plan.batchsize, seq_len)

@@ -335,8 +335,15 @@ class Workdir:
         self._timed, self._own = step if timed else None, (step, model.progress.batches)
         return saved
 
-    def load(self, which: "int | str | Path | Checkpoint | None" = None) -> Snapshot:
+    def load(
+        self,
+        which: "int | str | Path | Checkpoint | None" = None,
+        *,
+        like: Snapshot | None = None,
+    ) -> Snapshot:
         """Return the model of a checkpoint: a step, ``'best'``, a path, or by default the newest.
+
+        With ``like`` it must be of that kind, with the same symbols.
 
         Raises
         ------
@@ -365,6 +372,10 @@ class Workdir:
             found = self._find(which)
             step = found.step if isinstance(found, Checkpoint) else None
             _, model = _decoded(*checkpoint.read(found, step))
+        if like is not None and (model.modeltype, model.chars) != (like.modeltype, like.chars):
+            raise CheckpointError(
+                f"That checkpoint is of another model, {model.modeltype}, or another text."
+            )
         if not isinstance(found, Checkpoint):
             # Of another directory: nothing here is replaced by it, and its history is not here.
             self._own = self._timed = None

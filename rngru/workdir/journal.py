@@ -24,7 +24,13 @@ POINTS = 50
 """Points of the loss curve that are kept of a round, at most."""
 
 _WHOLE = {"round", "position", "characters"}
-_ABSENT: dict[str, Any] = {"round": 0, "epoch": 0.0, "bits": None, "learnrate": 0.0, "gradnorm": 0.0}
+_ABSENT: dict[str, Any] = {
+    "round": 0,
+    "epoch": 0.0,
+    "bits": None,
+    "learnrate": 0.0,
+    "gradnorm": 0.0,
+}
 _ABSENT |= {"characters": 0, "seconds": 0.0, "checkpoint": None}
 
 
@@ -120,13 +126,14 @@ def _entry(
         form, needs = entry.get("format", FORMAT), entry.get("needs")
         if type(form) is int and form > FORMAT and isinstance(needs, str):
             raise CheckpointTooNew.told(where, form, FORMAT, needs)
+        values: dict[str, Any]
         values = {each.name: entry.get(each.name, _ABSENT.get(each.name)) for each in fields(Round)}
         values["units"] = entry.get("units", units)
         points = [(position, loss) for position, loss in entry["curve"]]
         good = all(_number(each) for point in points for each in point) and _sound(values)
         if not good or type(entry["follows"]) is not int:
             return None
-        done = Round(**{name: int(v) if name in _WHOLE else v for name, v in values.items()})
-        return done, points, entry["follows"]
+        values |= {name: int(values[name]) for name in _WHOLE}
+        return Round(**values), points, entry["follows"]
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError):
         return None
