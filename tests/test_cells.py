@@ -6,9 +6,9 @@ import pytensor.tensor as pt
 import pytest
 
 from rngru import cells
+from rngru.backends.ops import CPU_MODE
 from rngru.hyper import GATES as FORMS
-from rngru.kernels import layer
-from rngru.recurrence import CPU_MODE
+from rngru.kernels import spec
 from tests import reference
 from tests.reference import Array, close
 
@@ -19,7 +19,7 @@ FUNCTIONS = {"sigmoid": reference.sigmoid, "hard_sigmoid": reference.hard_sigmoi
 def arguments(cell):
     """Pre-activations, state, W and, for GRU_AFTER, a second bias."""
     rng = np.random.default_rng(1)
-    columns, state = reference.GATES[cell] * SIZE, layer.Layer(cell).state(SIZE)
+    columns, state = reference.GATES[cell] * SIZE, spec.LayerSpec(cell).state(SIZE)
     shapes = [(LANES, columns), (LANES, state), (SIZE, columns)]
     shapes += [(SIZE,)] if cell == "GRU_AFTER" else []
     return [rng.normal(size=shape).astype(np.float32) for shape in shapes]
@@ -30,12 +30,12 @@ def step(cell, form, arrays):
     kinds = {1: pt.fvector, 2: pt.fmatrix}
     variables = [kinds[each.ndim]() for each in arrays]
     pre, state, *weights = variables
-    new = cells.CELLS[cell].step(pre, state, cells.GATE_FUNCTIONS[form], *weights)
+    new = cells.STEPS[cell](pre, state, cells.GATE_FUNCTIONS[form], *weights)
     return pytensor.function(variables, new, mode=CPU_MODE)(*arrays)
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("cell", cells.CELLS)
+@pytest.mark.parametrize("cell", cells.STEPS)
 def test_a_step_agrees_with_numpy(cell, form):
     """z and 1 - z exchanged, a reset on the wrong side, gates in another order."""
     arrays = arguments(cell)
@@ -47,12 +47,12 @@ def test_a_step_agrees_with_numpy(cell, form):
     close(found, expected.value, 1e-6)
 
 
-@pytest.mark.parametrize("cell", cells.CELLS)
+@pytest.mark.parametrize("cell", cells.STEPS)
 def test_cells_and_kernels_agree_on_the_gates(cell):
     """A checkpoint of one backend is read by the other."""
-    assert cells.CELLS[cell].gates[0] in "zic"
-    assert len(cells.CELLS[cell].gates) == layer.Layer(cell).gates == reference.GATES[cell]
-    assert cells.CELLS.keys() == layer.CELLS.keys()
+    assert spec.CELLS[cell].gates[0] in "zic"
+    assert len(spec.CELLS[cell].gates) == spec.LayerSpec(cell).gates == reference.GATES[cell]
+    assert cells.STEPS.keys() == spec.CELLS.keys()
 
 
 @pytest.mark.parametrize("cell", ["GRU", "GRU_AFTER"])

@@ -30,10 +30,10 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from rngru.compiled import CPU
 
 import rngru
 from rngru import ModelState, Texts, checkpoint, state
-from rngru.compiled import CPU
 from rngru.errors import CheckpointError, InputError, NumericsError
 from rngru.kernels import sampler, threads
 from rngru.training import Batch, Plan, Run

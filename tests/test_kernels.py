@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rngru.kernels.layer import Layer
 
 from rngru.kernels import layers, output, threads, tiles
 from rngru.kernels.elementwise import VECTOR, exp, gate, gate_slope, tanh
-from rngru.kernels.layer import Layer
 from tests import reference
 from tests.reference import CELLS, GATES, Array, close, gradients
 

@@ -1,7 +1,6 @@
 """Both models against plain NumPy loops, and the loops against finite differences, in float64."""
 
 from functools import partial
-from types import SimpleNamespace
 
 import numpy as np
 import pytensor
@@ -9,9 +8,10 @@ import pytensor.tensor as pt
 import pytest
 
 from rngru import models
+from rngru.backends.ops import CPU_MODE, Affine, CrossEntropy
+from rngru.backends.recurrence import PLAIN, fused, scanned
 from rngru.errors import InputError
 from rngru.hyper import HyperParams
-from rngru.recurrence import CPU_MODE, PLAIN, Affine, CrossEntropy, fused, scanned
 from tests.reference import Result, close, slope
 
 KINDS = [
@@ -104,15 +104,13 @@ def test_graph_agrees_with_the_loops(modeltype, gate, after, fast):
              for name in numbers}  # fmt: skip
         ids, targets, start = pt.imatrix("x"), pt.imatrix("y"), pt.dtensor3("start")
         affine = Affine() if fast else lambda rows, weights, bias: rows @ weights + bias
-        xp = SimpleNamespace(
-            tanh=pt.tanh, zeros_like=pt.zeros_like, concatenate=pt.concatenate, affine=affine
-        )
         layer, mode = (fused, CPU_MODE) if fast else (partial(scanned, mode=PLAIN), PLAIN)
         model = models.MODELS[modeltype]
-        network = models.Network(model, hyper, p, layer, xp)
+        engine = models.Engine(layer, affine, pt.tanh, pt.zeros_like, pt.concatenate)
+        network = models.Network(model, hyper, p, engine)
         top, endings = network.predict(ids, targets, start)
         rows = top.reshape((-1, p["V"].shape[0]))
-        logits = xp.affine(rows, p["V"], p["c"])
+        logits = affine(rows, p["V"], p["c"])
         if fast:
             loss = CrossEntropy()(rows, p["V"], p["c"], targets.flatten())[0]
         else:
@@ -220,6 +218,6 @@ def test_fresh_state_is_zero_for_every_lane():
 def test_an_unknown_model_type_is_answered_with_the_nearest():
     """A name mistyped at the prompt should cost one look, not a KeyError."""
     with pytest.raises(InputError, match=r"Did you mean 'GRUEncode'"):
-        models.find("GRUEncoder")
+        models.named("GRUEncoder")
     with pytest.raises(InputError, match="reset_after"):
-        models.find("LSTMEncode").check(HyperParams(5, 4, reset_after=True))
+        models.named("LSTMEncode").check(HyperParams(5, 4, reset_after=True))

@@ -9,10 +9,10 @@ import pytensor.tensor as pt
 import pytest
 
 from rngru import models, optim
-from rngru.compiled import BACKENDS, backend, freshcaches
+from rngru.backends import BACKENDS, backend, freshcaches
+from rngru.backends.ops import CPU_MODE
 from rngru.hyper import CACHES, HyperParams
 from rngru.kernels import update
-from rngru.recurrence import CPU_MODE
 from tests.reference import Result, clipped, close, descend
 
 RATE, MANY = 0.01, update.BLOCK + 1234  # more numbers than one thread takes at a time
@@ -62,7 +62,7 @@ def shrinks(hyper):
 
 
 @pytest.mark.parametrize("clip", CLIPS)
-@pytest.mark.parametrize("optimizer", optim.OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", optim.RULES)
 def test_graph_of_a_rule_agrees_with_its_closed_form(history, optimizer, clip):
     """The small constant on the wrong side of the root, a correction by the wrong power, or a mean
     of gradients as they were before clipping.
@@ -75,7 +75,7 @@ def test_graph_of_a_rule_agrees_with_its_closed_form(history, optimizer, clip):
 
     p, g, memory = variables(), variables(), [variables() for _ in CACHES[optimizer]]
     number, flat = pt.fscalar(), [each for cache in memory for each in cache]
-    updates = optim.OPTIMIZERS[optimizer](
+    updates = optim.RULES[optimizer](
         p, optim.clipped(g, hyper, optim.norm(g)), memory,
         rate=np.float32(RATE), hyper=hyper, number=number, shrinks=shrinks(hyper),
     )  # fmt: skip
@@ -136,7 +136,7 @@ def test_an_update_has_the_same_bits_wherever_its_arrays_lie(optimizer):
 
 def test_kernels_and_graph_have_the_same_rules_and_caches():
     """A rule that one backend lacks is a run that cannot move to it."""
-    assert update.RULES.keys() == optim.OPTIMIZERS.keys() == CACHES.keys()
+    assert update.RULES.keys() == optim.RULES.keys() == CACHES.keys()
 
 
 def test_clipping_keeps_nan():

@@ -6,16 +6,16 @@ import pytensor.tensor as pt
 import pytest
 from pytensor.gradient import verify_grad
 
-from rngru.kernels.layer import Layer
-from rngru.recurrence import (
+from rngru.backends.ops import (
     CPU_MODE,
     Affine,
     CrossEntropy,
     CrossEntropyGradient,
     Recurrence,
     RecurrenceGradient,
-    fused,
 )
+from rngru.backends.recurrence import fused
+from rngru.kernels.spec import LayerSpec
 from tests.reference import GATES
 
 CELLS = [("GRU", False), ("GRU", True), ("GRU_AFTER", False), ("LSTM", False), ("RNN", False)]
@@ -30,7 +30,7 @@ def double():
 
 def numbers(cell, *, steps=4, lanes=3, inputs=3, size=5, dtype=np.float64):
     """The arguments of a layer that reads floats: inputs, U, b, start, W[, second bias]."""
-    rng, layer = np.random.default_rng(1), Layer(cell)
+    rng, layer = np.random.default_rng(1), LayerSpec(cell)
     columns = GATES[cell] * size
     shapes = [(steps, lanes, inputs), (inputs, columns), (columns,), (lanes, layer.state(size)),
               (size, columns), *([(size,)] if cell == "GRU_AFTER" else [])]  # fmt: skip
@@ -49,7 +49,7 @@ def verify(function, *arrays):
 @pytest.mark.parametrize(("cell", "hard"), CELLS)
 def test_gradient_of_a_layer_by_finite_differences(double, cell, hard):
     """For every input at once, through the states and through the ending."""
-    layer = Layer(cell, hard)
+    layer = LayerSpec(cell, hard)
 
     def run(inputs, weights, bias, start, recurrent, *second):
         return outcome(*fused(layer, inputs, (weights, bias), start, recurrent, *second))
@@ -61,7 +61,7 @@ def test_gradient_of_a_layer_by_finite_differences(double, cell, hard):
 def test_gradient_of_a_layer_that_reads_characters_by_finite_differences(double, cell, hard):
     """A character that occurs twice must get both gradients; one that does not occur, zero."""
     ids = np.array([[0, 2, 2], [3, 0, 2], [3, 3, 0]], np.int32)  # never 1
-    layer, (_, _, _, start, *rest) = Layer(cell, hard), numbers(cell)
+    layer, (_, _, _, start, *rest) = LayerSpec(cell, hard), numbers(cell)
     table = np.random.default_rng(3).normal(size=(4, GATES[cell] * 5))
 
     def run(table, start, recurrent, *second):
@@ -72,7 +72,7 @@ def test_gradient_of_a_layer_that_reads_characters_by_finite_differences(double,
 
 def test_gradient_of_states_alone_and_of_the_ending_alone(double):
     """A cost that ignores one of the two results hands the gradient something disconnected."""
-    layer = Layer("LSTM")
+    layer = LayerSpec("LSTM")
     for which in (0, 1):
 
         def run(inputs, weights, bias, start, recurrent, which=which):
@@ -104,7 +104,7 @@ def network():
     ids, targets = pt.imatrix("ids"), pt.ivector("targets")
     table, start, W, V = pt.fmatrices("table", "start", "W", "V")
     c = pt.fvector("c")
-    states, ending = fused(Layer("GRU"), ids, (table,), start, W)
+    states, ending = fused(LayerSpec("GRU"), ids, (table,), start, W)
     score = CrossEntropy()(states.reshape((-1, W.shape[0])), V, c, targets)
     return [ids, targets, table, start, W, V, c], [table, start, W, V], (score, states, ending)
 
@@ -199,7 +199,7 @@ def test_inputs_in_any_memory_layout_give_the_same(batch):
 def test_one_compiled_layer_takes_any_size():
     """Storage kept from a larger batch must not be taken for that of a smaller one."""
     variables = [pt.ftensor3(), pt.fmatrix(), pt.fvector(), pt.fmatrix(), pt.fmatrix()]
-    op = Recurrence(Layer("GRU"))
+    op = Recurrence(LayerSpec("GRU"))
     states, ending, *_ = op(*variables)
     cost = pt.sqr(states).sum() + ending.sum()
     outputs = [states, *pytensor.grad(cost, variables)]

@@ -12,18 +12,17 @@ import pytest
 from rich.console import Console
 
 from rngru.errors import InputError
+from rngru.events import Batch, Begin, Drawn, End, Notice, Reading, Round
 from rngru.report import (
     History,
     PlainReporter,
     Recorder,
     RichReporter,
     SilentReporter,
-    Table,
-    printable,
     reporter,
 )
-from rngru.report.progress import _Console, _Progress
-from rngru.training import Batch, Begin, Drawn, End, Notice, Reading, Round
+from rngru.report.live import _Console, _Meter
+from rngru.tables import Table, printable
 
 NASTY = (
     "[bold red]x[/] :smile: [link=file:///] \x1b[2J\x1b]0;title\x07\r\x9b1m \u202eevil ünï 中文\n"
@@ -109,7 +108,7 @@ def test_lines_say_how_far_encoding_is():
 
 def test_progress_is_exact_when_nothing_varies():
     """A mean that starts at zero, or a speed that counts compiling, shows wrong early figures."""
-    progress = _Progress()
+    progress = _Meter()
     progress.follow(begin())
     progress.follow(batch(1, seconds=30.0, loss=3.0))
     assert "loss 3.000" in progress.words()
@@ -121,7 +120,7 @@ def test_progress_is_exact_when_nothing_varies():
 
 def test_validation_does_not_count_as_slow_training():
     """Ten seconds without a batch are no drop in speed when they were spent on validating."""
-    progress = _Progress()
+    progress = _Meter()
     for event in (begin(), batch(1, seconds=1.0), batch(2, seconds=2.0)):
         progress.follow(event)
     progress.follow(round_(1, characters=200, seconds=12.0))
@@ -131,7 +130,7 @@ def test_validation_does_not_count_as_slow_training():
 
 def test_a_time_budget_decides_what_is_left():
     """With a budget the number of rounds says nothing about the end."""
-    progress = _Progress()
+    progress = _Meter()
     progress.follow(begin(rounds=1, batches=1, max_seconds=60))
     for number in range(1, 4):
         progress.follow(batch(number, seconds=15.0 * number))
@@ -143,7 +142,7 @@ def test_a_time_budget_decides_what_is_left():
 
 
 def test_a_loss_that_is_no_number_is_shown_as_such():
-    progress = _Progress()
+    progress = _Meter()
     progress.follow(begin())
     progress.follow(batch(1, seconds=1.0, loss=math.nan))
     assert "loss nan" in progress.words()
@@ -195,7 +194,7 @@ def test_the_prompt_works_after_an_interrupt():
     pexpect = pytest.importorskip("pexpect")
     code = """
 from rngru.report import reporter
-from rngru.training import *
+from rngru.events import *
 import time
 def train():
     with reporter() as report:
@@ -234,7 +233,7 @@ def test_plain_lines_come_every_few_seconds_without_escape_codes():
     ]
     assert "\x1b" not in stream.getvalue()
     assert "a notice [with] brackets" in lines
-    assert "round 1  epoch 1.00  train 2.2500  valid 2.5000 nats/char  saved 7" in lines
+    assert "round 1  epoch 1.00  train 2.2500  valid 2.5000 nats/char  checkpoint 7" in lines
 
 
 def test_a_closed_pipe_does_not_end_training():
@@ -275,11 +274,11 @@ def test_a_pipe_that_nobody_reads_does_not_end_the_process():
 @pytest.mark.parametrize("seconds", [math.inf, 1e308])
 def test_a_run_without_an_end_says_so(seconds):
     """``max_seconds=inf`` is how one says: until I press Ctrl-C."""
-    progress = _Progress()
+    progress = _Meter()
     progress.follow(begin(max_seconds=seconds))
     progress.follow(batch(1, seconds=1.0))
     assert progress.words().endswith("char/s  until Ctrl-C")
-    assert progress.words(short=True).endswith("k/s")
+    assert progress.words(narrow=True).endswith("k/s")
     assert progress.share < 1e-300
 
 

@@ -7,10 +7,11 @@ import pytest
 from scipy.special import chdtrc
 
 from rngru import models, sampling
-from rngru.compiled import CPU
+from rngru.backends.cpu import CPU
 from rngru.errors import InputError
 from rngru.hyper import HyperParams
 from rngru.kernels import sampler
+from rngru.sampling import Sampling
 from tests.reference import Result
 
 SYMBOLS, DRAWS = 7, 20_000
@@ -48,7 +49,7 @@ def draw(logits, temperature, uniforms):
     """Draw with the compiled sampler, one character for each of ``uniforms`` (n,)."""
     compute, arrays = constant(logits)
     ids, state = np.zeros(len(uniforms), np.int32), compute.freshstate(len(uniforms))
-    return compute.generate(arrays, ids, state, uniforms[np.newaxis], temperature)[0][0]
+    return compute.generate(arrays, ids, state, uniforms[np.newaxis], Sampling(temperature))[0][0]
 
 
 # --------------------------------------------------------------------------------- the draw
@@ -66,7 +67,7 @@ def test_frequencies_follow_the_softmax(logits, temperature):
     """
     uniforms = np.random.default_rng(2).random(DRAWS)
     expected = softmax(logits, temperature)
-    drawn = sampling.choose(np.tile(logits, (DRAWS, 1)), temperature, uniforms)
+    drawn = sampling.draw(np.tile(logits, (DRAWS, 1)), Sampling(temperature), uniforms)
     assert drawn.dtype == np.int32 and drawn.shape == (DRAWS,)
     assert chisquare(drawn, expected) > 1e-3
     assert chisquare(draw(logits, temperature, uniforms), expected) > 1e-3
@@ -96,7 +97,7 @@ def test_both_samplers_draw_the_same(symbols, temperature):
     reached = softmax(logits, temperature).cumsum()
     away = np.abs(uniforms[:, np.newaxis] - reached[:-1]).min(1, initial=1) > 1e-5
     assert away.mean() > 0.9
-    chosen = sampling.choose(np.tile(logits, (len(uniforms), 1)), temperature, uniforms)
+    chosen = sampling.draw(np.tile(logits, (len(uniforms), 1)), Sampling(temperature), uniforms)
     drawn = draw(logits, temperature, uniforms)
     assert np.array_equal(chosen[away], drawn[away])
     assert chosen.max() < symbols and drawn.max() < symbols and drawn.min() >= 0
@@ -107,7 +108,11 @@ def test_low_temperatures_take_the_likeliest(temperature):
     """Without a division by zero on the way, and the first of several that are equal."""
     logits = np.array([1, 3, -2, 3, 0.5], np.float32)
     uniforms = np.array([0.0, 0.2, 0.4])
-    assert sampling.choose(np.tile(logits, (3, 1)), temperature, uniforms).tolist() == [1, 1, 1]
+    assert sampling.draw(np.tile(logits, (3, 1)), Sampling(temperature), uniforms).tolist() == [
+        1,
+        1,
+        1,
+    ]
     assert draw(logits, temperature, uniforms).tolist() == [1, 1, 1]
 
 
@@ -116,7 +121,8 @@ def test_a_very_high_temperature_draws_all_alike():
     uniforms = (np.arange(5000) + 0.5) / 5000
     for drawn in (
         draw(np.arange(5.0), 1e30, uniforms),
-        sampling.choose(np.tile(np.arange(5.0), (5000, 1)), 1e30, uniforms),
+        draw(np.arange(5.0), 1e300, uniforms),
+        sampling.draw(np.tile(np.arange(5.0), (5000, 1)), Sampling(1e30), uniforms),
     ):
         assert np.array_equal(np.bincount(drawn), [1000] * 5)
 
@@ -125,7 +131,7 @@ def test_what_has_no_probability_is_never_drawn():
     """Not even for the smallest and the largest number a generator gives."""
     logits = np.array([-np.inf, 0, -np.inf, 0, -np.inf], np.float32)
     uniforms = np.array([0.0, 0.49, 0.51, 1 - 2**-53])
-    assert sampling.choose(np.tile(logits, (4, 1)), 1.0, uniforms).tolist() == [1, 1, 3, 3]
+    assert sampling.draw(np.tile(logits, (4, 1)), Sampling(1.0), uniforms).tolist() == [1, 1, 3, 3]
     assert draw(logits, 1.0, uniforms).tolist() == [1, 1, 3, 3]
 
 
@@ -133,7 +139,7 @@ def test_what_has_no_probability_is_never_drawn():
 def test_a_temperature_that_makes_no_sense_is_refused(temperature):
     """A negative one would draw the unlikeliest; NaN always the same."""
     with pytest.raises(InputError, match="temp="):
-        sampling.checkedtemperature(temperature)
+        Sampling(temperature)
 
 
 # ------------------------------------------------------------------------------- the sampler
@@ -164,7 +170,7 @@ def test_the_first_character_of_many_streams_follows_the_model(temperature):
     rng = np.random.default_rng(5)
     state = np.repeat(rng.uniform(-1, 1, (2, 1, 9)), DRAWS, axis=1).astype(np.float32)
     ids = np.full(DRAWS, 3, np.int32)
-    drawn, _ = compute.generate(arrays, ids, state, rng.random((1, DRAWS)), temperature)
+    drawn, _ = compute.generate(arrays, ids, state, rng.random((1, DRAWS)), Sampling(temperature))
     one = np.array([[3]])
     logits = Result("GRUEncode", compute.hyper, arrays, one, one, state[:, :1]).logits[0, 0]
     assert chisquare(drawn, softmax(logits, temperature)) > 1e-3
@@ -178,12 +184,14 @@ def test_many_streams_are_the_same_as_each_alone(modeltype, changes):
     ids = rng.integers(0, SYMBOLS, streams)
     state = rng.uniform(-1, 1, compute.freshstate(streams).shape).astype(np.float32)
     uniforms = rng.random((40, streams))
-    together, last = compute.generate(arrays, ids, state, uniforms, 0.8)
+    together, last = compute.generate(arrays, ids, state, uniforms, Sampling(0.8))
     assert together.shape == (40, streams)
     assert len(np.unique(together)) > 3, "text that never changes would agree with anything"
     for i in range(streams):
         here = slice(i, i + 1)
-        alone, end = compute.generate(arrays, ids[here], state[:, here], uniforms[:, here], 0.8)
+        alone, end = compute.generate(
+            arrays, ids[here], state[:, here], uniforms[:, here], Sampling(0.8)
+        )
         assert np.array_equal(alone, together[:, here]) and np.array_equal(end, last[:, here])
 
 
@@ -194,11 +202,11 @@ def test_the_text_is_what_the_loop_would_draw(modeltype, changes):
     rng = np.random.default_rng(7)
     state = rng.uniform(-1, 1, compute.freshstate(2).shape).astype(np.float32)
     ids, uniforms = np.array([1, 5]), rng.random((30, 2))
-    drawn, last = compute.generate(arrays, ids, state, uniforms, 1.2)
+    drawn, last = compute.generate(arrays, ids, state, uniforms, Sampling(1.2))
     read = np.vstack([ids, drawn[:-1]])
     expected = Result(modeltype, compute.hyper, arrays, read, drawn, state)
     for t, logits in enumerate(expected.logits):
-        assert np.array_equal(sampling.choose(logits, 1.2, uniforms[t]), drawn[t]), t
+        assert np.array_equal(sampling.draw(logits, Sampling(1.2), uniforms[t]), drawn[t]), t
     np.testing.assert_allclose(last, expected.endings, atol=1e-5)
 
 
@@ -207,10 +215,10 @@ def test_generating_in_pieces_is_the_same_as_at_once():
     compute, arrays = trained("LSTMEncode", {})
     rng = np.random.default_rng(8)
     ids, state, uniforms = np.array([2, 4, 6]), compute.freshstate(3), rng.random((50, 3))
-    whole, end = compute.generate(arrays, ids, state, uniforms, 0.9)
+    whole, end = compute.generate(arrays, ids, state, uniforms, Sampling(0.9))
     pieces, at, last = [], state, ids
     for start, stop in ((0, 1), (1, 20), (20, 50)):
-        piece, at = compute.generate(arrays, last, at, uniforms[start:stop], 0.9)
+        piece, at = compute.generate(arrays, last, at, uniforms[start:stop], Sampling(0.9))
         pieces.append(piece)
         last = piece[-1]
     assert np.array_equal(np.concatenate(pieces), whole) and np.array_equal(at, end)
@@ -223,7 +231,7 @@ def test_generating_leaves_what_it_was_given_alone():
     ids = np.array([1, 2], np.int32)
     state = rng.uniform(-1, 1, (2, 2, 9)).astype(np.float32)
     copies = [each.copy() for each in (ids, state, *arrays.values())]
-    compute.generate(arrays, ids, state, rng.random((10, 2)), 1.0)
+    compute.generate(arrays, ids, state, rng.random((10, 2)), Sampling(1.0))
     assert all(map(np.array_equal, copies, (ids, state, *arrays.values())))
 
 
@@ -233,8 +241,12 @@ def test_a_sampler_follows_the_parameters():
     _, others = trained("GRUEncode", {}, seed=10)
     ids, state = np.array([1]), compute.freshstate(1)
     uniforms = np.random.default_rng(11).random((60, 1))
-    texts = [compute.generate(each, ids, state, uniforms, 1.0)[0] for each in (arrays, others)]
-    fresh = CPU(compute.model, compute.hyper).generate(others, ids, state, uniforms, 1.0)[0]
+    texts = [
+        compute.generate(each, ids, state, uniforms, Sampling(1.0))[0] for each in (arrays, others)
+    ]
+    fresh = CPU(compute.model, compute.hyper).generate(others, ids, state, uniforms, Sampling(1.0))[
+        0
+    ]
     assert not np.array_equal(*texts) and np.array_equal(texts[1], fresh)
 
 
@@ -242,16 +254,18 @@ def test_no_characters_and_no_streams():
     """Asking for nothing gives nothing, with the state as it was."""
     compute, arrays = trained("GRUEncode", {})
     state = np.ones((2, 3, 9), np.float32)
-    drawn, last = compute.generate(arrays, np.zeros(3, int), state, np.empty((0, 3)), 1.0)
+    drawn, last = compute.generate(arrays, np.zeros(3, int), state, np.empty((0, 3)), Sampling(1.0))
     assert drawn.shape == (0, 3) and np.array_equal(last, state)
-    drawn, last = compute.generate(arrays, np.zeros(0, int), state[:, :0], np.empty((4, 0)), 1.0)
+    drawn, last = compute.generate(
+        arrays, np.zeros(0, int), state[:, :0], np.empty((4, 0)), Sampling(1.0)
+    )
     assert drawn.shape == (4, 0) and last.shape == (2, 0, 9)
 
 
 @pytest.mark.parametrize(("modeltype", "changes"), KINDS)
 def test_any_number_of_threads_writes_the_same_text(monkeypatch, modeltype, changes):
     """Threads that work on one stream wait for each other: one that does not reads half a state."""
-    monkeypatch.setattr(sampler, "ALONE", 0)
+    monkeypatch.setattr(sampler, "CACHE_BYTES", 0)
     rng, texts = np.random.default_rng(12), []
     ids, uniforms, state = np.array([1, 5]), rng.random((5, 2)), None
     for count in ("1", "2", "3"):
@@ -259,6 +273,6 @@ def test_any_number_of_threads_writes_the_same_text(monkeypatch, modeltype, chan
         compute, arrays = trained(modeltype, changes, size=70, symbols=40)
         if state is None:
             state = rng.uniform(-1, 1, compute.freshstate(2).shape).astype(np.float32)
-        texts.append(compute.generate(arrays, ids, state, uniforms, 1.0))
+        texts.append(compute.generate(arrays, ids, state, uniforms, Sampling(1.0)))
     for drawn, last in texts[1:]:
         assert np.array_equal(drawn, texts[0][0]) and np.array_equal(last, texts[0][1])

@@ -23,8 +23,8 @@ Losses are shown in nats per symbol and speed in symbols per second: characters,
 ...         record(event)
 round 1  epoch 0.20  train 4.2000  valid 4.1000 nats/char  checkpoint 100
 >>> record.history()
-round  epoch   train   valid  bits/char   rate  gradient norm  char/s  seconds
-    1   0.20  4.2000  4.1000      5.920  0.001              1     200      0.5
+round  epoch   train   valid  bits/char   rate  gradnorm  char/s  seconds
+    1   0.20  4.2000  4.1000      5.920  0.001         1     200      0.5
 1 round, 1 batch: all done.
 """
 

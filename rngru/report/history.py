@@ -103,7 +103,7 @@ class History(Sequence[Round]):
     def table(self) -> Table:
         """Return the table that the repr shows; the best round is in it, however many there are."""
         unit = short(self.units)
-        names = ["round", "epoch", "train", "valid", f"bits/{unit}", "rate", "gradient norm"]
+        names = ["round", "epoch", "train", "valid", f"bits/{unit}", "rate", "gradnorm"]
         names += [f"{unit}/s", "seconds"]
         rows = [
             [

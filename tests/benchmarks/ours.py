@@ -1,8 +1,8 @@
 """A model of rngru, driven as the prompt drives it but without text and files."""
 
 import numpy as np
-
 from rngru.compiled import CPU, freshcaches
+
 from tests.benchmarks.cases import Case
 
 

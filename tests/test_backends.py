@@ -13,9 +13,11 @@ from pytensor.compile.builders import OpFromGraph
 from pytensor.scan.op import Scan
 
 from rngru import kernels, models
-from rngru.compiled import BACKENDS, CPU, backend, freshcaches
+from rngru.backends import BACKENDS, backend, freshcaches
+from rngru.backends.cpu import CPU
 from rngru.errors import InputError
 from rngru.hyper import HyperParams
+from rngru.sampling import Sampling
 from tests.reference import Result, close
 
 # The models of 2016 in every form; of the others, each in one or two. Sizes are odd, or just beside
@@ -63,17 +65,17 @@ class Form:
         self.cpu = self.backends["cpu"]
 
     def batch(self, steps, lanes, seed=2):
-        """Text x and y, a state that is not zero, and dropout masks if there are any."""
+        """Text x and y, a state that is not zero, and noise if there is any."""
         rng, hyper = np.random.default_rng(seed), self.hyper
         x, y = rng.integers(0, SYMBOLS, (2, steps, lanes)).astype(np.int32)
         state = rng.uniform(-1, 1, self.cpu.freshstate(lanes).shape).astype(np.float32)
-        masks = None
+        noise = {}
         if hyper.dropout:
             depth = len(self.model.towers) * hyper.layers
             shape = (depth, 1 if hyper.locked else steps, lanes, hyper.state_size)
             kept = rng.random(shape) >= hyper.dropout
-            masks = (kept / (1 - hyper.dropout)).astype(np.float32)
-        return x, y, state, masks
+            noise["outputs"] = (kept / (1 - hyper.dropout)).astype(np.float32)
+        return x, y, state, noise
 
 
 @pytest.fixture(scope="module", params=FORMS, ids=lambda form: f"{form[0]}-{form[1]}")
@@ -106,10 +108,12 @@ def test_loss_and_every_gradient_agree_with_the_loop(form):
     where the parameter went.
     """
     for steps, lanes in BATCHES:
-        x, y, state, masks = form.batch(steps, lanes)
-        expected = Result(form.modeltype, form.hyper, form.arrays, x, y, state, masks)
+        x, y, state, noise = form.batch(steps, lanes)
+        expected = Result(
+            form.modeltype, form.hyper, form.arrays, x, y, state, noise.get("outputs")
+        )
         for name, compute in form.backends.items():
-            step = compute.step(form.arrays, form.caches, x, y, state, 0.01, masks=masks)
+            step = compute.step(form.arrays, form.caches, x, y, state, 0.01, noise=noise)
             assert step.finite
             close(step.loss, expected.loss, 1e-6, f"loss of {name}")
             close(step.gradnorm, expected.gradnorm, 1e-5, f"gradnorm of {name}")
@@ -124,12 +128,12 @@ def test_loss_and_every_gradient_agree_with_the_loop(form):
 
 def test_ten_training_steps_agree_between_backends(form):
     """Errors that one step hides add up: a state not carried, a cache not handed on."""
-    x, y, state, masks = form.batch(9, 5)
+    x, y, state, noise = form.batch(9, 5)
     runs = {}
     for name, compute in form.backends.items():
         arrays, caches, now, losses = form.arrays, form.caches, state, []
         for number in range(1, 11):
-            step = compute.step(arrays, caches, x, y, now, 0.005, number=number, masks=masks)
+            step = compute.step(arrays, caches, x, y, now, 0.005, number=number, noise=noise)
             arrays, caches, now = step.arrays, step.caches, step.state
             losses.append(step.loss)
             assert arrays.keys() == form.arrays.keys()
@@ -155,7 +159,7 @@ def test_greedy_and_drawn_text_agree_between_backends(form):
     ids, uniforms = np.array([0, 3, 6]), np.random.default_rng(3).random((200, 3))
     for temperature in (0.0, 1.0):
         texts = {
-            name: compute.generate(arrays, ids, state, uniforms, temperature)
+            name: compute.generate(arrays, ids, state, uniforms, Sampling(temperature))
             for name, compute in form.backends.items()
         }
         drawn, ending = texts.pop("scan")
@@ -190,8 +194,8 @@ def test_a_text_in_pieces_gives_what_it_gives_at_once(form):
 
 def everything(compute, form, steps=6, lanes=5):
     """All that a backend gives, as a list of arrays."""
-    x, y, state, masks = form.batch(steps, lanes)
-    step = compute.step(form.arrays, form.caches, x, y, state, 0.01, masks=masks)
+    x, y, state, noise = form.batch(steps, lanes)
+    step = compute.step(form.arrays, form.caches, x, y, state, 0.01, noise=noise)
     results = [step.loss, step.gradnorm, step.state, *step.arrays.values()]
     results += [each for cache in step.caches.values() for each in cache.values()]
     results += [*compute.losses(form.arrays, x, y, state), *compute.trace(form.arrays, x, state)]
@@ -230,10 +234,14 @@ def test_no_generated_code(form):
     """With a C compiler the last bits were others than without, for as long as PyTensor left it on:
     two threads that compile at a time can turn it off for good.
     """
-    scan = form.backends["scan"]
+    scan, wanted = form.backends["scan"], {"step", "losses", "trace"}
     everything(scan, form)
+    if not form.model.both:
+        wanted.add("generate")
+        uniforms = np.zeros((3, 2))
+        scan.generate(form.arrays, np.zeros(2, int), scan.freshstate(2), uniforms, Sampling(1))
     functions = scan._functions
-    assert functions.keys() == {"step", "losses", "trace"}
+    assert functions.keys() == wanted
     for name, function in functions.items():
         assert any(isinstance(node.op, Scan) for node in function.vm.nodes)
         assert not [*generated(function)], name
@@ -241,11 +249,11 @@ def test_no_generated_code(form):
 
 def test_nothing_that_was_given_is_written_to(form):
     """An interrupted or refused step changes nothing, because it only ever makes new arrays."""
-    x, y, state, masks = form.batch(4, 3)
+    x, y, state, noise = form.batch(4, 3)
     given = [x, y, state, *form.arrays.values(), *form.caches["mean"].values()]
     copies = [each.copy() for each in given]
     for compute in form.backends.values():
-        step = compute.step(form.arrays, form.caches, x, y, state, 0.01, masks=masks)
+        step = compute.step(form.arrays, form.caches, x, y, state, 0.01, noise=noise)
         assert all(map(np.array_equal, given, copies))
         made = [step.state, *step.arrays.values(), *step.caches["mean"].values()]
         for one, other in itertools.product(made, given):
@@ -254,14 +262,14 @@ def test_nothing_that_was_given_is_written_to(form):
 
 def test_what_a_step_returned_stays_as_it_was(form):
     """History, checkpoints and the state in hand outlive the next batch."""
-    x, y, state, masks = form.batch(4, 3)
+    x, y, state, noise = form.batch(4, 3)
     for compute in form.backends.values():
-        step = compute.step(form.arrays, form.caches, x, y, state, 0.01, masks=masks)
+        step = compute.step(form.arrays, form.caches, x, y, state, 0.01, noise=noise)
         kept = [step.state, *step.arrays.values(), *step.caches["mean"].values()]
         kept += [*compute.losses(form.arrays, x, y, state), *compute.trace(form.arrays, x, state)]
         copies = [each.copy() for each in kept]
         others = {name: array + 1 for name, array in form.arrays.items()}
-        compute.step(others, form.caches, x, y, state + 1, 0.01, masks=masks)
+        compute.step(others, form.caches, x, y, state + 1, 0.01, noise=noise)
         compute.losses(others, x, y, state + 1)
         compute.trace(others, x, state + 1)
         assert all(map(np.array_equal, kept, copies))
@@ -334,11 +342,11 @@ def train(form, batches):
     """Train a fresh model for some batches, and return its parameters and a text."""
     compute, arrays, caches = CPU(form.model, form.hyper), form.arrays, form.caches
     for number in range(batches):
-        x, y, state, masks = form.batch(12, 5, seed=number)
-        step = compute.step(arrays, caches, x, y, state, 0.01, number=number + 1, masks=masks)
+        x, y, state, noise = form.batch(12, 5, seed=number)
+        step = compute.step(arrays, caches, x, y, state, 0.01, number=number + 1, noise=noise)
         arrays, caches = step.arrays, step.caches
     uniforms = np.random.default_rng(4).random((50, 2))
-    text, _ = compute.generate(arrays, np.zeros(2, int), state[:, :2], uniforms, 1.0)
+    text, _ = compute.generate(arrays, np.zeros(2, int), state[:, :2], uniforms, Sampling(1.0))
     return [*arrays.values(), text]
 
 
@@ -386,7 +394,7 @@ def test_other_sizes_cost_no_compilation(monkeypatch, modeltype):
         everything(compute, form, steps, lanes)
         uniforms = np.random.default_rng(5).random((3, lanes))
         ids, state = np.zeros(lanes, int), form.cpu.freshstate(lanes)
-        compute.generate(form.arrays, ids, state, uniforms, 1.0)
+        compute.generate(form.arrays, ids, state, uniforms, Sampling(1.0))
 
     small = Form(modeltype, {"state_size": 3, "layers": 2})
     use(small.cpu, small, 2, 2)
@@ -406,15 +414,16 @@ def test_generating_and_scoring_need_no_pytensor():
     """It takes a second to import, which is most of the time from a prompt to a first character."""
     code = """
 import sys, numpy as np
-from rngru import compiled, models
+from rngru import backends, models
 from rngru.hyper import HyperParams
+from rngru.sampling import Sampling
 hyper = HyperParams(5, 4)
-compute = compiled.backend("cpu", models.GRUEncode, hyper)
+compute = backends.backend("cpu", models.GRUEncode, hyper)
 arrays, state = models.GRUEncode.initial(hyper, np.random.default_rng(1)), compute.freshstate(1)
 ids = np.zeros((3, 1), np.int32)
 compute.trace(arrays, ids, state)
 compute.losses(arrays, ids, ids, state)
-compute.generate(arrays, ids[0], state, np.zeros((4, 1)), 1.0)
+compute.generate(arrays, ids[0], state, np.zeros((4, 1)), Sampling(1))
 sys.exit("pytensor" in sys.modules)
 """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
