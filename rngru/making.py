@@ -1,4 +1,8 @@
-"""A new model: a text encoded, parameters drawn, the untrained loss measured."""
+"""A new model: a text encoded, parameters drawn, the untrained loss measured.
+
+>>> unknownargument("learn_rate", {"learnrate", "layers"})
+"There is no argument 'learn_rate'. Did you mean 'learnrate'? help(HyperParams) lists all."
+"""
 
 import math
 import time
@@ -123,8 +127,8 @@ def _notices(corpus: Corpus, loss: float) -> list[str]:
     notices += [
         f"{len(corpus):,} {units}: {corpus.split:,} for training, "
         f"{len(corpus) - corpus.split:,} for validation.",
-        f"Before training: {loss:.2f} nats per {units[:-1]}, as for a model that knows only how "
-        f"frequent each {units[:-1]} is; blind guessing would be {math.log(vocab.vocab_size):.2f}.",
+        f"Before training: {loss:.4f} nats per {units[:-1]}. That is a model that knows only how "
+        f"frequent each {units[:-1]} is; blind guessing would be {math.log(vocab.vocab_size):.4f}.",
     ]
     return notices
 

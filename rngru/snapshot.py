@@ -2,6 +2,21 @@
 
 A snapshot is replaced whole, as the progress inside it is. :meth:`Snapshot.encode` gives the arrays and
 the metadata of a checkpoint, :meth:`Snapshot.decode` checks all of them and gives the snapshot back.
+
+>>> from pathlib import Path
+>>> from rngru.backends import freshcaches
+>>> from rngru.text import CharSet
+>>> vocab, rng = CharSet("the ship"), np.random.default_rng(1)
+>>> hyper = HyperParams(vocab.vocab_size, state_size=4, layers=1)
+>>> arrays = MODELS["RNNEncode"].initial(hyper, rng)
+>>> progress = Progress(arrays, freshcaches(arrays), hyper.learnrate)
+>>> model = Snapshot(
+...     modeltype="RNNEncode", made=hyper, chars=vocab, seq_len=10, backend="cpu",
+...     progress=progress, rng=rng, seed=0,
+... )
+>>> arrays, meta = model.encode()
+>>> meta["hyper"], Snapshot.decode(Checkpoint(0, Path("0")), arrays, meta).hyper == hyper
+({'vocab_size': 8, 'state_size': 4, 'layers': 1}, True)
 """
 
 import math

@@ -592,5 +592,6 @@ class ModelState:
         return glimpse(self._reader, now.state, self._text().train, now.position, self.rng)
 
 
-generatestring = ModelState.generatestring
-"""``generatestring(ms, …)`` is ``ms.generatestring(…)``."""
+def generatestring(ms: ModelState, *args: Any, **kwargs: Any) -> Any:
+    """Generate text from a model: ``generatestring(ms, …)`` is ``ms.generatestring(…)``."""
+    return ms.generatestring(*args, **kwargs)

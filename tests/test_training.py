@@ -14,13 +14,13 @@ import signal
 import threading
 import time
 from dataclasses import replace
-from types import SimpleNamespace
+from functools import partial
 
 import numpy as np
 import pytensor
 import pytest
 
-from rngru import ModelState, checkpoint, training
+from rngru import ModelState, checkpoint, state, training
 from rngru.errors import InputError, MissingExtra, NumericsError, RngruError
 from rngru.training import plateau
 
@@ -157,7 +157,7 @@ def test_another_batchsize_keeps_the_place_and_says_that_the_state_is_fresh(
     ms.trainmodel(batchsize=2, train_len=1, print_every=0, report="plain")
     said = capsys.readouterr().out
     assert "batchsize" in said
-    assert "fresh state" in said
+    assert "hidden state starts empty" in said
     assert ms.position == 240 + 2 * 20
     state = saved(ms)["state"]
     for lane in range(2):
@@ -388,7 +388,7 @@ def test_a_history_reads_as_a_small_table(newmodel, verse):
         "valid",
         "bits/char",
         "rate",
-        "gradient",
+        "gradnorm",
         "char/s",
         "seconds",
     ]
@@ -493,14 +493,14 @@ class Watched:
     """
 
     def __init__(self, ms, monkeypatch, wrong=lambda call, rate: None):
-        self.step, self.wrong = ms._compute.step, wrong
+        self.step, self.wrong = ms._computes.step, wrong
         self.rates, self.norms, self.masks = [], [], []
-        monkeypatch.setattr(ms._compute, "step", self)
+        monkeypatch.setattr(ms._computes, "step", self)
 
-    def __call__(self, arrays, caches, x, y, state, rate, *, masks=None, **more):
-        step = self.step(arrays, caches, x, y, state, rate, masks=masks, **more)
+    def __call__(self, arrays, caches, x, y, state, rate, *, noise, **more):
+        step = self.step(arrays, caches, x, y, state, rate, noise=noise, **more)
         self.rates.append(rate)
-        self.masks.append(masks)
+        self.masks.append(noise.get("outputs"))
         changes = self.wrong(len(self.rates), rate)
         if changes is None:
             self.norms.append(step.gradnorm)
@@ -648,7 +648,7 @@ def test_the_length_of_the_gradient_is_kept(newmodel, verse, monkeypatch):
     lines = (ms.workdir / "history.jsonl").read_text(encoding="utf-8").splitlines()
     np.testing.assert_allclose([json.loads(line)["gradnorm"] for line in lines], norms)
     head, *rows, _ = history.table()._repr_html_().split("</tr>")
-    place = head.split("<th>").index("gradient</th>")
+    place = head.split("<th>").index("gradnorm</th>")
     cells = [row.split("<td>")[place] for row in rows]
     assert cells == [f"{norm:.3g}</td>" for norm in norms]
 
@@ -664,8 +664,8 @@ def test_the_rate_follows_a_cosine_over_the_length_of_the_call(newmodel, verse, 
     up = [0.01, 0.5]
     down = [0.1 + 0.9 * (1 + math.cos(math.pi * i / 6)) / 2 for i in range(6)]
     np.testing.assert_allclose(step.rates, RATE * np.array(up + down))
-    clock = SimpleNamespace(monotonic=itertools.count(0, 0.01).__next__)
-    monkeypatch.setattr(training, "time", clock)
+    counted = itertools.count(0, 0.01).__next__
+    monkeypatch.setattr(state, "Session", partial(training.Session, clock=counted))
     ms.trainmodel(max_seconds=4, batchsize=2, **QUIET)
     timed = np.array(step.rates[8:]) / RATE
     assert timed[0] < 0.1 and timed[-1] < 0.15 and timed.max() > 0.99

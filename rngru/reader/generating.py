@@ -127,7 +127,7 @@ def fillgaps(
             "modeltype='BiGRU', 'BiLSTM' or 'BiRNN'."
         )
     if not isinstance(text, str):
-        raise InputError(f"Expected one string, got {type(text).__name__}.")
+        raise InputError(f"Expected a text as one string, got {type(text).__name__}.")
     vocab = reader.vocab
     symbols = vocab.split(text)
     gaps = np.array([i for i, symbol in enumerate(symbols) if symbol == blank], np.int64)

@@ -52,7 +52,7 @@ class Reader:
             If it is no string, or an empty one.
         """
         if not isinstance(text, str):
-            raise InputError(f"Expected one string, got {type(text).__name__}.")
+            raise InputError(f"Expected a text as one string, got {type(text).__name__}.")
         if not text:
             raise InputError("Expected a text of at least one character, got an empty one.")
         self.warn(self.vocab.unknown_in(text))
