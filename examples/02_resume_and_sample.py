@@ -44,9 +44,9 @@ def main(workdir: Path, seconds: float = 30) -> None:
     for seed in ("The value of ", "If the class ", "   >>> "):
         print(f"{seed}{ms.generatestring(100, temp=0.5, seed=seed, rng=1)}\n")
 
-    # A sample that goes on: the next piece begins with its last character, in its state.
+    # A sample that goes on, as if it had not stopped.
     first = ms.generatestring(80, seed="An object ", rng=1)
-    more = ms.generatestring(80, seed=first.text[-1], init_state=first.state, rng=2)
+    more = ms.generatestring(80, init_state=first, rng=2)
     print(f"An object {first}{more}\n")
 
     # How surprising is a text? Fewer nats per character is likelier.

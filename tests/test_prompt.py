@@ -116,7 +116,7 @@ def test_a_terminal_opens_with_everything_ready():
     assert "ModelState" in shell.type("ModelState")
     assert shell.type("HyperParams(66)") == "HyperParams(vocab_size=66)"
     assert "function generatestring" in shell.type("generatestring")
-    assert "nothing holds no model" in shell.type("ModelState.load('nothing')")
+    assert "There is no folder" in shell.type("ModelState.load('nothing')")
     assert shell.close() == 0
 
 

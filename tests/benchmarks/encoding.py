@@ -24,7 +24,7 @@ import re
 import sys
 import time
 from pathlib import Path
-from rngru.dataset import encodecorpus
+from rngru.corpus import encodecorpus
 source, folder, level = sys.argv[1:]
 marks = [time.process_time()]
 def progress(done, total):

@@ -21,7 +21,7 @@ from tests.benchmarks.cases import Case
 side, cell, *sizes, threads = sys.argv[1:]
 *sizes, steps, threads = map(int, [*sizes, threads])
 if side == "rngru":
-    import rngru.recurrence
+    import rngru.backends.recurrence
     from tests.benchmarks.ours import Rngru as Side
 else:
     import torch

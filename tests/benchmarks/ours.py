@@ -1,8 +1,10 @@
 """A model of rngru, driven as the prompt drives it but without text and files."""
 
 import numpy as np
-from rngru.compiled import CPU, freshcaches
 
+from rngru.backends import freshcaches
+from rngru.backends.cpu import CPU
+from rngru.sampling import Sampling
 from tests.benchmarks.cases import Case
 
 
@@ -29,4 +31,4 @@ class Rngru:
         """Draw ``count`` characters of one stream."""
         ids, state = np.zeros(1, np.int32), self.backend.freshstate(1)
         uniforms = np.random.default_rng(3).random((count, 1))
-        return self.backend.generate(self.arrays, ids, state, uniforms, 0.5)[0]
+        return self.backend.generate(self.arrays, ids, state, uniforms, Sampling(0.5)).ids
