@@ -230,15 +230,6 @@ def test_one_symbol_at_a_time():
     assert WordSet("ab c").idxofchar("ab") == 2
 
 
-def test_onehots_are_rows_of_the_identity():
-    chars = CharSet("abca")
-    assert np.array_equal(chars.encodeonehots("cXa"), np.eye(4, dtype=np.float32)[[3, 0, 1]])
-    assert np.array_equal(chars.onehot(2), np.eye(4, dtype=np.float32)[2])
-    assert chars.onehot(2).dtype == np.float32
-    with pytest.raises(InputError):
-        chars.onehot(4)
-
-
 # Line starts
 
 

@@ -6,7 +6,7 @@ array([110, 195, 169], dtype=uint8)
 'né'
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Self, final
 
 import numpy as np
@@ -42,21 +42,7 @@ class ByteSet(Vocabulary):
 
     def __init__(self, data: bytes | str = b"", srcinfo: str | None = None):
         tally = self.tally([data])
-        self._fill(tally.counts, tally.linestarts, srcinfo)
-
-    def _fill(
-        self,
-        counts: Mapping[int, int],
-        linestarts: Mapping[int, int],
-        srcinfo: str | None,
-        min_count: int = 1,
-        max_vocab: int | None = None,
-    ) -> None:
-        if min_count != 1 or max_vocab is not None:
-            raise InputError("level='byte' always has 256 ids: leave out min_count and max_vocab.")
-        self.rare, self.srcinfo, self.linestarts = Rare(), srcinfo, np.zeros(256, np.int64)
-        for byte, count in linestarts.items():
-            self.linestarts[byte] = count
+        self._fill(tally.counts, tally.linestarts, srcinfo, 1, None)
 
     @classmethod
     def pieces(cls, document: Document, tick: Tick | None = None) -> Iterator[bytes]:
@@ -97,25 +83,23 @@ class ByteSet(Vocabulary):
         """Return the empty string: every byte is known."""
         return ""
 
-    def idxofchar(self, char: str) -> int:
-        """Return the byte that a character is in UTF-8.
+    def idxofchar(self, char: bytes | str) -> int:
+        """Return the id of a byte, given as itself or as a character that UTF-8 writes in one byte.
 
         Raises
         ------
         InputError
-            If it is several.
+            If it is not one byte.
         """
         data = _bytes(char)
         if len(data) != 1:
             raise InputError(f"Expected a character of one byte, got {char!r}: {len(data)} bytes.")
         return int(data[0])
 
-    def findlinestarts(self, datastr: bytes | str) -> np.ndarray:
-        """Count how often each byte starts a line in a text: int64 array, (256,)."""
-        return type(self)(datastr).linestarts
-
-    def _hold(self, symbols: Sequence[str]) -> None:
-        """Bytes need not be kept."""
+    def _choose(self, counts: Mapping[bytes, int], min_count: int, max_vocab: int | None) -> Rare:
+        if min_count != 1 or max_vocab is not None:
+            raise InputError("level='byte' always has 256 ids: leave out min_count and max_vocab.")
+        return Rare()
 
     def _symbols(self) -> str:
         return ""
@@ -142,5 +126,5 @@ def _bytes(text: bytes | str) -> np.ndarray:
     return np.frombuffer(text, np.uint8)
 
 
-def _bybyte(counts: np.ndarray) -> dict[int, int]:
-    return {int(byte): int(counts[byte]) for byte in np.flatnonzero(counts)}
+def _bybyte(counts: np.ndarray) -> dict[bytes, int]:
+    return {bytes([byte]): int(counts[byte]) for byte in np.flatnonzero(counts)}

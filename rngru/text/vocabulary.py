@@ -12,7 +12,7 @@ each document, :meth:`~Vocabulary.tally` of the pieces, :meth:`~Vocabulary.fromc
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, Self
@@ -178,8 +178,8 @@ class Vocabulary(ABC):
         """Return the id of one symbol."""
 
     @abstractmethod
-    def _hold(self, symbols: Sequence[str]) -> None:
-        """Keep all symbols, given in the order of their ids."""
+    def _choose(self, counts: Mapping[Any, int], min_count: int, max_vocab: int | None) -> Rare:
+        """Choose the symbols that get an id, keep them, and return those left out."""
 
     @abstractmethod
     def _symbols(self) -> str | list[str]:
@@ -229,14 +229,6 @@ class Vocabulary(ABC):
         A line starts after a newline; blank lines do not count.
         """
         return self._countsbyid(self.tally([datastr]).linestarts)
-
-    def onehot(self, idx: int) -> np.ndarray:
-        """Return the one-hot row of an id: float32, (V,)."""
-        return self._onehots(self._valid([idx]))[0]
-
-    def encodeonehots(self, encodestr: str) -> np.ndarray:
-        """Return the one-hot rows of a text: float32, (time, V). Models read ids instead."""
-        return self._onehots(self.encode(encodestr))
 
     def randomidx(self, allow_newline: bool = False, rng: np.random.Generator | None = None) -> int:
         """Draw any id but "unknown", all equally likely.
@@ -315,8 +307,7 @@ class Vocabulary(ABC):
         min_count: int,
         max_vocab: int | None,
     ) -> None:
-        kept, self.rare = keepfrequent(counts, min_count, max_vocab)
-        self._hold([self.unknown_char, *kept])
+        self.rare = self._choose(counts, min_count, max_vocab)
         self.srcinfo = srcinfo
         self.linestarts = self._countsbyid(linestarts)
 
@@ -328,11 +319,6 @@ class Vocabulary(ABC):
         for symbol, count in counts.items():
             byid[self.idxofchar(symbol)] += count
         return byid
-
-    def _onehots(self, ids: np.ndarray) -> np.ndarray:
-        rows = np.zeros((len(ids), self.vocab_size), np.float32)
-        rows[np.arange(len(ids)), ids] = 1
-        return rows
 
     def _valid(self, ids: Iterable[int] | np.ndarray) -> np.ndarray:
         """Return ids as an array; InputError if one of them is none of this vocabulary."""

@@ -9,7 +9,7 @@ space, so that joining them gives the text back to the letter:
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, cached_property
 from itertools import pairwise
 from typing import Any, Self, final
@@ -18,7 +18,7 @@ import numpy as np
 
 from rngru.errors import TextError
 from rngru.text.sources import Document, Tick
-from rngru.text.vocabulary import Tally, Vocabulary
+from rngru.text.vocabulary import Rare, Tally, Vocabulary, keepfrequent
 
 TOKEN = re.compile(r"\w+(?:[’'\-]\w+)*|[^\w\s]|\s+")
 
@@ -242,6 +242,11 @@ class WordSet(Vocabulary):
     @cached_property
     def _ids(self) -> dict[str, int]:
         return {word: idx for idx, word in enumerate(self.words)}
+
+    def _choose(self, counts: Mapping[str, int], min_count: int, max_vocab: int | None) -> Rare:
+        kept, rare = keepfrequent(counts, min_count, max_vocab)
+        self._hold([self.unknown_char, *kept])
+        return rare
 
     def _hold(self, symbols: Sequence[str]) -> None:
         self.words, self.vocab_size = tuple(symbols), len(symbols)
