@@ -1,17 +1,20 @@
 """The kernels against NumPy: functions over all of float32, products, and four cells there and back."""
 
+import subprocess
+import sys
 import threading
 from collections import Counter
+from pathlib import Path
 
 import numba
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rngru.kernels.layer import Layer
 
 from rngru.kernels import layers, output, threads, tiles
 from rngru.kernels.elementwise import VECTOR, exp, gate, gate_slope, tanh
+from rngru.kernels.spec import LayerSpec
 from tests import reference
 from tests.reference import CELLS, GATES, Array, close, gradients
 
@@ -223,6 +226,31 @@ def test_a_row_of_a_product_has_the_same_bits_in_any_company():
         assert np.array_equal(np.concatenate(parts), together)
 
 
+def test_scipy_waits_until_somebody_wants_it():
+    """Loading SciPy would double the time to the first prompt; a check that is never put back, or a
+    module put in its place, would break the products of whoever uses Numba beside us.
+    """
+    code = """if True:
+        import sys
+        import rngru.kernels.tiles
+        from numba.np import arraymath, linalg
+        assert "scipy.linalg" not in sys.modules
+        assert linalg.ensure_blas.__module__ == "numba.np.linalg" and arraymath._HAVE_BLAS
+
+        import numba, numpy as np
+        @numba.njit
+        def theirs(a, b):
+            return np.dot(a, b), np.convolve(a[0], b[0]), np.linalg.solve(a, b)
+
+        a, b = np.random.default_rng(0).normal(size=(2, 3, 3))
+        ours = a @ b, np.convolve(a[0], b[0]), np.linalg.solve(a, b)
+        assert all(map(np.allclose, theirs(a, b), ours))
+        import scipy.linalg.cython_blas
+        assert "dgemm" in scipy.linalg.cython_blas.__pyx_capi__
+    """
+    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], check=True)
+
+
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("inner", [0, 1, 37, tiles.BLOCK, 2 * tiles.BLOCK + 3])
 def test_transposed_product_agrees_with_numpy(inner, dtype):
@@ -318,9 +346,9 @@ class Case:
     ``kind`` is ``'ids'`` for characters, ``'floats'`` for the states of a layer below.
     """
 
-    def __init__(self, layer, kind, steps, lanes, size, dtype):
+    def __init__(self, spec, kind, steps, lanes, size, dtype):
         rng = np.random.default_rng(8)
-        columns, state = GATES[layer.cell] * size, layer.state(size)
+        columns, state = GATES[spec.cell] * size, spec.state(size)
 
         def draw(*shape, spread=0.8):
             return rng.normal(0, spread, shape).astype(dtype)
@@ -333,8 +361,8 @@ class Case:
         else:
             inputs, weights = draw(steps, lanes, 6), [draw(6, columns), draw(columns)]
         start, recurrent = draw(lanes, state), draw(size, columns, spread=1 / np.sqrt(size))
-        second = draw(size) if layer.cell == "GRU_AFTER" else None
-        self.arguments = (layer, inputs, tuple(weights), start, recurrent, second)
+        second = draw(size) if spec.cell == "GRU_AFTER" else None
+        self.arguments = (spec, inputs, tuple(weights), start, recurrent, second)
         self.above, self.ending = draw(steps, lanes, size), draw(lanes, state)
 
         def node(value):
@@ -348,7 +376,7 @@ class Case:
         else:
             rows = [node(row) for row in inputs]
             pre = [row @ given[0] + given[1] for row in rows]
-        states, last = reference.layer(layer.cell, layer.hard, pre, s, W, d, layer.truncate)
+        states, last = reference.layer(spec.cell, spec.hard, pre, s, W, d, spec.truncate)
         total = (last * self.ending).sum()
         total += sum((state * g).sum() for state, g in zip(states, self.above, strict=True))
         self.states, self.last = np.stack([each.value for each in states]), last.value
@@ -385,7 +413,7 @@ def test_a_layer_and_its_gradient_agree_with_the_loop(cell, hard, kind, dtype):
     exchanged with another's: each is wrong in some number here.
     """
     for steps, lanes, size in BATCHES:
-        case = Case(Layer(cell, hard), kind, steps, lanes, size, dtype)
+        case = Case(LayerSpec(cell, hard), kind, steps, lanes, size, dtype)
         states, ending, *found = everything(case, 1)
         what = f"{steps} steps, {lanes} lanes, {size} units"
         close(states, case.states, limit(dtype), f"states of {what}")
@@ -400,7 +428,7 @@ def test_a_layer_and_its_gradient_agree_with_the_loop(cell, hard, kind, dtype):
 @pytest.mark.parametrize("cell", CELLS)
 def test_truncated_gradients_agree_with_the_loop(cell, truncate):
     """Truncation that is off by one step, or lets the first state have a gradient."""
-    case = Case(Layer(cell, truncate=truncate), "floats", 7, 2, 5, np.float64)
+    case = Case(LayerSpec(cell, truncate=truncate), "floats", 7, 2, 5, np.float64)
     for gradient, expected in zip(everything(case, 2)[2:], case.gradients, strict=True):
         close(gradient, expected, 1e-11)
 
@@ -409,7 +437,7 @@ def test_truncated_gradients_agree_with_the_loop(cell, truncate):
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_layer_has_the_same_bits_on_any_number_of_threads(cell, kind):
     """Sums cut between threads depend on how many there are, and so would every run."""
-    case = Case(Layer(cell), kind, 6, 7, 45, np.float32)
+    case = Case(LayerSpec(cell), kind, 6, 7, 45, np.float32)
     alone = everything(case, 1)
     for count in (2, 3, 8):
         for one, same in zip(alone, everything(case, count), strict=True):
@@ -422,15 +450,15 @@ def test_a_layer_has_the_same_bits_on_any_number_of_threads(cell, kind):
 )
 def test_weight_gradients_are_cut_evenly(work, count):
     """Catches a thread that waits while another has most of the work, and panels done twice."""
-    plan, done, costs = layers.Plan(), Counter(), Counter()
+    sums, done, costs = layers.Sums(), Counter(), Counter()
     for which, (panels, cost) in enumerate(work):
 
         def call(first, last, which=which, cost=cost):
             done.update((which, panel) for panel in range(first, last))
             costs[threading.get_ident()] += (last - first) * cost
 
-        plan.add(panels * tiles.PANEL, cost, call)
-    plan.run(count)
+        sums.add(panels * tiles.PANEL, cost, call)
+    sums.run(count)
     assert done == {(which, n): 1 for which, (panels, _) in enumerate(work) for n in range(panels)}
     share = sum(panels * cost for panels, cost in work) / count
     assert max(costs.values()) <= share + max(cost for _, cost in work) + 1
@@ -439,7 +467,7 @@ def test_weight_gradients_are_cut_evenly(work, count):
 @pytest.mark.parametrize("cell", CELLS)
 def test_arrays_given_back_for_reuse_are_only_written_to(cell):
     """What the last batch left in them, NaN for example, must not leak into the next."""
-    case = Case(Layer(cell), "floats", 4, 3, 33, np.float32)
+    case = Case(LayerSpec(cell), "floats", 4, 3, 33, np.float32)
     states, _, gates, side = case.forward(1)
     expected = everything(case, 1)
     old = tuple(np.full_like(each, np.nan) for each in (states, gates, side))
@@ -453,8 +481,8 @@ def test_arrays_given_back_for_reuse_are_only_written_to(cell):
 @pytest.mark.parametrize("cell", CELLS)
 def test_one_lane_that_is_not_a_number_leaves_the_others_alone(cell):
     """Lanes share tiles of a product: NaN must neither spread over one nor be lost in it."""
-    clean = Case(Layer(cell), "floats", 3, 4, 5, np.float32)
-    spoiled = Case(Layer(cell), "floats", 3, 4, 5, np.float32)
+    clean = Case(LayerSpec(cell), "floats", 3, 4, 5, np.float32)
+    spoiled = Case(LayerSpec(cell), "floats", 3, 4, 5, np.float32)
     spoiled.arguments[3][2] = np.nan
     one, other = clean.forward(1), spoiled.forward(1)
     rest = [0, 1, 3]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from rngru.errors import InputError, MissingExtra, WorkdirError
+from rngru.events import Round
 from rngru.plots import _COLOURS, lossfigure, neuronfigure, savepicture
-from rngru.training import Round
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

@@ -18,9 +18,8 @@ Shapes: a matrix of K rows and N columns is packed as ``(ceil(N / PANEL), K, PAN
 zeros, so that the padding of every product is zero.
 """
 
-import sys
+import importlib.util
 import threading
-from types import ModuleType
 
 import numba
 import numpy as np
@@ -33,16 +32,20 @@ from numba.extending import intrinsic, overload
 def _load_numba() -> None:
     """Load Numba's array functions without SciPy.
 
-    They import all of ``scipy.linalg``, 0.2 s, only to learn whether there is a BLAS for ``np.dot``.
-    No kernel calls it, so an empty module answers instead, until they are loaded.
+    They import all of ``scipy.linalg``, 0.2 s, only to note whether ``np.dot`` will find a BLAS. No
+    kernel needs one. So for these few milliseconds Numba's check says yes if SciPy is installed at
+    all; it has been put back when user code compiles an ``np.dot``, and imports SciPy then.
     """
-    name = "scipy.linalg.cython_blas"
-    if name not in sys.modules:
-        sys.modules[name] = ModuleType(name)
-        try:
-            import numba.np.arraymath  # noqa: F401
-        finally:
-            del sys.modules[name]
+    from numba.np import linalg
+
+    check = getattr(linalg, "ensure_blas", None)
+    if check is not None and importlib.util.find_spec("scipy") is not None:
+        linalg.ensure_blas = lambda: None
+    try:
+        import numba.np.arraymath  # noqa: F401
+    finally:
+        if check is not None:
+            linalg.ensure_blas = check
 
 
 _load_numba()
@@ -186,17 +189,18 @@ def _product(kind, a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, c_
             top = i * rows // tiles
             height = (i + 1) * rows // tiles - top
             left, into = a + top * a_row, column + top * c_row
-            if height == 8:
+            # Numba leaves out the branches of tiles higher than ROWS, and what they call.
+            if ROWS >= 8 and height == 8:
                 _tile8(kind, left, a_row, a_col, panel, 0, into, c_row, 0, inner)
-            elif height == 7:
+            elif ROWS >= 7 and height == 7:
                 _tile7(kind, left, a_row, a_col, panel, 0, into, c_row, 0, inner)
-            elif height == 6:
+            elif ROWS >= 6 and height == 6:
                 _tile6(kind, left, a_row, a_col, panel, 0, into, c_row, 0, inner)
-            elif height == 5:
+            elif ROWS >= 5 and height == 5:
                 _tile5(kind, left, a_row, a_col, panel, 0, into, c_row, 0, inner)
-            elif height == 4:
+            elif ROWS >= 4 and height == 4:
                 _tile4(kind, left, a_row, a_col, panel, 0, into, c_row, 0, inner)
-            elif height == 3:
+            elif ROWS >= 3 and height == 3:
                 _tile3(kind, left, a_row, a_col, panel, 0, into, c_row, 0, inner)
             elif height == 2:
                 _tile2(kind, left, a_row, a_col, panel, 0, into, c_row, 0, inner)
