@@ -34,8 +34,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import rngru
-from rngru import checkpoint
-from rngru.checkpoint import disk, encoding
+from rngru import checkpoint, disk
+from rngru.checkpoint import encoding
 from rngru.errors import (
     CheckpointDamaged,
     CheckpointError,
@@ -225,7 +225,7 @@ def test_newest_is_by_number_and_a_step_can_be_saved_again(folder: Path) -> None
     assert leftovers(folder) == []
 
 
-def test_records_and_table(folder: Path) -> None:
+def test_records_and_table(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches a mark on the wrong row, a naive date, and a repr of several lines."""
     losses = [None, 2.5, 2.25, 2.75]
     for step, loss in enumerate(losses):
@@ -242,6 +242,8 @@ def test_records_and_table(folder: Path) -> None:
     (folder / "1" / META).write_bytes(b"{}")
     known = checkpoint.listing(folder)
     assert known.best == known[2] and [one.step for one in known.intact] == [0, 2, 3]
+    assert "meta.json has 2 bytes" in repr(known)  # what is wrong is shown, however narrow
+    monkeypatch.setenv("COLUMNS", "120")
     lines = repr(known).splitlines()
     assert lines[0] == "step  epoch  train loss  valid loss             saved"
     assert [line.split()[0] for line in lines[1:]] == ["0", "1", "2", "3"]
@@ -250,13 +252,13 @@ def test_records_and_table(folder: Path) -> None:
     assert repr(checkpoint.listing(folder / "none")) == "no checkpoints"
 
 
-def test_prune_never_removes_the_newest_the_best_or_the_protected(folder: Path) -> None:
+def test_prune_never_removes_the_newest_the_best_or_the_one_just_saved(folder: Path) -> None:
     """Catches pruning by the order of names, and losing the best model of a run."""
     for step in (8, 9, 10, 11, 12):
         loss = 1.0 if step == 9 else 2.0
         checkpoint.save(folder, step, {}, {"summary": {"validloss": loss}})
-    assert checkpoint.prune(folder, 1, protect={8}) == [10, 11]
-    assert [one.step for one in checkpoint.listing(folder)] == [8, 9, 12]
+    assert checkpoint.prune(folder, 1) == [8, 10, 11]
+    assert [one.step for one in checkpoint.listing(folder)] == [9, 12]
     checkpoint.save(folder, 3, {}, {}, keep=1)
     assert [one.step for one in checkpoint.listing(folder)] == [3, 9, 12]
     (folder / "12" / META).write_bytes(b"")
@@ -343,7 +345,7 @@ def test_old_checkpoints_that_stay_do_not_undo_the_save(
     def refuse(*_: object) -> None:
         raise CheckpointError("Old checkpoints could not be removed.")
 
-    monkeypatch.setattr(checkpoint, "prune", refuse)
+    monkeypatch.setattr(checkpoint, "discard", refuse)
     with pytest.warns(UserWarning, match="Checkpoint 2 is saved, but: Old checkpoints could not"):
         assert saveserial(folder, 2, 2, keep=1).step == 2
     assert serialof(folder) == 2

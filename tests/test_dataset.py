@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rngru import corpus as corpora
 from rngru import dataset
-from rngru.dataset import Corpus, DataSet, encodecorpus, evallanes
+from rngru.corpus import Corpus, encodecorpus
+from rngru.dataset import DataSet, evallanes
 from rngru.errors import (
     CheckpointDamaged,
     CheckpointTooNew,
@@ -373,9 +375,9 @@ def test_every_damaged_byte_is_noticed(tmp_path):
 
 
 def test_a_newer_format_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(dataset, "FORMAT", 2)
+    monkeypatch.setattr(corpora, "FORMAT", 2)
     encodecorpus(Texts("abcabc"), tmp_path)
-    monkeypatch.setattr(dataset, "FORMAT", 1)
+    monkeypatch.setattr(corpora, "FORMAT", 1)
     with pytest.raises(CheckpointTooNew, match="format 2"):
         Corpus.open(tmp_path)
 
@@ -407,7 +409,7 @@ def test_a_killed_encoding_is_started_again_cleanly(tmp_path):
     before = encodecorpus(Texts("the old text"), tmp_path)
     script = (
         "import os, sys\n"
-        "from rngru.dataset import encodecorpus\n"
+        "from rngru.corpus import encodecorpus\n"
         "from rngru.text import Texts\n"
         "stop = lambda done, total: done > total / 2 and os._exit(9)\n"
         "encodecorpus(Texts(['the new', 'text!']), sys.argv[1], progress=stop)\n"

@@ -113,7 +113,8 @@ def save(
         Plain JSON: text, finite numbers, True, False, None, lists, and dicts with text keys.
         ``meta['summary']``, a flat dict, fills the attributes of :class:`Checkpoint`.
     keep : int, optional
-        Afterwards, remove old checkpoints as :func:`prune` does; a warning if that fails.
+        Afterwards, remove old checkpoints as :func:`prune` does, but not this one; a warning if
+        that fails.
     needs : str
         The oldest rngru that knows all that is in it: older ones refuse it as too new.
 
@@ -151,7 +152,7 @@ def save(
             raise
     if keep is not None:
         try:
-            prune(folder, keep)
+            _prune(folder, keep, spared=record.step)
         except CheckpointError as problem:
             warn(f"Checkpoint {step} is saved, but: {problem}")
     return record
@@ -298,10 +299,13 @@ def prune(folder: str | os.PathLike[str], keep: int) -> list[int]:
     >>> prune(folder, 2)
     [0, 1, 2]
     """
-    folder = topath(folder)
     _checkkeep(keep)
+    return _prune(topath(folder), keep)
+
+
+def _prune(folder: Path, keep: int, spared: int | None = None) -> list[int]:
     known = listing(folder)
-    kept = {one.step for one in (*known.intact[-keep:], known.best) if one}
+    kept = {one.step for one in (*known.intact[-keep:], known.best) if one} | {spared}
     doomed = [one.step for one in known.intact if one.step not in kept]
     discard(folder, *doomed)
     return doomed
