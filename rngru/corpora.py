@@ -71,7 +71,7 @@ def named(name: str) -> Source:
     Raises
     ------
     InputError
-        If there is none; lists those there are.
+        If there is none; the message lists all names.
 
     Example
     -------

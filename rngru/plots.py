@@ -83,10 +83,10 @@ def lossfigure(
     positions, losses = (np.ravel(np.asarray(a, float)) for a in batches or ((), ()))
     if positions.shape != losses.shape:
         raise InputError(
-            f"lossfigure: batches has {positions.size} positions, but {losses.size} losses."
+            f"batches has {positions.size} positions, but {losses.size} losses; expected as many."
         )
     if not len(rounds) and not losses.size:
-        raise InputError("lossfigure: there is nothing to draw yet. Train first.")
+        raise InputError("There is nothing to draw yet: train first.")
     figure, units = _figure(8.0, 5.0), _units(rounds)
     axes = figure.subplots()
     if losses.size:
@@ -118,7 +118,7 @@ def comparefigure(runs: Mapping[str, Sequence[Measured]]) -> "Figure":
     Parameters
     ----------
     runs
-        By the name for the legend, what each round measured; as for :func:`lossfigure`.
+        For each name to show in the legend, the rounds of a run, as for :func:`lossfigure`.
 
     Raises
     ------
@@ -139,7 +139,7 @@ def comparefigure(runs: Mapping[str, Sequence[Measured]]) -> "Figure":
         for name, rounds in runs.items()
     }
     if not any(curve.size for curve in curves.values()):
-        raise InputError("comparefigure: no run was validated, so there is nothing to draw.")
+        raise InputError("There is nothing to draw: no run has a validation loss.")
     figure = _figure(8.0, 5.0)
     axes = figure.subplots()
     drawn = [(name, curve) for name, curve in curves.items() if curve.size]
@@ -202,11 +202,9 @@ def neuronfigure(
         return _heatmap(text, chosen, picked, layer)
     picked = np.atleast_1d(np.asarray(neurons))
     if not picked.size or picked.dtype.kind not in "iu":
-        raise InputError(f"neuronfigure: neurons={neurons!r} must be whole numbers, at least one.")
+        raise InputError(f"neurons={neurons!r}: expected one whole number or more.")
     if not ((picked >= 0) & (picked < len(chosen))).all():
-        raise InputError(
-            f"neuronfigure: neurons={neurons!r}, but this layer has neurons 0 to {len(chosen) - 1}."
-        )
+        raise InputError(f"neurons={neurons!r}: this layer has neurons 0 to {len(chosen) - 1}.")
     if np.ndim(neurons) == 0:
         return _coloured(text, chosen[picked[0]], f"layer {layer}, neuron {picked[0]}")
     return _heatmap(text, chosen, picked, layer)
@@ -234,7 +232,7 @@ def savepicture(figure: "Figure", path: str | Path) -> Path:
     known = figure.canvas.get_supported_filetypes()
     if path.suffix.lower().lstrip(".") not in known:
         raise InputError(
-            f"savepicture: {path.name!r} should end in one of "
+            f"{path.name!r} is not the name of a picture. Expected one that ends in "
             + ", ".join(f".{name}" for name in sorted(known))
         )
     try:
@@ -256,12 +254,12 @@ def _figure(width: float, height: float) -> "Figure":
 
 
 def _units(rounds: Sequence[Measured]) -> str:
-    """What the rounds count, in the plural."""
+    """Return what the rounds count, in the plural."""
     return str(getattr(rounds[-1], "units", "characters")) if len(rounds) else "characters"
 
 
 def _dress(axes: "Axes", values: NDArray[Any], units: str) -> None:
-    """Give the axes of losses their names and limits."""
+    """Label the axes of losses and set their limits."""
     _limits(axes, values)
     axes.set_xlabel(f"{units} of training text read")
     axes.set_ylabel(f"loss (nats per {units[:-1]})")
@@ -299,22 +297,20 @@ def _layer(text: str, states: NDArray[Any], layer: int) -> NDArray[Any]:
     """Return (neuron, step) of one layer, or say what does not fit."""
     if states.ndim != 3 or not states.size:
         raise InputError(
-            "neuronfigure: expected states of shape (layer, neuron, step), as trackneurons "
-            f"returns them, got shape {states.shape}."
+            "Expected states of shape (layer, neuron, step), as trackneurons returns them, "
+            f"got shape {states.shape}."
         )
     if not 0 <= layer < len(states):
-        raise InputError(
-            f"neuronfigure: layer={layer}, but there are layers 0 to {len(states) - 1}."
-        )
+        raise InputError(f"layer={layer}: there are layers 0 to {len(states) - 1}.")
     if states.shape[2] != len(text):
         raise InputError(
-            f"neuronfigure: the text has {len(text)} characters, but states has "
+            f"The text has {len(text)} characters, but states has "
             f"{states.shape[2]} steps. Give the text that the states belong to."
         )
     if len(text) > _LONGEST:
         raise InputError(
-            f"neuronfigure: {len(text):,} characters do not fit on a picture. Draw a part of at "
-            f"most {_LONGEST:,}: text[a:b] with states[:, :, a:b]."
+            f"{len(text):,} characters do not fit in a picture. Draw a part of at most "
+            f"{_LONGEST:,}: text[a:b] with states[:, :, a:b]."
         )
     return states[layer]
 
@@ -382,7 +378,7 @@ def _coloured(text: str, states: NDArray[Any], title: str, width: int = 80) -> "
 
 
 def _lines(text: str) -> list[tuple[int, int]]:
-    """Where each line of ``text`` starts and stops, its newline included."""
+    """Return where each line of ``text`` starts and stops, its newline included."""
     stops = [place + 1 for place, char in enumerate(text) if char == "\n"]
     if not text.endswith("\n"):
         stops.append(len(text))
@@ -390,7 +386,7 @@ def _lines(text: str) -> list[tuple[int, int]]:
 
 
 def _labels(text: str) -> list[str]:
-    """One drawable character for each of ``text``: blanks visible, what the font lacks a box."""
+    """Return a character to draw for each of ``text``: blanks visible, a box if the font has none."""
     from matplotlib.font_manager import FontProperties, findfont, get_font
 
     font = get_font(findfont(FontProperties(family="monospace")))

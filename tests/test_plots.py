@@ -88,7 +88,7 @@ def test_losses_that_are_no_numbers_do_not_break_the_picture(tmp_path):
 
 
 def test_nothing_to_draw_is_said():
-    with pytest.raises(InputError, match="Train first"):
+    with pytest.raises(InputError, match=r"^There is nothing to draw yet: train first\."):
         lossfigure([])
     with pytest.raises(InputError, match="2 positions, but 1 losses"):
         lossfigure([], batches=([1, 2], [3]))
@@ -156,13 +156,13 @@ def test_the_text_is_coloured_by_one_neuron(tmp_path, states):
 @pytest.mark.parametrize(
     ("text", "changes", "told"),
     [
-        ("short", {}, "the text has 5 characters, but states has 30 steps"),
+        ("short", {}, "^The text has 5 characters, but states has 30 steps"),
         (TEXT, {"layer": 2}, "there are layers 0 to 1"),
         (TEXT, {"layer": -1}, "there are layers 0 to 1"),
         (TEXT, {"neurons": 40}, "neurons 0 to 39"),
         (TEXT, {"neurons": [0, -1]}, "neurons 0 to 39"),
-        (TEXT, {"neurons": []}, "at least one"),
-        (TEXT, {"neurons": 1.5}, "whole numbers"),
+        (TEXT, {"neurons": []}, "one whole number or more"),
+        (TEXT, {"neurons": 1.5}, "whole number"),
     ],
 )
 def test_what_does_not_fit_is_said(states, text, changes, told):

@@ -294,9 +294,15 @@ def test_rare_symbols_become_unknown_and_are_reported():
     assert chars.chars == "\ufffdab"
     assert (chars.rare.distinct, chars.rare.occurrences) == (2, 3)
     assert chars.rare.symbols == ("c", "d")
-    assert repr(chars.rare) == "2 symbols, 3 occurrences, read as unknown: 'c' 'd'"
+    assert repr(chars.rare) == (
+        "2 rare characters (3 occurrences) are left out of the vocabulary and read as 'unknown': "
+        "'c' 'd'"
+    )
+    assert repr(WordSet("a a b", max_vocab=3).rare) == (
+        "1 rare word (1 occurrence) is left out of the vocabulary and read as 'unknown': 'b'"
+    )
     assert not CharSet("ab").rare
-    assert repr(CharSet("ab").rare) == "no symbols read as unknown"
+    assert repr(CharSet("ab").rare) == "no characters are left out of the vocabulary"
 
 
 def test_max_vocab_keeps_the_most_frequent():
@@ -507,9 +513,9 @@ def test_sources_that_hold_nothing(tmp_path, monkeypatch):
         (Texts([]), "no files and no texts"),
         ("To be,\nor not to be", r"got a text: .*Texts\(\["),
         ("To be or not to be, that is the question. " * 20, r"file name.*Texts\(\["),
-        (5, "one int"),
-        ([5], "one int"),
-        ([b"a"], "one bytes"),
+        (5, "type int"),
+        ([5], "type int"),
+        ([b"a"], "type bytes"),
     ]:
         with pytest.raises(TextError, match=f"(?s){message}"):
             opentexts(source)

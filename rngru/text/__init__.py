@@ -40,12 +40,12 @@ LEVELS: dict[str, type[Vocabulary]] = {"char": CharSet, "word": WordSet, "byte":
 
 
 def vocabularyfromjson(data: Any) -> Vocabulary:
-    """Return the vocabulary, of whatever level, that ``to_json`` described.
+    """Return the vocabulary, of any level, whose ``to_json`` gave ``data``.
 
     Raises
     ------
     CheckpointDamaged
-        If ``data`` describes none.
+        If ``data`` is anything else.
 
     Example
     -------

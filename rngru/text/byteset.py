@@ -23,9 +23,9 @@ class ByteSet(Vocabulary):
     Parameters
     ----------
     data : bytes or str, optional
-        A text to take the line starts from; a string counts as UTF-8.
+        A text whose line starts are counted; a string is read as UTF-8.
     srcinfo : str, optional
-        Where it came from.
+        Where the text came from, for messages.
 
     Example
     -------
@@ -68,11 +68,11 @@ class ByteSet(Vocabulary):
         return Tally(_bybyte(counts), _bybyte(starts), int(counts.sum()))
 
     def encode(self, text: bytes | str) -> np.ndarray:
-        """Return the bytes: uint8, 1-d; a string counts as UTF-8."""
+        """Return the bytes: uint8, 1-d; a string becomes UTF-8."""
         return _bytes(text)
 
     def split(self, text: str) -> list[str]:
-        """Return the bytes of a text in UTF-8, each as the character of its number."""
+        """Return the bytes of a text in UTF-8, each as the character with that code point."""
         return list(_bytes(text).tobytes().decode("latin-1"))
 
     def decode(self, ids: Iterable[int] | np.ndarray) -> str:
@@ -99,7 +99,7 @@ class ByteSet(Vocabulary):
     def _choose(self, counts: Mapping[bytes, int], min_count: int, max_vocab: int | None) -> Rare:
         if min_count != 1 or max_vocab is not None:
             raise InputError("level='byte' always has 256 ids: leave out min_count and max_vocab.")
-        return Rare()
+        return Rare(units=self.units)
 
     def _symbols(self) -> str:
         return ""
@@ -120,8 +120,8 @@ def _bytes(text: bytes | str) -> np.ndarray:
             text = text.encode()
         except UnicodeEncodeError as error:
             raise TextError(
-                f"Half a surrogate pair, {text[error.start]!a}, at character {error.start:,}: "
-                "not a character."
+                f"The text has half a surrogate pair, {text[error.start]!a}, at character "
+                f"{error.start:,}: that is not a character."
             ) from error
     return np.frombuffer(text, np.uint8)
 

@@ -36,7 +36,7 @@ class CharSet(Vocabulary):
     datastr : str
         A text; each of its characters gets an id.
     srcinfo : str, optional
-        Where it came from.
+        Where the text came from, for messages.
     min_count : int
         Characters that occur less often become "unknown"; :attr:`rare` says which.
 
@@ -57,8 +57,8 @@ class CharSet(Vocabulary):
     (11, 8, 's', 0)
     >>> chars.semirandomch(np.random.default_rng(0))
     's'
-    >>> CharSet("so it goes\\nso it went\\n", min_count=2).rare
-    3 symbols, 3 occurrences, read as unknown: 'g' 'n' 'w'
+    >>> CharSet("so it goes\\nso it went\\n", min_count=2).rare.symbols
+    ('g', 'n', 'w')
     """
 
     level = "char"
@@ -130,7 +130,7 @@ class CharSet(Vocabulary):
         return table
 
     def _choose(self, counts: Mapping[str, int], min_count: int, max_vocab: int | None) -> Rare:
-        kept, rare = keepfrequent(counts, min_count, max_vocab)
+        kept, rare = keepfrequent(counts, min_count, max_vocab, self.units)
         self._hold([self.unknown_char, *kept])
         return rare
 

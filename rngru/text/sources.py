@@ -12,8 +12,8 @@ A **source** is whatever the user hands over, turned by :func:`opentexts` into a
 ``Texts(["It was", " a dark night"])``     the strings themselves
 =========================================  =========================================================
 
-A ``str`` always names files. Text that is already in memory says so with :class:`Texts`, so that
-a mistyped file name can never be trained on.
+A ``str`` always names files. Text that is already in memory is wrapped in :class:`Texts`, so that
+a mistyped file name is never trained on.
 
 Text is UTF-8 unless ``encoding`` says otherwise. A byte order mark at the start is dropped;
 nothing else is changed, line ends (LF or CRLF) included.
@@ -37,7 +37,7 @@ from typing import Self
 
 from rngru.errors import InputError, TextError
 
-# Small enough that what is made of a block stays in the processor's cache.
+# Small enough for a block, and all that is made from it, to stay in the processor's cache.
 BLOCK = 1 << 17
 
 Tick = Callable[[int], object]
@@ -92,7 +92,7 @@ Source = str | os.PathLike[str] | Texts | Iterable[str | os.PathLike[str]]
 class Document:
     """One file, or one string, that can be read from its start any number of times.
 
-    What is appended to a file later is not read: each time gives the same text.
+    What is appended to the file later is not read, so that every reading gives the same text.
 
     Attributes
     ----------
@@ -105,7 +105,7 @@ class Document:
     nbytes : int
         Size in bytes when it was opened.
     encoding : str
-        How the bytes are read as characters, as ``codecs.lookup(...).name`` spells it.
+        Encoding of the bytes, as ``codecs.lookup(...).name`` spells it.
     """
 
     name: str
@@ -116,27 +116,27 @@ class Document:
 
     @classmethod
     def ofpath(cls, path: Path, encoding: str) -> Self:
-        """Return the document that a file is."""
-        # What no UTF-8 can say of a name is shown as U+FFFD.
+        """Return a file as a document."""
+        # Bytes of a name that are not UTF-8 are shown as U+FFFD.
         name = os.fsencode(path).decode("utf-8", "replace")
         return cls(name, path, b"", path.stat().st_size, encoding)
 
     @classmethod
     def oftext(cls, text: str, name: str) -> Self:
-        """Return the document that a string is."""
+        """Return a string as a document."""
         try:
             data = text.encode()
         except UnicodeEncodeError as error:
             raise TextError(
                 f"{name}: half a surrogate pair, {text[error.start]!a}, at character "
-                f"{error.start:,}: not a character."
+                f"{error.start:,}: that is not a character."
             ) from error
         return cls(name, None, data, len(data))
 
     def blocks(self, tick: Tick | None = None) -> Iterator[bytes]:
         """Yield the bytes, at most 128 KiB at a time.
 
-        ``tick`` is called with the number of bytes in each block, once it has been dealt with.
+        ``tick`` is called with the number of bytes in each block, after the block was used.
 
         Raises
         ------
@@ -200,7 +200,7 @@ class Document:
             return
         if block.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and b"\0" in block:
             raise TextError(
-                f"{self.name}: not {self.encoding}: it starts with the mark of UTF-16. "
+                f"{self.name}: not {self.encoding}: it starts with the byte order mark of UTF-16. "
                 "Try encoding='utf-16'."
             )
         if block.count(0) * 100 > len(block):
@@ -211,7 +211,7 @@ class Document:
 
 
 def _guesses(sample: bytes) -> list[str]:
-    """Name the likeliest encodings of bytes that are not UTF-8."""
+    """Return the likeliest encodings of bytes that are not UTF-8."""
     try:
         from charset_normalizer import from_bytes
     except ImportError:
@@ -230,7 +230,8 @@ def opentexts(source: Source, encoding: str = "utf-8") -> list[Document]:
     source
         See the table at the top of this module.
     encoding : str
-        How bytes become characters; ``'utf-8'`` by default. Strings in :class:`Texts` need none.
+        Encoding of all the files: ``'utf-8'`` (default), ``'cp1252'``, ``'utf-16'``, …
+        :class:`Texts` needs none.
 
     Raises
     ------
@@ -261,13 +262,13 @@ def opentexts(source: Source, encoding: str = "utf-8") -> list[Document]:
         for item in source:
             if not isinstance(item, str | os.PathLike):
                 raise TextError(
-                    f"A source is made of file names, but it holds one {type(item).__name__}."
+                    f"Expected a list of file names, but an item is of type {type(item).__name__}."
                 )
             documents += [Document.ofpath(path, encoding) for path in _files(item)]
     else:
         raise TextError(
             "Expected a file, a directory, a pattern, a list of files or Texts([...]), "
-            f"got one {type(source).__name__}."
+            f"got an object of type {type(source).__name__}."
         )
     if not documents:
         raise TextError("The source holds no files and no texts.")
@@ -288,7 +289,7 @@ def readtext(source: Source, encoding: str = "utf-8") -> str:
 
 
 def _checked(encoding: str) -> str:
-    """Return the name under which Python knows an encoding; the byte order mark goes anyway."""
+    """Return Python's name of an encoding, without '-sig': a byte order mark is dropped anyway."""
     try:
         "a".encode(encoding)
         return codecs.lookup(encoding).name.removesuffix("-sig")

@@ -46,7 +46,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class Rare:
-    """The symbols of the source that are read as "unknown" because they are too rare.
+    """The symbols that are left out of a vocabulary because they are too rare.
 
     Attributes
     ----------
@@ -56,26 +56,30 @@ class Rare:
         How often they occur, all together.
     symbols : tuple of str
         The most frequent of them, at most 1,000.
+    units : str
+        What they are: ``'characters'``, ``'words'``.
 
     Example
     -------
-    >>> Rare(2, 3, ("é", "ß"))
-    2 symbols, 3 occurrences, read as unknown: 'é' 'ß'
+    >>> Rare(2, 3, ("né", "où"), "words")
+    2 rare words (3 occurrences) are left out of the vocabulary and read as 'unknown': 'né' 'où'
     """
 
     distinct: int = 0
     occurrences: int = 0
     symbols: tuple[str, ...] = field(default=())
+    units: str = "symbols"
 
     def __repr__(self) -> str:
         if not self.distinct:
-            return "no symbols read as unknown"
+            return f"no {self.units} are left out of the vocabulary"
         shown = " ".join(map(repr, self.symbols[:20]))
         more = " …" if self.distinct > 20 else ""
+        one = self.distinct == 1
         return (
-            f"{self.distinct:,} symbol{'s' if self.distinct > 1 else ''}, "
-            f"{self.occurrences:,} occurrence{'s' if self.occurrences > 1 else ''}, "
-            f"read as unknown: {shown}{more}"
+            f"{self.distinct:,} rare {self.units[:-1] if one else self.units} "
+            f"({self.occurrences:,} occurrence{'s' if self.occurrences > 1 else ''}) "
+            f"{'is' if one else 'are'} left out of the vocabulary and read as 'unknown': {shown}{more}"
         )
 
     def __bool__(self) -> bool:
@@ -94,7 +98,7 @@ class Vocabulary(ABC):
     linestarts : int64 array, (V,)
         How often each id starts a line in the source.
     srcinfo : str or None
-        Where the text came from, in the user's words.
+        Where the text came from, for messages.
     rare : Rare
         The symbols left out by ``min_count`` and ``max_vocab``.
     """
@@ -138,7 +142,7 @@ class Vocabulary(ABC):
         min_count : int
             Symbols that occur less often become "unknown".
         max_vocab : int, optional
-            V at most; the rarest symbols beyond it become "unknown".
+            Largest V; the rarest symbols beyond it become "unknown".
 
         Raises
         ------
@@ -162,7 +166,7 @@ class Vocabulary(ABC):
         """Return the ids of a text: 1-d array of :attr:`dtype`."""
 
     def encoder(self) -> Callable[[Any], np.ndarray]:
-        """Return :meth:`encode` for the pieces of one text; it may keep state, and is one thread's."""
+        """Return a function that encodes the pieces of one text; call it from one thread only."""
         return self.encode
 
     @abstractmethod
@@ -238,7 +242,7 @@ class Vocabulary(ABC):
         allow_newline : bool
             Whether a newline may come up.
         rng : numpy.random.Generator, optional
-            Where chance comes from; fresh if not given.
+            Generator to draw from; a fresh one if not given.
         """
         excluded = {self.unknown_idx} if allow_newline else {self.unknown_idx, self._newline()}
         allowed = [idx for idx in range(self.vocab_size) if idx not in excluded]
@@ -290,7 +294,7 @@ class Vocabulary(ABC):
             vocab.linestarts = _whole(data["linestarts"], vocab.vocab_size)
             vocab.srcinfo = data["srcinfo"]
             distinct, occurrences, symbols = data["rare"]
-            vocab.rare = Rare(distinct, occurrences, tuple(symbols))
+            vocab.rare = Rare(distinct, occurrences, tuple(symbols), cls.units)
         except KeyError as error:
             raise CheckpointDamaged(f"The saved {cls.__name__} lacks {error}.") from error
         except (TypeError, ValueError) as error:
@@ -336,11 +340,11 @@ class Vocabulary(ABC):
 
 
 def keepfrequent(
-    counts: Mapping[str, int], min_count: int, max_vocab: int | None
+    counts: Mapping[str, int], min_count: int, max_vocab: int | None, units: str
 ) -> tuple[list[str], Rare]:
-    """Choose the symbols of a vocabulary, "unknown" left out; return them sorted, and the rest.
+    """Choose the symbols of a vocabulary; return them sorted, without "unknown", and the rare rest.
 
-    Equally frequent symbols are kept in their own order.
+    Of symbols that are equally frequent, those that sort first are chosen first.
     """
     if not isinstance(min_count, int | np.integer) or min_count < 1:
         raise InputError(
@@ -359,11 +363,11 @@ def keepfrequent(
         raise TextError(
             f"No symbol occurs {min_count} times or more; lower min_count."
             if known
-            else "The text holds no characters to make a vocabulary of."
+            else "The text has no characters to make a vocabulary of."
         )
     rare = ranked[len(kept) :]
     occurrences = sum(known[symbol] for symbol in rare)
-    return sorted(kept), Rare(len(rare), occurrences, tuple(rare[:RARE_SHOWN]))
+    return sorted(kept), Rare(len(rare), occurrences, tuple(rare[:RARE_SHOWN]), units)
 
 
 def _whole(values: Any, size: int) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Text as words: :class:`WordSet`.
 
 Tokens are words (with inner apostrophes and hyphens), single punctuation marks and runs of white
-space, so that joining them gives the text back to the letter:
+space. Joining them gives back exactly the text:
 
 >>> tokens("It's a so-called\\n  “test”.")
 ["It's", ' ', 'a', ' ', 'so-called', '\\n  ', '“', 'test', '”', '.']
@@ -22,10 +22,10 @@ from rngru.text.vocabulary import Rare, Tally, Vocabulary, keepfrequent
 
 TOKEN = re.compile(r"\w+(?:[’'\-]\w+)*|[^\w\s]|\s+")
 
-# Up to the last place where a token ends whatever comes next.
+# Everything up to the last place where a token ends, whatever follows.
 COMPLETE = re.compile(r"(?s:.*)(?:(?<=\s)(?=\S)|(?<=\S)(?=\s)|(?<=[^\w\s’'\-]))")
 
-# Characters worked on at once.
+# Characters processed at a time.
 PIECE = 1 << 22
 CANDIDATES = 1_000_000
 
@@ -36,9 +36,9 @@ def tokens(text: str) -> list[str]:
 
 
 class Tokens:
-    """The different tokens of a text that is given in pieces, numbered as they come.
+    """The distinct tokens of a text that is given in pieces, numbered in order of appearance.
 
-    Several times as fast as :func:`tokens`, and a word that comes again costs no Python at all.
+    Several times as fast as :func:`tokens`: no Python code runs for a word that was seen before.
 
     Example
     -------
@@ -53,10 +53,10 @@ class Tokens:
         self.size = 0
         self._pool, self._bounds = np.empty(1 << 14, np.uint32), np.zeros(1, np.int64)
         self._hashes, self._table = np.empty(0, np.uint64), np.full(1, -1, np.int32)
-        self._alone = np.full(128, -1, np.int32)
+        self._ascii = np.full(128, -1, np.int32)
 
     def number(self, text: str) -> np.ndarray:
-        """Return the number of each token of a piece that ends where a token does: int32, 1-d."""
+        """Return the number of each token of a piece, which must end where a token ends: int32, 1-d."""
         from rngru.kernels import tokens as kernel
 
         codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
@@ -65,7 +65,7 @@ class Tokens:
         while True:
             at, done, self.size = kernel.number(
                 codes, _kinds(), at, which, done,
-                self._pool, self._bounds, self._hashes, self._table, self._alone, self.size,
+                self._pool, self._bounds, self._hashes, self._table, self._ascii, self.size,
             )  # fmt: skip
             if at == codes.size:
                 return which[:done].copy()
@@ -79,13 +79,13 @@ class Tokens:
         return [text[a:b] for a, b in pairwise(ends)]
 
     def keep(self, kept: np.ndarray) -> None:
-        """Forget the others; ``kept`` is bool, (size,). Those that stay are numbered anew, in order."""
+        """Forget the tokens where ``kept`` (size,), bool, is False; renumber the others in order."""
         lengths = np.diff(self._bounds[: self.size + 1])
         self._pool = self._pool[: lengths.sum()][np.repeat(kept, lengths)]
         self._bounds = np.append(0, np.cumsum(lengths[kept]))
         self._hashes = self._hashes[: self.size][kept]
         self.size = len(self._hashes)
-        self._alone.fill(-1)
+        self._ascii.fill(-1)
         self._makeroom(0)
 
     def _makeroom(self, characters: int) -> None:
@@ -111,11 +111,11 @@ class WordSet(Vocabulary):
     datastr : str
         A text; each of its tokens gets an id.
     srcinfo : str, optional
-        Where it came from.
+        Where the text came from, for messages.
     min_count : int
         Words that occur less often become "unknown"; :attr:`rare` says which.
     max_vocab : int, optional
-        V at most; the rarest words beyond it become "unknown".
+        Largest V; the rarest words beyond it become "unknown".
 
     Attributes
     ----------
@@ -155,7 +155,7 @@ class WordSet(Vocabulary):
 
     @classmethod
     def pieces(cls, document: Document, tick: Tick | None = None) -> Iterator[str]:
-        """Yield the text of a document in pieces that end where a token does.
+        """Yield the text of a document in pieces that end where a token ends.
 
         Raises
         ------
@@ -166,10 +166,9 @@ class WordSet(Vocabulary):
 
     @classmethod
     def tally(cls, pieces: Iterable[str]) -> Tally:
-        """Count the words of a text given in pieces that end where a token does.
+        """Count the words of a text given in pieces that end where a token ends.
 
-        Memory is bounded: whenever there are more than a million different words, the rarest so
-        far are forgotten.
+        Memory is bounded: above a million distinct words, the rarest so far are forgotten.
         """
         seen, newline = Tokens(), np.zeros(0, bool)
         counts = starts = np.zeros(0, np.int64)
@@ -203,7 +202,7 @@ class WordSet(Vocabulary):
         return np.concatenate([nothing, *map(self.encoder(), _bounded([text]))])
 
     def encoder(self) -> Callable[[str], np.ndarray]:
-        """Return :meth:`encode` for the pieces of one text, which looks each word up once."""
+        """Return a function that encodes the pieces of one text and looks up each word once."""
         seen, ids = Tokens(), np.zeros(0, self.dtype)
 
         def encode(piece: str) -> np.ndarray:
@@ -244,7 +243,7 @@ class WordSet(Vocabulary):
         return {word: idx for idx, word in enumerate(self.words)}
 
     def _choose(self, counts: Mapping[str, int], min_count: int, max_vocab: int | None) -> Rare:
-        kept, rare = keepfrequent(counts, min_count, max_vocab)
+        kept, rare = keepfrequent(counts, min_count, max_vocab, self.units)
         self._hold([self.unknown_char, *kept])
         return rare
 
@@ -273,7 +272,7 @@ class WordSet(Vocabulary):
 
 
 def _complete(texts: Iterable[str], name: str) -> Iterator[str]:
-    """Cut a text given in any pieces into pieces that end where a token does."""
+    """Cut a text given in any pieces into pieces that end where a token ends."""
     rest = ""
     for text in texts:
         rest += text
@@ -291,7 +290,7 @@ def _complete(texts: Iterable[str], name: str) -> Iterator[str]:
 
 
 def _bounded(pieces: Iterable[str]) -> Iterator[str]:
-    """Cut pieces that are too long to be worked on at once; all end where a token does."""
+    """Cut pieces that are too long to process at once; each part ends where a token ends."""
     for piece in pieces:
         if len(piece) <= 2 * PIECE:
             yield piece
@@ -301,7 +300,7 @@ def _bounded(pieces: Iterable[str]) -> Iterator[str]:
 
 
 def _joined(arrays: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Join arrays of numbers until there are a million: what is done with them passes over all words."""
+    """Join arrays up to a million numbers at a time: each batch costs a pass over all distinct words."""
     batch: list[np.ndarray] = []
     size = 0
     for array in arrays:
@@ -315,7 +314,7 @@ def _joined(arrays: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
 
 
 def _longer(array: np.ndarray, room: int) -> np.ndarray:
-    """Return a copy with room for more behind it; memory that is not used is not asked for."""
+    """Return a copy with unused room at the end."""
     longer = np.empty(array.size + room, array.dtype)
     longer[: array.size] = array
     return longer
@@ -323,7 +322,7 @@ def _longer(array: np.ndarray, room: int) -> np.ndarray:
 
 @cache
 def _kinds() -> np.ndarray:
-    """Return what each code point is to a token: uint8, (code points,)."""
+    """Return the kind of each code point: uint8, (code points,)."""
     from rngru.kernels.tokens import JOINER, MARK, SPACE, WORD
 
     everything = np.arange(sys.maxunicode + 1, dtype="<u4").tobytes()
