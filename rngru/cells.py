@@ -1,10 +1,9 @@
 r"""One step of each recurrent cell: its equations, in PyTensor.
 
-A step takes the pre-activations that the input contributes, ``pre`` (B, G S) — products and bias are
-done for all time steps at once — the state (B, H), the gate function and the recurrent weights
-(S, G S), and returns the new state. The output of a
-cell is the first S numbers of its state. :data:`rngru.kernels.spec.CELLS` says in which order the
-gates lie side by side.
+A step takes ``pre`` (B, G S), which is the input times its weights plus the bias, computed for all time
+steps at once; the state (B, H); the gate function; and the recurrent weights (S, G S). It returns the
+new state. The output of a cell is the first S numbers of its state.
+:data:`rngru.kernels.spec.CELLS` has the order in which the gates lie side by side.
 
 >>> step = STEPS["GRU"]
 >>> step(pt.fmatrix("pre"), pt.fmatrix("s"), sigmoid, pt.fmatrix("W")).dtype

@@ -41,7 +41,7 @@ from rngru.text import LEVELS, Document, Source, Tally, Vocabulary, opentexts, v
 
 FORMAT = 1
 READABLE_SINCE = "0.1"
-"""The rngru that a corpus of this format needs."""
+"""The oldest rngru that reads a corpus of this format."""
 DESCRIPTION = "corpus.json"
 
 
@@ -165,12 +165,12 @@ class Corpus:
 
     @property
     def touched(self) -> bool:
-        """Whether the ids have been written to after their description, which is written last."""
+        """Whether the ids were changed after their description, which is written last."""
         ids, description = Path(self.ids.filename or ""), self.folder / DESCRIPTION
         return ids.stat().st_mtime_ns >= description.stat().st_mtime_ns
 
     def changedsources(self) -> list[str]:
-        """Return the files that have changed since they were encoded; one that is gone has not."""
+        """Return the files that have changed since they were encoded; missing ones do not count."""
         changed = []
         for path, size, time in self.sources:
             with suppress(OSError, ValueError):
@@ -223,19 +223,19 @@ def encodecorpus(
     level : str
         What a symbol is: ``'char'``, ``'word'`` or ``'byte'``.
     trainfrac : float
-        Share of the symbols that is trained on: exactly the first ⌊N·trainfrac⌋. At 1.0 the
-        validation text is empty. Means nothing with ``validfiles``.
+        Share of the symbols to train on: exactly the first ⌊N·trainfrac⌋. At 1.0 the
+        validation text is empty. Ignored with ``validfiles``.
     encoding : str
         Encoding of all the files: ``'utf-8'`` (default), ``'cp1252'``, ``'utf-16'``, …
     min_count : int
         Symbols that occur less often become "unknown"; ``corpus.vocab.rare`` says which.
     max_vocab : int, optional
-        Ids at most; the rarest symbols beyond become "unknown".
+        Largest number of ids; the rarest symbols beyond it become "unknown".
     validfiles : optional
-        Whole documents to validate on, given like ``source``; those that are in ``source`` too
-        are not trained on.
+        Whole documents to validate on, given like ``source``. Those that ``source`` holds, too, are
+        not trained on.
     progress : callable, optional
-        Called with bytes done and bytes in all, both passes counted, every 128 KiB.
+        Called every 128 KiB with the bytes read and the bytes to read, both passes counted.
 
     Raises
     ------
@@ -353,7 +353,7 @@ def _separate(
         if document.path is None or document.path.resolve() not in held
     ]
     if not training:
-        raise TextError("validfiles holds out all of the source: nothing is left to train on.")
+        raise TextError("validfiles holds all files of the source: nothing is left to train on.")
     return training, validation
 
 
@@ -383,7 +383,7 @@ def _ticker(total: int, progress: Callable[[int, int], object] | None) -> Callab
 
 
 def foreign(folder: Path) -> Iterator[Path]:
-    """Yield what in a folder of an encoded text is no part of one."""
+    """Yield what lies in a folder of an encoded text but is not part of it."""
     described = re.escape(DESCRIPTION)
     ours = rf"(\.tmp-)?{described}(\.tmp)?|ids(-[0-9a-f]{{16}}\.bin|\.tmp)"
     yield from unmatched(folder, ours)
@@ -392,7 +392,7 @@ def foreign(folder: Path) -> Iterator[Path]:
 
 
 def _idsfile(folder: Path, digest: str) -> Path:
-    """Name the ids by what they are: a corpus never overwrites the one that it replaces."""
+    """Return the file of ids, named by its digest: a new corpus never overwrites the old one."""
     return folder / f"ids-{digest[:16]}.bin"
 
 

@@ -3,8 +3,8 @@
 The contract of a :class:`DataSet` of N symbols: the text is a circle. With batch size B, lane b
 starts at symbol ⌊b·N/B⌋ and each batch moves every lane on by ``seq_len``, for ever. What a lane
 reads next always follows what it read last, so the state carried along is always the one computed
-on the text just before; nothing is dropped, padded or shuffled, and no two positions depend on
-each other.
+on the text just before. Nothing is dropped, padded or shuffled, and a batch at any position can be
+read without those before it.
 
 >>> data = DataSet.fromtext("abcdefgh")
 >>> x, y = data.batch(0, batchsize=2, seq_len=3)
@@ -24,7 +24,7 @@ from rngru.errors import CheckpointDamaged, InputError, TextError
 from rngru.text import CharSet, Vocabulary
 
 ONE_LANE_BELOW = 10_000
-"""Symbols below which a text is evaluated in one lane, exactly."""
+"""A text of fewer symbols is evaluated in one lane, exactly."""
 
 
 @final
@@ -59,7 +59,7 @@ class DataSet:
 
     @classmethod
     def fromtext(cls, text: str, vocab: Vocabulary | None = None) -> Self:
-        """Encode a text in memory; with its own characters as vocabulary if none is given.
+        """Encode a text in memory; without ``vocab``, its own characters are the vocabulary.
 
         Raises
         ------
@@ -134,8 +134,8 @@ class DataSet:
     def counts(self, sample: int = 4_000_000) -> np.ndarray:
         """Return how often each symbol occurs, (V,), int64.
 
-        Of a text longer than ``sample`` symbols, 64 pieces all over it are counted, about so many in
-        all.
+        In a text longer than ``sample`` symbols, 64 pieces at equal distances are counted, about
+        ``sample`` symbols in all.
 
         Example
         -------
@@ -163,10 +163,10 @@ def evallanes(
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Read a range of a text in lanes, so that each of its symbols is predicted exactly once.
 
-    The symbols ``ids[start:stop]`` are dealt out to lanes that run side by side. Each lane reads
-    the ``warmup`` symbols before its first one too, across ``start`` if need be, or all there are:
-    a model that begins with a zero state has then forgotten that it did. Fewer than 10,000 symbols
-    run in one lane. The first symbol of the whole text follows nothing and is not counted.
+    The symbols ``ids[start:stop]`` are dealt out to lanes that run side by side. Each lane first reads
+    the ``warmup`` symbols before its own, even those before ``start``, or as many as there are: after
+    them it no longer matters that the state was zero at first. Fewer than 10,000 symbols run in one
+    lane. The first symbol of the whole text follows nothing and is not counted.
 
     Parameters
     ----------
@@ -181,14 +181,14 @@ def evallanes(
     warmup : int
         Symbols each lane reads before those it predicts.
     symbols : int, optional
-        V, which all ids must be below.
+        V; every id must be below it.
 
     Returns
     -------
     iterator of (x, y, mask)
         Chunks, all of shape (time, batch): ``x`` and ``y`` int32 as in :meth:`DataSet.batch`,
         ``mask`` bool, True where the prediction of ``y`` counts. The state starts at zero and is
-        carried from chunk to chunk by the caller. Lanes that are done read on, uncounted.
+        carried from chunk to chunk by the caller. Lanes that are done read on, but nothing counts.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""Writing so that a crash leaves the old or the new, and saying clearly when the disk refuses.
+"""Writing files so that a crash leaves the old or the new contents; clear errors if a disk refuses.
 
-The contract: a file that :func:`write` wrote is on the disk once :func:`sync` has returned for its
-directory, too. An OSError inside :func:`refusals` becomes an error that names the place, the size
+The contract: what :func:`write` wrote is on the disk for good once :func:`sync` of its directory has
+returned. An OSError inside :func:`refusals` becomes an error that names the place, the size
 needed, the space that is free, and what to do.
 """
 
@@ -38,7 +38,7 @@ def writeatomic(path: str | os.PathLike[str], data: bytes) -> None:
     Raises
     ------
     WorkdirError
-        If the disk refuses; it names the directory, the size needed and the space that is free.
+        If the disk refuses; the message names the directory, the size needed and the free space.
 
     Example
     -------
@@ -69,7 +69,7 @@ def orremoved(unfinished: Path) -> Iterator[None]:
 
 
 def topath(path: str | os.PathLike[str]) -> Path:
-    """Return ``path`` as a Path; InputError for a name that no system has."""
+    """Return ``path`` as a Path; InputError for a name that no system allows."""
     if "\0" in os.fspath(path):
         raise InputError(f"{os.fspath(path)!r} is no path: it contains a NUL character.")
     return Path(path)
@@ -84,27 +84,27 @@ def write(path: Path, data: bytes) -> None:
 
 
 def plainly(path: str | os.PathLike[str], flags: int) -> int:
-    """Open a file for ``open(..., opener=plainly)``: behind no symbolic link, and waiting at no pipe."""
+    """Open a file for ``open(..., opener=plainly)``: follow no symbolic link, wait for no pipe."""
     flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     return os.open(path, flags, 0o666)
 
 
 def sync(folder: Path) -> None:
-    """Write the names in ``folder`` to the disk, where the platform can."""
+    """Write the names in ``folder`` to the disk, if the platform can."""
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as problem:
-        if problem.errno not in (errno.EINVAL, errno.ENOTSUP):  # as some network file systems say
+        if problem.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot
             raise
     finally:
         os.close(descriptor)
 
 
 def remove(path: Path) -> None:
-    """Remove a file or directory of no use any more, if the disk lets us; never follow a link."""
+    """Remove a file or directory if the system lets us; never follow a link, never raise OSError."""
     if os.path.isdir(path) and not os.path.islink(path):
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -113,10 +113,10 @@ def remove(path: Path) -> None:
 
 
 def unmatched(folder: Path, ours: str) -> Iterator[Path]:
-    """Yield what in a folder, and below it, is called as nothing of ours is.
+    """Yield whatever in a folder, or below it, has a name that none of our files has.
 
-    ``ours`` is a regular expression for the others, seen from the folder; those of directories end
-    with a slash. What file managers and network file systems leave behind does not count.
+    ``ours`` is a regular expression for the paths of our own files, relative to the folder; those of
+    directories end with a slash. What file managers and network file systems leave does not count.
     """
     for parent, folders, files in os.walk(folder):
         for name in sorted([*(f"{each}/" for each in folders), *files]):
@@ -126,9 +126,9 @@ def unmatched(folder: Path, ours: str) -> Iterator[Path]:
 
 
 def isforeign(path: Path, mark: bytes) -> bool:
-    """Whether a file does not have near its beginning what marks ours, a regular expression.
+    """Whether a file is not ours: nothing in its first 4 kB matches ``mark``, a regular expression.
 
-    One that is not there or is empty is not foreign, nor one of zeros, as a loss of power leaves.
+    A file that is missing or empty is not foreign, nor one of zeros, which a loss of power may leave.
     """
     try:
         with open(path, "rb", opener=plainly) as stream:
@@ -151,16 +151,16 @@ def refusals(
     except RngruError:
         raise
     except OSError as problem:
-        told = [f"{failure} in {folder}: {problem.strerror or problem}."]
+        words = [f"{failure} in {folder}: {problem.strerror or problem}."]
         if needed is not None:
-            told.append(f"It needs {needed / 1e6:,.3f} MB; {_freespace(folder)}.")
+            words.append(f"It needs {needed / 1e6:,.3f} MB; {_freespace(folder)}.")
         if advice := _ADVICE.get(problem.errno or 0):
-            told.append(advice)
-        raise kind(" ".join(told)) from problem
+            words.append(advice)
+        raise kind(" ".join(words)) from problem
 
 
 def _freespace(folder: Path) -> str:
     try:
         return f"{shutil.disk_usage(folder).free / 1e6:,.3f} MB are free"
     except OSError:
-        return "how much is free is unknown"
+        return "the free space is unknown"

@@ -29,7 +29,7 @@ CACHES: Final = {
     "sgd": ("velocity",),
     "adagrad": ("total",),
 }
-"""What each update rule remembers of each parameter, in the order that it wants."""
+"""The caches that each update rule keeps for each parameter, in its order."""
 
 
 @final
@@ -49,7 +49,7 @@ class HyperParams(Settings):
     Raises
     ------
     InputError
-        For names that do not exist and values that make no sense, all of them in one message.
+        For names that do not exist and values that are not allowed, all of them in one message.
 
     Example
     -------

@@ -61,11 +61,11 @@ class Model:
 
     @property
     def towers(self) -> tuple[str, ...]:
-        """What the names of the parameters of each stack begin with."""
+        """The first part of the parameter names of each stack."""
         return ("layers", "back") if self.both else ("layers",)
 
     def spec(self, hyper: HyperParams) -> LayerSpec:
-        """Return what the recurrence needs to know of each layer."""
+        """Return the description of each layer."""
         cell = "GRU_AFTER" if hyper.reset_after else self.cell
         return LayerSpec(cell, hyper.gate == "hard_sigmoid", hyper.bptt_truncate)
 
@@ -79,7 +79,7 @@ class Model:
         if hyper.tied and self.both:
             raise InputError(
                 f"tied=True needs an output as wide as the encoder, but that of {self.name} is twice "
-                "as wide, for it reads in both directions. Leave it out."
+                "as wide, because it reads in both directions. Leave it out."
             )
         if hyper.tied and not self.encode:
             raise InputError(
@@ -111,16 +111,17 @@ class Model:
     ) -> dict[str, np.ndarray]:
         """Draw fresh parameters: weights uniform in ±1/√fan-in, biases zero but as below; float32.
 
-        The fan-in is how many numbers are added up: the rows of a matrix, but 1 for the table that a
-        character is looked up in, one row of it (the 2016 rngru said V, and the first layer hardly
-        heard the text). A tied encoder is both, so its bound is the geometric mean.
+        The fan-in is how many numbers are added up: the number of rows of a matrix, but 1 for a table
+        of which each character reads one row. (The 2016 rngru used V there, and the text had hardly
+        any effect on the first layer.) A tied encoder is both table and matrix, so its bound is the
+        geometric mean of the two.
 
         With ``counts`` (V,), how often each symbol occurs, the output bias is the logarithm of their
-        shares, one added to each count. With zeros instead all weights learn the shares first, which
-        takes long; and an LSTM keeps them in its memory, which is empty when a new text begins.
+        shares, one added to each count. With zeros instead, all weights would first learn the shares,
+        which takes long; and an LSTM would keep them in its memory, which is empty when a text begins.
 
-        The LSTM's forget gates begin with a bias of 1, so that memory lasts from the start (Gers et
-        al. 2000; Jozefowicz et al., ICML 2015).
+        The LSTM's forget gates start with a bias of 1, so that an untrained one already keeps its
+        memory (Gers et al. 2000; Jozefowicz et al., ICML 2015).
         """
         arrays, row = {}, self.spec(hyper).row
         tables = ["E"] if self.encode else [f"{tower}.0.U" for tower in self.towers]
@@ -147,7 +148,7 @@ class Model:
     def noise(
         self, hyper: HyperParams, steps: int, lanes: int, rng: np.random.Generator
     ) -> dict[str, np.ndarray]:
-        """Draw what one training batch is disturbed by, by the name of what is multiplied by it.
+        """Draw the noise of one training batch, by the name of what it multiplies.
 
         ``"outputs"``, for dropout: (L, T or 1, B, S), 0 or 1 / (1 - p), for each layer of each stack.
         """
@@ -192,13 +193,13 @@ def named(name: str) -> Model:
     Raises
     ------
     InputError
-        With the choices and the nearest of them.
+        If there is none of that name; the message lists the choices and the nearest.
     """
     return MODELS[choose("modeltype", name, MODELS)]
 
 
 def penalised(ndim: int) -> bool:
-    """Whether the penalty on squared weights counts a parameter: weights, not biases."""
+    """Whether the penalty includes a parameter of ``ndim`` dimensions: weights yes, biases no."""
     return ndim > 1
 
 
@@ -222,14 +223,14 @@ class Engine:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A model with parameters: from characters to what the next ones are predicted from.
+    """A model with parameters: turns characters into the states that the next are predicted from.
 
     Parameters
     ----------
     model, hyper: what to compute.
     parameters: arrays or graph variables by name.
     engine: computes with that kind of parameters.
-    tables: results of :meth:`table` by tower, where they are known already.
+    tables: results of :meth:`table` by tower, if they are known already.
     """
 
     model: Model
@@ -323,6 +324,6 @@ class Network:
         return every, self.engine.concatenate(around, axis=2), endings
 
     def _earlier(self, states: Any) -> Any:
-        """The states one step before, zeros before the first."""
+        """Return the states one step earlier, with zeros before the first."""
         engine = self.engine
         return engine.concatenate([engine.zeros_like(states[:1]), states[:-1]], axis=0)

@@ -1,9 +1,9 @@
 r"""Update rules: from gradients to new parameters.
 
 Each rule is a function that returns PyTensor's own updates dict, ``{old: new}``, for parameters and
-caches, so that any backend's graph can use it; :data:`RULES` names them. The ``cpu`` backend
-runs the same rules fused, from :mod:`rngru.kernels.update`. A learning rate is an input of the graph:
-changing it never recompiles.
+caches, so that the graph of any backend can use it; :data:`RULES` has them by name. The ``cpu``
+backend runs the same rules fused, from :mod:`rngru.kernels.update`. The learning rate is an input of
+the graph: changing it never compiles anything again.
 
 >>> import numpy as np
 >>> p, g, m = pt.fvectors("pgm")
@@ -21,7 +21,7 @@ from rngru.hyper import HyperParams
 
 
 def _constants(like, *values):
-    """Values with the dtype of ``like``: PyTensor takes a Python 0.95 for float64."""
+    """Return values with the dtype of ``like``: PyTensor takes a Python 0.95 for float64."""
     return [np.asarray(value, like.dtype) for value in values]
 
 
@@ -106,7 +106,10 @@ RULES: dict[str, Callable] = {
 
 
 def clipped(gradients, hyper: HyperParams, length):
-    """Clip gradients as ``clipnorm`` (all together, by their ``length``) and ``clip`` (each) say."""
+    """Return gradients bounded by ``clipnorm``, then by ``clip``.
+
+    ``clipnorm`` scales all of them together, by their ``length``; ``clip`` cuts every element.
+    """
     if hyper.clipnorm is not None:
         one, most = _constants(gradients[0], 1, hyper.clipnorm)
         scale = pt.minimum(one, most / length)

@@ -169,7 +169,7 @@ def test_metadata_comes_back_equal(meta: dict) -> None:
         ({"a": {1: 2}}, "has the key 1"),
         ({"a": b"x"}, "is a bytes"),
         ({"a": "\ud800"}, "surrogates"),
-        ({"a": "x" * 5_000_000}, "too much"),
+        ({"a": "x" * 5_000_000}, "too large"),
         ({"summary": [1]}, "flat dict"),
         ({"summary": {"validloss": "low"}}, "must be a number"),
         ({"summary": {"epoch": 10**400}}, "too large"),

@@ -14,7 +14,7 @@ was saved; anything else raises :class:`~rngru.errors.CheckpointDamaged`. No fil
 package run code, read outside its directory, or take more memory than twice the file's size.
 
 One process at a time may write to a folder, any number may read. Names that begin with ``.tmp-``
-are unfinished or given up, and the next save removes them; ``.old-500`` is checkpoint 500 while
+are unfinished or abandoned, and the next save removes them; ``.old-500`` is checkpoint 500 while
 another takes its place.
 
 Example
@@ -82,7 +82,7 @@ __all__ = [
 T = TypeVar("T")
 
 PATIENCE = 100
-"""Times that reading begins again because a writer was faster."""
+"""How often reading starts again because a writer has changed the folder meanwhile."""
 
 _STEP = re.compile(r"(\.old-)?(0|[1-9][0-9]{0,17})")
 
@@ -116,7 +116,7 @@ def save(
         Afterwards, remove old checkpoints as :func:`prune` does, but not this one; a warning if
         that fails.
     needs : str
-        The oldest rngru that knows all that is in it: older ones refuse it as too new.
+        The oldest rngru that knows everything in it: older ones refuse it as too new.
 
     Returns
     -------
@@ -127,7 +127,7 @@ def save(
     InputError
         If a name, dtype or value cannot be kept; then nothing is written.
     CheckpointError
-        If the disk refuses; it names the folder, the size needed and the space that is free.
+        If the disk refuses; the message names the folder, the size needed and the free space.
         What was saved before is intact, and a later save may succeed.
 
     Example
@@ -169,9 +169,9 @@ def load(
     Raises
     ------
     CheckpointDamaged
-        If anything is not as it was saved; it says which file, and what is wrong with it.
+        If anything is not as it was saved; the message says which file, and what is wrong.
     CheckpointTooNew
-        If a newer rngru saved it; it says which one reads it.
+        If a newer rngru saved it; the message says which one reads it.
     CheckpointError
         If there is no such directory.
 
@@ -188,7 +188,7 @@ def load(
 def read(
     path: str | os.PathLike[str], step: int | None = None
 ) -> tuple[Checkpoint, dict[str, np.ndarray], dict[str, Any]]:
-    """Return what :func:`load` does, with the record of the checkpoint before it."""
+    """Return the record of the checkpoint, then what :func:`load` returns."""
     return readall(topath(path), step)
 
 
@@ -208,7 +208,7 @@ def newest(folder: str | os.PathLike[str], decode: Callable[..., T] = _whole) ->
 
     Returns
     -------
-    What ``decode`` does; by default the record, the arrays and the metadata.
+    What ``decode`` returns; by default the record, the arrays and the metadata.
 
     Raises
     ------
@@ -279,8 +279,8 @@ def _listed(folder: str | os.PathLike[str], step: int) -> Checkpoint | None:
         except CheckpointError as error:
             before, path = path, steps(folder).get(step)
             if path == before:  # else a writer has replaced or removed it meanwhile
-                told = str(error).removeprefix(f"The checkpoint {path} ")
-                return Checkpoint(step, path, problem=told)
+                words = str(error).removeprefix(f"The checkpoint {path} ")
+                return Checkpoint(step, path, problem=words)
     return None
 
 
@@ -312,7 +312,7 @@ def _prune(folder: Path, keep: int, spared: int | None = None) -> list[int]:
 
 
 def discard(folder: str | os.PathLike[str], *doomed: int) -> None:
-    """Remove the checkpoints of these steps, where there are any.
+    """Remove the checkpoints of these steps; ignore steps that have none.
 
     Example
     -------
@@ -327,14 +327,16 @@ def discard(folder: str | os.PathLike[str], *doomed: int) -> None:
     known = steps(folder)
     paths = [known[step] for step in doomed if step in known]
     with refusals("Old checkpoints could not be removed", folder):
-        for path in paths:  # a directory must not look like a checkpoint while its files go
+        for (
+            path
+        ) in paths:  # a directory must not look like a checkpoint while its files are removed
             os.rename(path, folder / f".tmp-{path.name}")
         if paths:
             _tidy(folder)
 
 
 def foreign(folder: Path) -> Iterator[Path]:
-    """Yield what in a folder of checkpoints is none, nor part of one."""
+    """Yield what lies in a folder of checkpoints but is not part of one."""
     files = "|".join(map(re.escape, (ARRAYS, META, MANIFEST)))
     return unmatched(folder, rf"(\.tmp-)?(\.old-)?\d+/({files})?")
 
@@ -348,9 +350,10 @@ def _checkkeep(keep: int) -> None:
 
 
 def steps(folder: str | os.PathLike[str]) -> dict[int, Path]:
-    """Return where each step is, damaged or not, by step: under its own name, or where it was put aside.
+    """Return the directory of each checkpoint, damaged or not, by step.
 
-    Nothing is read, so it takes no longer for large checkpoints than for small ones.
+    That is ``500``, or ``.old-500`` while there is no ``500``. No file is read, so large checkpoints
+    take no longer than small ones.
 
     Example
     -------
@@ -398,7 +401,7 @@ def _prepare(folder: Path) -> None:
 
 
 def _tidy(folder: Path) -> None:
-    """Put back what was put aside for nothing; remove what is unfinished or given up."""
+    """Put back what was set aside and never replaced; remove what is unfinished or abandoned."""
     waste = []
     for name in os.listdir(folder):
         match = _STEP.fullmatch(name)
@@ -413,7 +416,7 @@ def _tidy(folder: Path) -> None:
 
 
 def _place(folder: Path, step: int, files: Mapping[str, bytes]) -> None:
-    """Write the files under another name, then let their directory appear at once."""
+    """Write the files into a directory of another name, then rename it to its own."""
     unfinished, final, aside = (folder / f"{prefix}{step}" for prefix in (".tmp-", "", ".old-"))
     os.mkdir(unfinished)
     for name, data in files.items():

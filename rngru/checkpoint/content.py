@@ -1,4 +1,4 @@
-"""The three files of one checkpoint: what goes into them, and reading them with suspicion.
+"""The three files of one checkpoint: what goes into them, and how they are verified when read.
 
 The contract: what :func:`readall` returns is what was given to :func:`contents`. Each file is read
 once, after its size was checked, and interpreted only after its SHA-256 was. Whatever is wrong
@@ -52,7 +52,7 @@ def contents(
 ) -> tuple[Checkpoint, dict[str, bytes]]:
     """Return the record of a checkpoint to be saved at ``path``, and its files, the manifest last.
 
-    ``needs`` is the oldest rngru that knows all that is in it.
+    ``needs`` is the oldest rngru that knows everything in it.
 
     Raises
     ------
@@ -156,7 +156,7 @@ def _checkformat(path: Path, manifest: dict[str, Any]) -> None:
 
 
 def _record(path: Path, described: dict[str, Any], needs: object) -> Checkpoint:
-    """What a person sees of a checkpoint, from the contents of its meta.json."""
+    """Return what a person sees of a checkpoint, from the contents of its meta.json."""
     summary = described["meta"].get("summary", {})
     if not isinstance(summary, dict) or any(isinstance(v, dict | list) for v in summary.values()):
         raise ValueError("meta['summary'] must be a flat dict of text, numbers and None")
@@ -188,12 +188,14 @@ def _digest(data: bytes) -> str:
 
 
 def _read(path: Path, limit: int) -> bytes:
-    """The first ``limit`` bytes of a plain file: no symbolic link, pipe or device."""
+    """Return the first ``limit`` bytes of a plain file: no symbolic link, pipe or device."""
     about = path.lstat()
     if not stat.S_ISREG(about.st_mode):
         raise ValueError("is no plain file")
     with open(path, "rb") as file:
-        return file.read(min(limit, about.st_size))  # whatever is asked for is allocated first
+        return file.read(
+            min(limit, about.st_size)
+        )  # read() allocates all that it is asked for first
 
 
 def _checksize(path: Path, size: int) -> None:

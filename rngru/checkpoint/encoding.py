@@ -1,8 +1,8 @@
 """The two encodings of a checkpoint: plain JSON, and arrays in an uncompressed ``.npz``.
 
 The contract: decoding gives back exactly what was encoded; what cannot be kept exactly is refused
-with a ValueError beforehand; and bytes that somebody made to do harm raise an exception, run no
-code, and take no more memory and time than honest ones of their size.
+with a ValueError beforehand. Bytes that somebody made to do harm raise an exception; they run no
+code, and take no more memory and time than good ones of the same size.
 
 >>> unpackarrays(packarrays({"b": np.zeros(3, "float32")}))
 {'b': array([0., 0., 0.], dtype=float32)}
@@ -43,9 +43,9 @@ _NPY = re.compile(
 def encodejson(value: dict[str, Any]) -> bytes:
     """Encode a dict for which :func:`checkplain` holds."""
     data = json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False).encode()
-    if _toomuch(data):
+    if _toolarge(data):
         raise ValueError(
-            f"The metadata is too much: at most {MAX_JSON:,} bytes of JSON "
+            f"The metadata is too large: at most {MAX_JSON:,} bytes of JSON "
             f"and {MAX_CONTAINERS:,} lists and dicts can be kept"
         )
     return data
@@ -60,8 +60,8 @@ def decodejson(data: bytes) -> dict[str, Any]:
             raise ValueError("holds a key twice")
         return found
 
-    if _toomuch(data):
-        raise ValueError("is too much for metadata")
+    if _toolarge(data):
+        raise ValueError("is larger than metadata may be")
     value = json.loads(data.decode("utf-8"), object_pairs_hook=unique)
     if not isinstance(value, dict):
         raise ValueError("is not a JSON object")
@@ -72,7 +72,7 @@ def decodejson(data: bytes) -> dict[str, Any]:
     return value
 
 
-def _toomuch(data: bytes) -> bool:
+def _toolarge(data: bytes) -> bool:
     return len(data) > MAX_JSON or data.count(b"[") + data.count(b"{") > MAX_CONTAINERS
 
 

@@ -30,13 +30,13 @@ class Checkpoint(os.PathLike[str]):
     epoch : float or None
         Passes over the training text.
     position : int or None
-        Characters of training text consumed.
+        Symbols of training text read.
     trainloss, validloss : float or None
-        Nats per character.
+        Nats per symbol.
     summary : dict
-        All that was given as ``meta['summary']``, these four among it.
+        Everything that was given as ``meta['summary']``, these four included.
     problem : str
-        Why it cannot be used; empty if nothing is known against it.
+        Why it cannot be used; empty if no problem is known.
     needs : str
         The oldest rngru that can read it.
 
@@ -65,11 +65,11 @@ class Checkpoint(os.PathLike[str]):
             return f"<checkpoint {self.step} {self.problem}>"
         labels = ("epoch", "train loss", "valid loss", "saved")
         cells = zip(labels, self._cells(), strict=True)
-        told = ", ".join(f"{label} {cell}" for label, cell in cells if cell)
-        return f"<checkpoint {self.step}: {told}>" if told else f"<checkpoint {self.step}>"
+        words = ", ".join(f"{label} {cell}" for label, cell in cells if cell)
+        return f"<checkpoint {self.step}: {words}>" if words else f"<checkpoint {self.step}>"
 
     def _cells(self) -> list[str]:
-        """Epoch, losses and date as text, '' for what is not known."""
+        """Return epoch, losses and date as text, '' for what is not known."""
         return [
             "" if self.epoch is None else f"{self.epoch:.2f}",
             "" if self.trainloss is None else f"{self.trainloss:.3f}",
@@ -85,7 +85,7 @@ class Checkpoints(tuple[Checkpoint, ...]):
 
     @property
     def intact(self) -> "Checkpoints":
-        """Those against which nothing is known."""
+        """Those without a known problem."""
         return Checkpoints(one for one in self if not one.problem)
 
     @property

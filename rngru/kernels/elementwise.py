@@ -8,7 +8,7 @@ In float32, tanh is the rational function
 on :math:`|x| \le 7.905`, where tanh reaches 1 in float32 (error below 4e-7), the logistic sigmoid
 is :math:`(1 + \tanh(x/2))/2`, and exp is :math:`2^n e^f` with a polynomial of degree six on
 :math:`|f| \le \ln 2 / 2` (relative error below 1e-7; 0 below -87, infinity above 88).
-Both fits are the well-known minimax ones of Cephes and Eigen. In float64, which serves gradient
+Both are the well-known minimax approximations of Cephes and Eigen. In float64, which serves gradient
 checks, the C library is called. NaN stays NaN in all of them.
 """
 
@@ -20,19 +20,19 @@ from numba import types
 from numba.extending import overload
 
 VECTOR = {"fastmath": {"contract", "nsz"}, "error_model": "numpy"}
-"""Compiler options of elementwise code: fused multiply-adds are welcome; NaN, infinity
-and the order of sums are not touched, and a division does not look for zero. Nothing that a vector
-loop would do otherwise than a scalar one, such as dividing by an estimate of the reciprocal: which
-of the two runs depends on where arrays lie, and bits must not."""
+"""Compiler options of elementwise code. Multiply-adds may be fused; NaN, infinity and the order of
+sums stay as written; a division does not check for zero. Nothing is allowed that gives other bits in
+vector code than in scalar code, such as dividing by an estimate of the reciprocal: which of the two
+runs depends on where arrays lie in memory, and no result may."""
 
 
 def tanh(x):
-    """Hyperbolic tangent; kernels get the fit."""
+    """Hyperbolic tangent; kernels use the approximation above."""
     return math.tanh(x)
 
 
 def exp(x):
-    """Exponential; kernels get the fit."""
+    """Exponential; kernels use the approximation above."""
     return math.exp(x)
 
 

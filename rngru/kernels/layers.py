@@ -2,7 +2,7 @@
 
 :func:`forward` and :func:`backward` cut the work over threads: by lanes while time runs, by columns
 of the weight gradients after it. Neither cut can change a bit of the result. Weights are packed once
-per call; large arrays are the caller's to give back for the next batch.
+per call. The caller may pass large results back with the next batch, to be overwritten.
 
 Shapes: T time steps, B lanes, I inputs, S units, G gates, H state (2 S for LSTM, else S), P = padded(S).
 """
@@ -83,7 +83,7 @@ def forward(spec, inputs, weights, start, recurrent, second_bias, *, old=(None, 
     start: (B, H), the state before the first step.
     recurrent: W, (S, G S).
     second_bias: (S,) for GRU_AFTER, or None.
-    old: the three last results of an earlier call, to be written over.
+    old: the last three results of an earlier call, to be overwritten.
     count: how many threads.
 
     Returns
@@ -135,7 +135,7 @@ class Sums:
     def add(self, columns: int, cost: int, call: Callable[[int, int], object]) -> None:
         """Plan ``call(first, last)`` over the panels of ``columns`` columns.
 
-        ``cost`` is that of a panel: how many rows are read, times the rows of the result.
+        ``cost`` is the cost of one panel: rows read times rows of the result.
         """
         self.work.append((columns // PANEL, cost, call))
 
@@ -163,7 +163,7 @@ class Sums:
         )
 
     def run(self, count: int) -> None:
-        """Do it all on ``count`` threads, at the same cost for each to within a panel."""
+        """Run all of it on ``count`` threads; their shares differ by the cost of one panel at most."""
         total = sum(panels * cost for panels, cost, _ in self.work)
 
         def share(first: int, last: int) -> None:
@@ -194,10 +194,10 @@ def backward(
     old=None,
     count,
 ):
-    """Gradients of a layer, after :func:`forward`, whose ``gates`` and ``side`` it uses up.
+    """Return the gradients of a layer after :func:`forward`; ``gates`` and ``side`` are overwritten.
 
-    ``above`` (T, B, S) and ``ending`` (B, H) are the gradients of the two results; ``old`` is an
-    earlier call's dinputs, to be written over; the other arguments are those of :func:`forward`.
+    ``above`` (T, B, S) and ``ending`` (B, H) are the gradients of the two results. ``old`` is the
+    dinputs of an earlier call, to be overwritten. The other arguments are those of :func:`forward`.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Memory used again: new memory comes from the system a page at a time, slower than it is filled.
+"""Memory that is used again: getting new memory from the system takes longer than filling it.
 
 >>> old = np.empty((2, 3), np.float32)
 >>> reused(old, (2, 3), old.dtype) is old, reused(old, (3, 3), old.dtype).shape
@@ -19,7 +19,7 @@ def reused(old: np.ndarray | None, shape: tuple[int, ...], dtype: np.dtype) -> n
 
 
 class Recycled:
-    """Makes arrays whose memory is used again when nobody holds them or a view of them any more.
+    """Makes arrays whose memory is used again once nobody holds them or a view of them.
 
     Example
     -------
@@ -44,7 +44,7 @@ class Recycled:
             memory = idle.pop()  # no "if idle": another thread may pop in between
         except IndexError:
             memory = np.empty(array.nbytes, np.uint8)
-        # Of a memoryview and not of the array, so that this one is the base of all views of it.
+        # Made from a memoryview, not from the array, so that ``flat`` is the base of all its views.
         flat = np.frombuffer(memory.data, array.dtype)
         weakref.finalize(flat, idle.append, memory).atexit = False
         return flat.reshape(array.shape)

@@ -35,7 +35,7 @@ def _affine(rows, panels, bias, results, first, last):
 
 @numba.njit(nogil=True, cache=True, **VECTOR)
 def _softmax(row):
-    """Turn logits into probabilities in place; return the logarithm of their exponentials' sum."""
+    """Turn logits into probabilities in place; return the logarithm of the sum of exponentials."""
     largest = row[0]
     for j in range(1, row.size):
         largest = row[j] if row[j] > largest else largest
@@ -52,7 +52,7 @@ def _softmax(row):
 
 @numba.njit(nogil=True, cache=True)
 def _score(states, panels, bias, targets, deltas, losses, first, last):
-    """Fill ``losses`` (N,) and ``deltas`` (N, P), the probabilities less one at the target."""
+    """Fill ``losses`` (N,) and ``deltas`` (N, P): the probabilities, minus one at the target."""
     for top in range(first, last, ROWS_AT_ONCE):
         bottom = min(top + ROWS_AT_ONCE, last)
         _affine(states, panels, bias, deltas, top, bottom)
@@ -73,7 +73,7 @@ def _scale(deltas, scale, first, last):
 
 
 def _wide_bias(bias):
-    """The bias padded with minus infinity, so that the padding gets no probability."""
+    """Return the bias padded with minus infinity, so that the padding has probability zero."""
     wide = np.full(padded(bias.size), -np.inf, bias.dtype)
     wide[: bias.size] = bias
     return wide
@@ -91,10 +91,10 @@ def affine(rows, weights, bias, *, count):
 
 
 def affine_back(rows, weights, deltas, *, old=None, count):
-    """Return the gradients of :func:`affine` for rows, weights and bias, from that of its result.
+    """Return the gradients of rows, weights and bias of :func:`affine`, from that of its result.
 
-    ``deltas`` may be (N, K) or padded, (N, P); ``old`` is an earlier result for rows, to be written
-    over.
+    ``deltas`` may be (N, K) or padded, (N, P); ``old`` is the gradient of rows of an earlier call, to
+    be overwritten.
     """
     size, columns = weights.shape
     deltas, wide = widened(deltas, 1), widened(weights, 1)
@@ -115,8 +115,8 @@ def affine_back(rows, weights, deltas, *, old=None, count):
 def score(states, weights, bias, targets, *, old=(None, None), count):
     """Return the losses (N,) in nats of ``targets`` (N,), and what :func:`score_back` needs.
 
-    ``states`` is (N, S), ``weights`` (S, K), ``bias`` (K,); ``old`` is an earlier call's results, to be
-    written over.
+    ``states`` is (N, S), ``weights`` (S, K), ``bias`` (K,); ``old`` holds the results of an earlier
+    call, to be overwritten.
     """
     provide(weights.dtype)
     losses = reused(old[0], (len(states),), states.dtype)
@@ -133,8 +133,8 @@ def score(states, weights, bias, targets, *, old=(None, None), count):
 def score_back(states, weights, deltas, scale, *, old=None, count):
     """Return the gradients (dstates, dweights, dbias) of ``scale`` times the sum of the losses.
 
-    ``deltas`` comes from :func:`score` and is used up; ``old`` is an earlier dstates, to be written
-    over.
+    ``deltas`` comes from :func:`score` and is overwritten; so is ``old``, the dstates of an earlier
+    call.
     """
     threads.run(
         lambda first, last: _scale(deltas, deltas.dtype.type(scale), first, last),

@@ -1,7 +1,9 @@
-"""Text, one character after another, without a graph: many streams at once, as one batch.
+"""Generating text one character after another, without a graph: many streams at once, as one batch.
 
-One call of :func:`generate` runs every layer, the readout and the draw for a number of characters, all
-in compiled code. Shapes: L layers, n streams, S units, V symbols, P = padded(S), H state, G gates.
+One call of :meth:`Sampler.generate` runs every layer, the readout and the draw for a number of
+characters, all in compiled code.
+
+Shapes: L layers, n streams, S units, V symbols, P = padded(S), H state, G gates.
 """
 
 import time
@@ -18,12 +20,12 @@ from rngru.kernels.threads import meet
 from rngru.kernels.tiles import PANEL, multiply, padded, provide
 
 CACHE_BYTES = 1 << 20
-"""Bytes of weights, about what one core's cache holds, up to which one thread is the fastest."""
+"""Up to so many bytes of weights, about the cache of one core, one thread is the fastest."""
 
 
 @numba.njit(nogil=True, cache=True, **VECTOR)
 def _draw(logits, temperature, uniform):
-    """Return the index that :func:`rngru.sampling.draw` would, for one row; logits are used up."""
+    """Return the index that :func:`rngru.sampling.draw` would, for one row; logits are overwritten."""
     best = 0
     for j in range(1, logits.size):
         if logits[j] > logits[best]:
@@ -51,9 +53,10 @@ def _generate(
 ):  # fmt: skip
     """Fill ``drawn`` (characters, n), as thread ``share`` of ``shares``.
 
-    Each thread computes its own panels of every gate, and of the logits; they meet where one needs
-    what the others have. ``ids`` (n,) is the last character of each stream and ``state`` (L, n, H) what
-    goes before it; ``other`` is like it, and the two take turns. ``side`` is (n, P), ``logits`` (n, K).
+    Each thread computes its own panels of every gate, and of the logits. The threads meet wherever
+    one needs results of the others. ``ids`` (n,) is the last character of each stream and ``state``
+    (L, n, H) the state before it; ``other`` has the same shape, and each step reads one of the two
+    and fills the other. ``side`` is (n, P), ``logits`` (n, K).
     """
     depth, lanes, height = state.shape
     columns, symbols = table.shape[1], output_bias.size
@@ -175,14 +178,14 @@ class Sampler:
         self.bias[: readout[1].size] = readout[1]
         parts = (self.inputs, self.mains, self.extras, self.readout)
         self.weight = sum(part.nbytes for part in parts)
-        self.pace: dict[int, float] = {}  # seconds per character of late, by number of threads
+        self.pace: dict[int, float] = {}  # recent seconds per character, by number of threads
         self.calls = 0
 
     def _faster(self, most: int) -> int:
-        """One thread, or ``most`` that wait for each other: whichever was faster of late.
+        """Return 1, or ``most``, threads that wait for each other: whichever was faster recently.
 
-        Where other work keeps a core busy, waiting for it costs more than a thread gains. Now and then
-        the slower is tried again. The text is the same to the bit.
+        If another program keeps a core busy, waiting for it costs more than a thread gains. The slower
+        choice is tried again now and then. The text is the same to the bit.
         """
         self.calls += 1
         if most == 1:
@@ -203,11 +206,11 @@ class Sampler:
     ) -> np.ndarray:
         """Generate as many characters as ``uniforms`` (characters, n) has rows.
 
-        ``ids`` (n,), int32, the last character of each stream, and ``state`` (L, n, H) are written
-        over with the new ones; ``count`` is the number of threads. Returns the characters,
+        ``ids`` (n,), int32, the last character of each stream, and ``state`` (L, n, H) are replaced by
+        the new ones in place; ``count`` is the number of threads. Returns the characters,
         (characters, n), int32.
         """
-        # The inverse of a larger one is 0 in float32, and 0 times minus infinity no number.
+        # Of a larger one, the inverse is 0 in float32, and 0 times minus infinity is NaN.
         temperature = min(float(temperature), 1e30)
         drawn = np.empty(uniforms.shape, np.int32)
         other, lanes = np.empty_like(state), len(ids)
@@ -228,7 +231,7 @@ class Sampler:
             began = time.perf_counter()
             threads.run(share, shares, shares)
             pace = (time.perf_counter() - began) / max(len(drawn), 1)
-            # The best of late: one call that was disturbed says little.
+            # Near the best recent one: a single call that was disturbed says little.
             self.pace[shares] = min(pace, 1.02 * self.pace.get(shares, pace))
 
         shares = self._faster(most)

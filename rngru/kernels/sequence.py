@@ -10,13 +10,13 @@ Shapes: T time steps, B lanes, S units of state, P = padded(S), G gates. Arrays 
                                          gradients of the pre-activations after backward
 ``start``             (B, H)             state before the first step
 ``states``            (T, B, S)          output of each step
-``side``              (T, B, P)          what the cell keeps beside it, see below
+``side``              (T, B, P)          what else the cell keeps of each step, see below
 ====================  =================  ============================================================
 
 =============  =====  ===============  ===  ==========================================================
 cell           G      gates            H    ``side``
 =============  =====  ===============  ===  ==========================================================
-``GRU``        3      z, r, c          S    r ∘ s: what the candidate's product is taken of
+``GRU``        3      z, r, c          S    r ∘ s: what the candidate's weights multiply
 ``GRU_AFTER``  3      z, r, c          S    s·Wc + b: the product that r then scales
 ``LSTM``       4      i, f, o, c       2 S  the memory; a state is (output, memory) side by side
 ``RNN``        1      c                S    nothing (width 0)

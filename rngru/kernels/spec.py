@@ -1,7 +1,7 @@
-"""What a cell and a layer of it are made of, apart from their numbers; light, for models import it.
+"""Descriptions of cells and layers, without their weights. Models import it, so it loads no Numba.
 
 Each cell is one row of :data:`CELLS`. Its equations stand in :mod:`rngru.cells`, its loops over time
-in :mod:`rngru.kernels.sequence`; everything else that differs between cells is read off the row.
+in :mod:`rngru.kernels.sequence`; everything else that differs between cells is in the row.
 
 >>> LayerSpec("GRU").gates
 3
@@ -18,16 +18,16 @@ RNN: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class CellSpec:
-    """What there is to know of a cell.
+    """What differs between cells, apart from their equations.
 
     Parameters
     ----------
     code: its number in compiled code.
     gates: the names of its gates, in the order in which they lie side by side.
-    main: how many of them the first product of a step reaches.
-    memory: whether a state is (output, memory) side by side, and not the output alone.
+    main: how many of them the first matrix product of a step computes.
+    memory: whether a state is (output, memory) side by side instead of the output alone.
     second_bias: whether the candidate has a bias of its own inside the reset gate.
-    remembers: the gate whose bias begins at 1, so that memory lasts from the start.
+    remembers: the gate whose bias starts at 1, so that an untrained cell already keeps its memory.
     """
 
     code: int
@@ -49,12 +49,12 @@ CELLS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class LayerSpec:
-    """What a layer is made of, apart from its numbers.
+    """Description of a layer, without its weights.
 
     Parameters
     ----------
     cell: a key of :data:`CELLS`.
-    hard: gates by ``clip(0.2 x + 0.5, 0, 1)`` instead of the logistic sigmoid.
+    hard: whether a gate is ``clip(0.2 x + 0.5, 0, 1)`` instead of the logistic sigmoid.
     truncate: how many of the last steps get a gradient; -1 for all.
     """
 
@@ -64,17 +64,17 @@ class LayerSpec:
 
     @property
     def row(self) -> CellSpec:
-        """What there is to know of its cell."""
+        """The row of its cell in :data:`CELLS`."""
         return CELLS[self.cell]
 
     @property
     def code(self) -> int:
-        """The number of its cell."""
+        """The number of its cell in compiled code."""
         return self.row.code
 
     @property
     def gates(self) -> int:
-        """How many gates it has."""
+        """The number of its gates."""
         return len(self.row.gates)
 
     def main(self, width: int) -> int:

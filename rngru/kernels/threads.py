@@ -4,8 +4,8 @@ A kernel releases the GIL, so a plain Python thread is enough. Work is cut so th
 how many threads there are: no two tasks add to the same number. :func:`run` gives each thread its
 share of ``range(count)``; the caller's thread takes the first share and waits for the others.
 
-Shares that wait for each other inside a kernel (:func:`meet`) must all be running: whoever starts such
-shares holds :data:`together`, for two sets of them in the same queues could wait for ever.
+Shares that wait for each other inside a kernel (:func:`meet`) must all run at the same time. Whoever
+starts such shares holds :data:`together`: two sets of them in the same queues could wait for ever.
 """
 
 import os
@@ -28,11 +28,11 @@ def available() -> int:
 
 
 WORTH = 1 << 17
-"""Numbers to move or add up from which on it pays to wake another thread: tens of microseconds."""
+"""Numbers to move or add up that are worth waking another thread, which takes tens of microseconds."""
 
 
 def worth(numbers: int, count: int) -> int:
-    """Return how many of ``count`` threads to use for work that passes over so many numbers once.
+    """Return how many of ``count`` threads to use for one pass over so many numbers.
 
     >>> worth(1_000, 8), worth(10_000_000, 8)
     (1, 8)
@@ -58,7 +58,7 @@ def _add_one(typingctx, counter):
 
 @intrinsic
 def _read(typingctx, counter):
-    """Read ``counter[0]`` as another thread has left it."""
+    """Read ``counter[0]``, with what other threads have added."""
 
     def generate(context, builder, signature, args):
         array = context.make_array(signature.args[0])(context, builder, args[0])
@@ -69,7 +69,7 @@ def _read(typingctx, counter):
 
 @numba.njit(nogil=True)
 def meet(counter, times):
-    """Wait until ``counter`` (1,), int64, has been added to ``times`` times, once of it here."""
+    """Add one to ``counter`` (1,), int64, and wait until it is ``times``: until all threads are here."""
     _add_one(counter)
     while _read(counter) < times:
         pass

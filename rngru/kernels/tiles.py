@@ -178,7 +178,7 @@ def _product(kind, a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, c_
     tiles = (rows + ROWS - 1) // ROWS
     done = 0
     if rows == 1:
-        # One row waits for its few sums at every step; those of four panels do not wait for each other.
+        # Each sum waits for its own last addition, and one panel has few sums: add to four at once.
         while done + 4 <= count:
             panel, into = b + done * b_panel, c + done * c_panel
             _wide1(kind, a, a_row, a_col, panel, b_panel, into, c_row, c_panel, inner)
@@ -285,8 +285,8 @@ def pack(matrix, row, column, inner, columns, panels, first, last):
     for p in range(first, last):
         left = p * PANEL
         width = min(PANEL, columns - left)
-        # A block of rows at a time: where a transpose strides, it finds them in the cache again.
-        # And slices, for a loop over one is vector code, which it is not with a computed index.
+        # A block of rows at a time, so that a transpose finds the lines it reads in the cache again;
+        # and slices, because LLVM makes vector code of a loop over one, but not over computed indices.
         for top in range(0, inner, 16):
             height = min(16, inner - top)
             block = panels[(p * inner + top) * PANEL : (p * inner + top + height) * PANEL]

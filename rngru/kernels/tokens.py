@@ -1,7 +1,7 @@
-r"""Which tokens of a text are the same: one pass over its code points, with a hash table.
+r"""Numbering the tokens of a text: one pass over its code points, with a hash table.
 
-What a token is, :mod:`rngru.text.wordset` says: a run of word characters, with joiners (an apostrophe,
-a hyphen) between two of them; a run of white space; or any other character alone.
+A token, as :mod:`rngru.text.wordset` defines it, is a run of word characters, with joiners (an
+apostrophe, a hyphen) between two of them; a run of white space; or any other character alone.
 
 The hash is that of Fowler, Noll and Vo (FNV-1a, 64 bits) over code points. It only says where to
 look: tokens are compared character by character.
@@ -11,7 +11,7 @@ import numba
 import numpy as np
 
 MARK, WORD, SPACE, JOINER = range(4)
-"""What a code point is to a token."""
+"""The kinds of code points."""
 
 
 @numba.njit(nogil=True, cache=True)
@@ -24,23 +24,23 @@ def _same(codes, one, pool, other, length):
 
 @numba.njit(nogil=True, cache=True)
 def _slot(value, table):
-    """Return where to look first for a hash; its low bits alone are mostly of the last characters."""
+    """Return where to look first for a hash; its low bits alone depend mostly on the last characters."""
     return (value ^ (value >> np.uint64(32))) & np.uint64(table.size - 1)
 
 
 @numba.njit(nogil=True, cache=True)
 def number(codes, kinds, at, which, done, pool, bounds, hashes, table, alone, found):
-    """Number the tokens of ``codes`` from the one at ``at`` on, equal ones alike, until no room is left.
+    """Number the tokens of ``codes`` from ``at`` on, equal ones alike, until there is no room left.
 
     Parameters
     ----------
-    codes: code points (n,), uint32; ``kinds`` (code points,), uint8, says what each is to a token.
+    codes: code points (n,), uint32; ``kinds`` (code points,), uint8, has the kind of each.
     which: (n,), int32, for the numbers; ``done`` of them are there.
     pool: code points of the ``found`` different tokens; number k has those from ``bounds[k]`` to
         ``bounds[k + 1]``, and the hash ``hashes[k]``.
     table: (a power of two,), int32: the numbers by their hashes, -1 where there is none.
     alone: (any,), int32: the numbers of the first code points as tokens of their own, -1 where not
-        known yet: without the table, for half of all tokens are a space.
+        known yet. It saves a search in the table for every space, which is half of all tokens.
 
     Returns
     -------

@@ -2,8 +2,8 @@ r"""The parameter update of a step, fused: the penalty, the norm, the clipping a
 
 The gradient of the cost is that of the data plus the penalty's, :math:`g \leftarrow g + \lambda p`.
 Its norm is summed in float64 over blocks of fixed size in a fixed order, so that it has the same
-bits on any number of threads. Nothing is written over: a rule reads old arrays and fills new ones, so
-a step that is interrupted or refused leaves everything as it was.
+bits on any number of threads. Parameters and caches are not changed in place: a rule reads old arrays
+and fills new ones, so a step that is interrupted or refused leaves everything as it was.
 """
 
 import math
@@ -32,7 +32,7 @@ def _penalise(gradient, parameter, penalty, first, last):
         g[i] += penalty * p[i]
     whole = g.size // 8
     for i in range(whole):
-        # A tree: one chain of additions would wait for each of them in turn.
+        # A tree of additions: in a chain, each would wait for the one before.
         part = g[8 * i : 8 * i + 8]
         low = (part[0] ** 2 + part[1] ** 2) + (part[2] ** 2 + part[3] ** 2)
         high = (part[4] ** 2 + part[5] ** 2) + (part[6] ** 2 + part[7] ** 2)
@@ -47,7 +47,7 @@ def _apply(
     rule, g, scale, clip, rate, keep, keep_square, fix, fix_square, shrink,
     p, m, v, new_p, new_m, new_v,
 ):  # fmt: skip
-    """One rule on gradient g, used up; parameter p and caches m and v (v: Adam only)."""
+    """Apply one rule to parameter p and caches m and v (v: Adam only); gradient g is overwritten."""
     kind = g.dtype.type
     one, small, tiny = kind(1), kind(1e-6), kind(1e-8)
     for i in range(g.size):
@@ -129,9 +129,9 @@ def apply(
     Parameters
     ----------
     name: the rule; :mod:`rngru.optim` has its equations.
-    gradients: flat arrays like the parameters; used up.
+    gradients: flat arrays like the parameters; they are overwritten.
     rate: the learning rate.
-    number: 1 for the first update, for Adam's correction.
+    number: updates so far plus one; Adam's correction needs it.
     scale, clip: multiply the gradient, then clip it elementwise; infinity for no clipping.
     decay, momentum, beta2: the hyperparameters of those names.
     shrinks: weight decay of each parameter (adamw).

@@ -1,6 +1,6 @@
-"""A training run after the fact: what was recorded, as arrays and as a table.
+"""The record of a training run, as arrays and as a table.
 
-:class:`Recorder` hears the events and gives a :class:`History`.
+A :class:`Recorder` listens to the events and makes a :class:`History` of them.
 """
 
 import math
@@ -21,7 +21,7 @@ REASONS: Final = {
     "interrupted": "interrupted; trainmodel() goes on from here",
     "past": "all that led to this model",
 }
-"""Why training stops, as the events and a history say it, and in words."""
+"""Why training stops: the word in events and histories, and a sentence for it."""
 
 
 @final
@@ -31,10 +31,10 @@ class History(Sequence[Round]):
     Parameters
     ----------
     rounds
-        What to hold, in order of time.
+        The rounds, oldest first.
     losses, positions
         For each batch of the run, its training loss (nats per symbol) and how many symbols of
-        training text had been read after it. Of past runs, the means of some batches at a time.
+        training text had been read after it. For past runs, each entry is the mean of some batches.
     reason
         Why the run stopped: ``'done'``, ``'time'``, ``'patience'`` or ``'interrupted'``; or
         ``'past'`` for the rounds of all calls that led to a model.
@@ -126,7 +126,7 @@ class History(Sequence[Round]):
         return Table(names, rows, note=f"{done}: {REASONS[self.reason]}.", always=best)
 
     def _spent(self) -> Iterator[tuple[int, float]]:
-        """Symbols and seconds of each round by itself; both counts restart with each run."""
+        """Yield symbols and seconds of each round by itself; both counts restart with each run."""
         symbols, seconds = 0, 0.0
         for entry in self._rounds:
             if entry.characters < symbols or entry.seconds < seconds:

@@ -1,7 +1,7 @@
 """A training run while it goes on: the reporters, and what they say.
 
-A reporter shows events and changes nothing; whatever it is told, the text of a model goes to the
-screen as text, never as markup or control codes.
+A reporter shows events and changes nothing. Whatever a model writes reaches the screen as plain text,
+never as markup or control codes.
 
 >>> with reporter("silent") as report:
 ...     report(Notice("nobody hears this"))
@@ -61,7 +61,7 @@ class SilentReporter:
 
 @final
 class PlainReporter:
-    """Write lines of plain text: how it goes every few seconds, every sample, every round.
+    """Write lines of plain text: progress every few seconds, every sample and every round.
 
     Parameters
     ----------
@@ -156,7 +156,7 @@ class RichReporter:
 
     @contextmanager
     def _perhapsgone(self) -> Iterator[None]:
-        """Find out that there is no terminal any more."""
+        """Fall silent if the terminal is gone."""
         try:
             yield
         except (OSError, ValueError) as error:
@@ -243,7 +243,7 @@ def reporter(kind: str | None = None) -> Reporter:
 
 
 class _Meter:
-    """How far a run is, in words, and as a line that fits the width of a terminal."""
+    """The progress of a run, in words, and as a line that fits the width of a terminal."""
 
     def __init__(self) -> None:
         self._plan = Begin(1, 1, 1, 1, 1, None)
@@ -274,7 +274,7 @@ class _Meter:
                 self._last = event
                 self._measure(event)
             case Round():
-                self._mark = event  # what passed since its last batch was not spent on training
+                self._mark = event  # the time since its last batch was not spent on training
 
     def _measure(self, event: Batch) -> None:
         """Follow the speed of the last five seconds or so, without the first batch's compiling."""
@@ -313,11 +313,11 @@ class _Meter:
         epoch, loss = f"epoch {self._last.epoch:.2f}", f"loss {self._loss / self._weight:.3f}"
         forever = left > 1e9
         if narrow:
-            told = "" if forever else f"  {_clock(left)}"
-            return f"{epoch}  {loss}  {speed / 1000:.0f}k/s{told}"
-        told = "until Ctrl-C" if forever else f"{_clock(left)} left"
+            rest = "" if forever else f"  {_clock(left)}"
+            return f"{epoch}  {loss}  {speed / 1000:.0f}k/s{rest}"
+        rest = "until Ctrl-C" if forever else f"{_clock(left)} left"
         unit = short(self._plan.units)
-        return f"{epoch}  {loss} nats/{unit}  {speed:,.0f} {unit}/s  {told}"
+        return f"{epoch}  {loss} nats/{unit}  {speed:,.0f} {unit}/s  {rest}"
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         narrow = options.max_width < 76
