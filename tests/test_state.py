@@ -995,7 +995,7 @@ def test_what_is_too_rare_is_reported(verse, tmp_path, capsys, limit):
     often = sum(symbols[s] for s in rare)
     said = capsys.readouterr().out
     assert ms.hyper.vocab_size == len(kept) + 1
-    assert f"{len(rare):,} symbols, {often:,} occurrences, read as unknown: " in said
+    assert f"{len(rare):,} rare {ms.chars.units} ({often:,} occurrences) are left out" in said
     assert repr(max(rare, key=lambda s: (symbols[s], s.swapcase()))) in said
 
 
