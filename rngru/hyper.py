@@ -9,7 +9,7 @@ HyperParams(vocab_size=66, state_size=256)
 0.002
 """
 
-from typing import Final, final
+from typing import Final
 
 from rngru.settings import Setting, Settings, flag, one_of, or_none, real, whole
 
@@ -32,8 +32,7 @@ CACHES: Final = {
 """The caches that each update rule keeps for each parameter, in its order."""
 
 
-@final
-class HyperParams(Settings):
+class HyperParams(Settings, positional=3, noun="hyperparameter"):
     """The numbers that make a model and decide how it learns.
 
     {table}
@@ -68,8 +67,6 @@ class HyperParams(Settings):
     """
 
     __slots__ = ()
-    positional = 3
-    noun = "hyperparameter"
 
     vocab_size = Setting(
         "symbols the model knows, 'unknown' included", "symbols", whole(1, 10_000_000)
@@ -181,5 +178,5 @@ class HyperParams(Settings):
     )
 
 
-SETTINGS: Final = HyperParams.settings
+SETTINGS: Final = HyperParams.settings()
 """Every hyperparameter by name, in the order of the table."""

@@ -43,7 +43,7 @@ def checkoptions(
     for name in hyperparams:
         if name == "vocab_size":
             raise InputError("vocab_size follows from the text; leave it out.")
-        if name in Plan.settings and name not in SETTINGS:
+        if name in Plan.settings() and name not in SETTINGS:
             raise InputError(f"{name} belongs to trainmodel({name}=…), not to the model.")
         if name not in SETTINGS:
             raise InputError(unknownargument(name, {*SETTINGS, *known} - {"vocab_size"}))

@@ -16,7 +16,6 @@ array([1], dtype=int32)
 
 import math
 from dataclasses import dataclass, field
-from typing import final
 
 import numpy as np
 
@@ -24,7 +23,6 @@ from rngru.settings import Setting, Settings, real
 from rngru.tables import printable
 
 
-@final
 class Sampling(Settings):
     """How text is drawn.
 

@@ -26,7 +26,7 @@ import reprlib
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Generic, Self, TypeVar, final, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Self, TypeVar, final, overload
 
 import numpy as np
 
@@ -183,40 +183,51 @@ class Setting(Generic[T]):
 class Settings:
     """A record of settings; each subclass is final, and one line of it is one setting.
 
-    In a subclass ``noun`` is what one setting is called in messages, and the first ``positional``
-    settings may be given by position. ``{table}`` in its docstring becomes the table of them all.
+    ``noun`` is what one setting is called in messages, and the first ``positional`` settings may be
+    given by position: ``class Oven(Settings, positional=2)``. ``{table}`` in the docstring of a
+    subclass becomes the table of all its settings.
     """
 
     __slots__ = ("_values",)
 
-    settings: ClassVar[dict[str, Setting[Any]]] = {}
-    positional: ClassVar[int] = 1
-    noun: ClassVar[str] = "setting"
+    if TYPE_CHECKING:  # at run time, annotations would be noise in help()
+        _settings: ClassVar[dict[str, Setting[Any]]]
+        _noun: ClassVar[str]
+        _positional: ClassVar[int]
 
-    def __init_subclass__(cls) -> None:
-        cls.settings = {name: item for name, item in vars(cls).items() if isinstance(item, Setting)}
-        cls.__doc__ = (cls.__doc__ or "").replace("{table}", _table(cls.settings))
+        def __init__(self, /, *values: object, **named: object) -> None: ...
+
+    def __init_subclass__(cls, *, positional: int = 1, noun: str = "setting") -> None:
+        own = {name: item for name, item in vars(cls).items() if isinstance(item, Setting)}
+        cls._settings, cls._noun, cls._positional = own, noun, positional
+        cls.__doc__ = (cls.__doc__ or "").replace("{table}", _table(own))
+
+        def __init__(self: Settings, /, *values: object, **named: object) -> None:
+            """Check every value; the table above says what they mean."""
+            self._fill(values, named)
+
         # What help() and completion show: spelled out, rather than *values and **named.
-        cls.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-            [
-                inspect.Parameter(
-                    name,
-                    inspect.Parameter.POSITIONAL_OR_KEYWORD
-                    if place < cls.positional
-                    else inspect.Parameter.KEYWORD_ONLY,
-                    default=setting.default,
-                )
-                for place, (name, setting) in enumerate(cls.settings.items())
-            ]
-        )
+        kinds = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
+        parameters = [
+            inspect.Parameter(name, kinds[place >= positional], default=setting.default)
+            for place, (name, setting) in enumerate(own.items())
+        ]
+        own_self = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+        vars(__init__)["__signature__"] = inspect.Signature([own_self, *parameters])
+        cls.__init__ = __init__  # type: ignore[method-assign]
 
-    def __init__(self, /, *values: object, **named: object) -> None:
-        """Check every value; the table above says what they mean."""
-        settings, kind = self.settings, type(self).__name__
-        if len(values) > self.positional:
+    @classmethod
+    def settings(cls) -> dict[str, Setting[Any]]:
+        """Return every setting by name, in the order of the table."""
+        return dict(cls._settings)
+
+    def _fill(self, values: tuple[object, ...], named: Mapping[str, object]) -> None:
+        """Check and keep all values, or say all that is wrong with them."""
+        settings, kind = self._settings, type(self).__name__
+        if len(values) > self._positional:
             *_, other = settings
             raise InputError(
-                f"{kind} takes {', '.join(list(settings)[: self.positional])} by position, but "
+                f"{kind} takes {', '.join(list(settings)[: self._positional])} by position, but "
                 f"{len(values)} values were given. Name the others, as in {other}=…."
             )
         given = dict(zip(settings, values, strict=False))
@@ -227,7 +238,7 @@ class Settings:
         problems = []
         for name in given:
             try:
-                choose(self.noun, name, settings)
+                choose(self._noun, name, settings)
             except InputError as error:
                 problems.append(str(error))
         for name, setting in settings.items():
@@ -257,7 +268,7 @@ class Settings:
         return {
             name: value
             for name, value in self._values.items()
-            if value != self.settings[name].default
+            if value != self._settings[name].default
         }
 
     @classmethod
@@ -283,10 +294,10 @@ class Settings:
                 f"{cls.__name__}.from_json: expected names with their values, as to_json() gives "
                 f"them, got {reprlib.repr(data)}."
             )
-        unknown = [name for name in data if name not in cls.settings]
+        unknown = [name for name in data if name not in cls._settings]
         unknown += [
             f"{name}={reprlib.repr(data[name])}"
-            for name, setting in cls.settings.items()
+            for name, setting in cls._settings.items()
             if setting.words
             and isinstance(data.get(name, setting.words[0]), str)
             and data.get(name, setting.words[0]) not in setting.words
@@ -298,7 +309,7 @@ class Settings:
     @property
     def needs(self) -> str:
         """The oldest rngru that can read what :meth:`to_json` gives."""
-        used = [self.settings[name].since for name in self.to_json()]
+        used = [self._settings[name].since for name in self.to_json()]
         return max(used, key=lambda since: [int(part) for part in since.split(".")], default="0.1")
 
     def __repr__(self) -> str:

@@ -276,7 +276,6 @@ def test_help_is_the_table_and_no_noise():
     assert max(map(len, HyperParams.__doc__.splitlines())) <= 100
 
 
-@pytest.mark.xfail(strict=True, reason="Settings has annotations, and @final leaves a mark")
 def test_help_shows_nothing_of_the_machinery():
     """Two more lines that mean nothing to whoever asks for help."""
     told = pydoc.plain(pydoc.render_doc(HyperParams))

@@ -1,13 +1,11 @@
 """What one call to train is asked to do."""
 
 import math
-from typing import final
 
 from rngru.settings import Setting, Settings, flag, or_none, real, whole
 
 
-@final
-class Plan(Settings):
+class Plan(Settings, positional=6, noun="argument"):
     """How to train, for one call to ``trainmodel``.
 
     {table}
@@ -22,8 +20,6 @@ class Plan(Settings):
     """
 
     __slots__ = ()
-    positional = 6
-    noun = "argument"
 
     num_rounds = Setting("how many rounds", "rounds", whole(1), 1)
     batchsize = Setting(
