@@ -182,7 +182,6 @@ class Session:
             if over and not due:
                 break
             rate = scheduled(run.hyper, run.progress.learnrate, epoch=run.epoch, share=share)
-            here.rate = rate
             try:
                 step, loss = self._ahead(None if over else rate)
             except KeyboardInterrupt:  # told to stop at once: this batch is not taken
@@ -201,6 +200,7 @@ class Session:
                 self._saved_here()
             run.take(step, self._size)
             self._symbols += self._size
+            here.rate = rate
             yield self._took(here, loss, step.gradnorm)
             if plan.print_every and len(here.losses) % plan.print_every == 0 and not self._asked():
                 with suppress(KeyboardInterrupt):  # told to stop at once
