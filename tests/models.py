@@ -16,13 +16,13 @@ from rngru.models import GRUEncode, Model
 class Act:
     """What one training step of a :class:`Canned` backend does.
 
-    ``loss`` is in nats per symbol; ``spoils`` leaves weights that are not finite; ``raises`` is an
-    exception; ``then`` is called before the step returns.
+    ``loss`` is in nats per symbol; ``spoils`` names what it leaves not finite, ``"weights"`` or
+    ``"caches"``; ``raises`` is an exception; ``then`` is called before the step returns.
     """
 
     loss: float = 1.0
     gradnorm: float = 1.0
-    spoils: bool = False
+    spoils: str = ""
     raises: type[BaseException] | None = None
     then: Callable[[], object] = lambda: None
 
@@ -55,7 +55,8 @@ class Canned(Backend):
     hyper: its symbols count; one layer of two neurons.
     steps: what one training step after the other does, numbers or :class:`Act`; then loss 1.
     looks: nats of one call of ``losses`` after the other, or a function of its x, y and state; then 1.
-    places: keep arrays in another place, and refuse those that are not there.
+    places: keep arrays in another place, and refuse those that are not there; ``placed`` counts
+        how often it was asked to.
     tick: called at the beginning of each training step.
     log: a list to which each call is added.
     """
@@ -95,9 +96,9 @@ class Canned(Backend):
         return [call for call in self.calls if call.kind == "step"]
 
     def place(self, arrays: Arrays) -> Arrays:
+        self.placed += 1
         if not self.places or all(isinstance(array, There) for array in arrays.values()):
             return arrays
-        self.placed += 1
         return {name: array.view(There) for name, array in arrays.items()}
 
     def fetch(self, arrays: Arrays) -> Arrays:
@@ -121,7 +122,8 @@ class Canned(Backend):
         step = Step(act.loss * y.size, act.gradnorm, arrays, caches, self._after(x, state))
         if not step.finite:
             return step
-        by = np.float32(np.nan if act.spoils else 1)
+        by = np.float32(np.nan if act.spoils == "weights" else 1)
+        rate = np.nan if act.spoils == "caches" else rate
         return Step(
             step.loss,
             step.gradnorm,

@@ -15,6 +15,7 @@ from rngru.reader.scoring import Evaluation
 from rngru.snapshot import Snapshot
 from rngru.text import CharSet
 from rngru.training import Plan, Progress, Run, Scores, Session, scheduled, validate
+from rngru.training.session import LOOKAHEAD
 from rngru.workdir import WorkdirKeeper
 from tests.models import Act, Call, Canned, There
 
@@ -65,13 +66,13 @@ class Bench:
     valid: list = field(default_factory=list)
     samples: int = 0
 
-    def session(self, **plan) -> Session:
+    def session(self, seq_len=SEQ_LEN, **plan) -> Session:
         self.keeper = Records(self.log)
         return Session(
             self.run,
             Plan(**{"batchsize": LANES, "print_every": 0, "train_len": 4} | plan),
             self.keeper,
-            seq_len=SEQ_LEN,
+            seq_len=seq_len,
             validate=self.validate,
             sample=self.sample,
             asked=lambda: self.asked,
@@ -313,6 +314,17 @@ def test_the_look_before_a_round_is_saved_is_at_what_comes_next():
     assert np.array_equal(look.x, bank.run.data.batch(2 * SIZE, LANES, SEQ_LEN)[0])
 
 
+def test_the_look_is_short_and_measured_as_batches_are():
+    """A person who waits a minute after Ctrl-C; or bits compared with nats: a false alarm."""
+    bank = bench(looks=[15.0])  # 0.9 · 1 + 0.1 · 15 = 2.4 nats, and log(5) + 1 = 2.6
+    assert of(Notice, bank.train(train_len=2)) == []
+    (notice,) = of(Notice, bench(looks=[20.0]).train(train_len=2))
+    assert "to 20 nats" in notice.text
+    bank = bench(symbols=480)
+    list(bank.session(seq_len=50, train_len=1))
+    assert [len(call.x) for call in bank.backend.calls] == [50, LOOKAHEAD]
+
+
 # ------------------------------------------------------------------------------ the learning rate
 
 
@@ -446,13 +458,14 @@ def test_a_climb_and_spoilt_weights_lead_back_too():
     bank = bench([1.0, 1.0, 100.0])
     (notice,) = of(Notice, bank.train())
     assert notice.text.startswith("The loss climbs far above its start, to 100 nats per character.")
-    bank = bench([1.0, Act(1.0, spoils=True)])
-    told = bank.train(train_len=2)
-    (notice,) = of(Notice, told)
-    assert notice.text.startswith(
-        "The last update left numbers that are not finite; the loss is 1."
-    )
-    assert [progress.arrays["w"].item() for _, _, progress in bank.keeper.closed] == [2.0]
+    for spoilt in ("weights", "caches"):
+        bank = bench([1.0, Act(1.0, spoils=spoilt)])
+        (notice,) = of(Notice, bank.train(train_len=2))
+        assert notice.text.startswith(
+            "The last update left numbers that are not finite; the loss is 1."
+        )
+        ((_, _, saved),) = bank.keeper.closed
+        assert (saved.arrays["w"], saved.caches["mean"]["w"]) == (2.0, np.float32(RATE))
 
 
 def test_the_last_update_of_a_round_is_seen_before_it_is_saved():
@@ -797,7 +810,7 @@ def test_arrays_are_placed_once_and_stay():
     """Every step carries all parameters to the device and back; or one is computed with those here."""
     bank = bench(places=True)
     bank.train(num_rounds=2, save_every=1.5)
-    assert bank.backend.placed == 2, "parameters, and one cache"
+    assert bank.backend.placed == 2, "parameters, and one cache: asked for once each"
     assert all(isinstance(progress.arrays["w"], There) for progress in bank.keeper.kept)
 
 
