@@ -702,6 +702,19 @@ def test_other_lanes_start_with_an_empty_state_and_say_so():
     assert np.array_equal(first.x, bank.run.data.batch(54, LANES, SEQ_LEN)[0])
 
 
+def test_who_takes_the_advice_before_the_first_batch_goes_on_exactly():
+    """The state is dropped before a batch was trained: Ctrl-C and batchsize=3 do not continue."""
+    bank = bench([Act(then=lambda: bank.ask(), raises=KeyboardInterrupt)], progress=trained(3))
+    told = bank.train()
+    assert names(told) == ["Notice", "Begin", "End"]
+    assert "batchsize=3 continues exactly" in told[0].text
+    bank.asked = False
+    assert names(bank.train(batchsize=3, train_len=1))[0] == "Begin"
+    last = bank.backend.stepped[-1]
+    assert last.number == 10
+    assert (last.state == 5).all()
+
+
 @pytest.mark.parametrize("lanes", [LANES, 3])
 def test_a_state_can_be_cleared(lanes):
     """clear_state that has no effect; or a notice of what was asked for."""

@@ -163,7 +163,7 @@ class Session:
                 f"place in the text, but the hidden state starts empty; batchsize={run.lanes} "
                 "continues exactly."
             )
-        state = None if plan.clear_state or run.lanes != plan.batchsize else now.state
+        state = None if plan.clear_state else now.state
         scores = now.scores
         if plan.patience is not None and scores.worse >= plan.patience:
             # Patience ran out in an earlier call; calling again grants it anew.
