@@ -114,7 +114,8 @@ def one_of(names: Sequence[str]) -> Check[str]:
     """Accept one of ``names``."""
 
     def convert(value: Any) -> str:
-        if value not in names:
+        # An array of one word equals that word.
+        if not isinstance(value, str) or value not in names:
             raise InputError(nearest(value, names))
         return str(value)
 
@@ -162,7 +163,7 @@ class Setting(Generic[T]):
         try:
             return self.convert(value)
         except (TypeError, ValueError, OverflowError) as error:
-            wrong = " is missing" if value is _REQUIRED else f"={reprlib.repr(value)}"
+            wrong = " is missing" if value is _REQUIRED else f"={_brief(value)}"
             hint = str(error) if isinstance(error, InputError) else ""
             raise InputError(f"{self.name}{wrong}: expected {self.allowed}.{hint}") from None
 
@@ -321,6 +322,13 @@ class Settings:
 
     def __hash__(self) -> int:
         return hash(tuple(self._values.values()))
+
+
+def _brief(value: object) -> str:
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # Python does not print whole numbers of thousands of digits
+        return f"<{type(value).__name__}>"
 
 
 def _table(settings: Mapping[str, Setting[Any]]) -> str:

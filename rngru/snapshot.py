@@ -200,6 +200,10 @@ class Snapshot:
                 least = 1 if name == "seq_len" else 0
                 if type(meta[name]) is not int or not least <= meta[name] < 1 << 62:
                     raise ValueError(f"{name} is {reprlib.repr(meta[name])}")
+            meta = {"timed": False, **meta}
+            for name, kind in (("backend", str), ("corpus", str | None), ("timed", bool)):
+                if not isinstance(meta[name], kind):
+                    raise ValueError(f"{name} is {reprlib.repr(meta[name])}")
             _known("modeltype", meta["modeltype"], MODELS, found)
             _known("level", meta["vocabulary"]["level"], LEVELS, found)
             hyper = HyperParams.from_json(meta["hyper"], where=str(found))
@@ -222,7 +226,7 @@ class Snapshot:
                 seed=meta["seed"],
                 corpus=meta["corpus"],
                 historyline=meta["history"],
-                timed=bool(meta.get("timed")),
+                timed=meta["timed"],
                 summary=dict(meta["summary"]),
                 versions=dict(meta["versions"]),
                 token=meta["summary"].get("model"),
@@ -311,4 +315,6 @@ def _scores(latest: Any = None, best: Any = None, worse: Any = 0) -> Scores:
     for loss in (latest, best):
         if loss is not None and not (isinstance(loss, float) and math.isfinite(loss)):
             raise ValueError(f"a validation loss is {reprlib.repr(loss)}")
-    return Scores(latest, best, int(worse))
+    if type(worse) is not int or worse < 0:
+        raise ValueError(f"rounds without a lower validation loss are {reprlib.repr(worse)}")
+    return Scores(latest, best, worse)

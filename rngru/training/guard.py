@@ -49,7 +49,7 @@ class Guard:
         """
         ahead = loss if self._smooth is None else 0.9 * self._smooth + 0.1 * loss
         first = loss if self._first is None else self._first
-        finite = finite and (step is None or step.finite)
+        finite = finite and math.isfinite(loss) and (step is None or step.finite)
         # Not "ahead > limit": that is false for NaN.
         sane = ahead <= max(2 * first, self._blind + 1)
         if finite and sane:
@@ -58,7 +58,7 @@ class Guard:
             return ""
         self.times += 1
         self._smooth = None
-        if finite and math.isfinite(loss):
+        if finite:
             return f"The loss climbs far above its start, to {loss:.3g} nats per {self._unit}"
         if step is None or step.finite:
             return f"The last update left numbers that are not finite; the loss is {loss:.3g}"

@@ -164,7 +164,7 @@ class Session:
                 f"place in the text, but the hidden state starts empty; batchsize={run.lanes} "
                 "continues exactly."
             )
-        state = None if plan.clear_state or run.lanes != plan.batchsize else now.state
+        state = None if plan.clear_state else now.state
         scores = now.scores
         if plan.patience is not None and scores.worse >= plan.patience:
             # Patience ran out in an earlier call; calling again grants it anew.
@@ -183,7 +183,6 @@ class Session:
             if over and not due:
                 break
             rate = scheduled(run.hyper, run.progress.learnrate, epoch=run.epoch, share=share)
-            here.rate = rate
             try:
                 step, loss = self._ahead(None if over else rate)
             except KeyboardInterrupt:  # told to stop at once: this batch is not taken
@@ -202,6 +201,7 @@ class Session:
                 self._saved_here()
             run.take(step, self._size)
             self._symbols += self._size
+            here.rate = rate
             yield self._took(here, loss, step.gradnorm)
             if plan.print_every and len(here.losses) % plan.print_every == 0 and not self._asked():
                 with suppress(KeyboardInterrupt):  # told to stop at once
