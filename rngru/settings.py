@@ -26,7 +26,7 @@ import reprlib
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Self, TypeVar, final, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, final, overload
 
 import numpy as np
 
@@ -191,10 +191,11 @@ class Settings:
 
     __slots__ = ("_values",)
 
-    if TYPE_CHECKING:  # at run time, annotations would be noise in help()
-        _settings: ClassVar[dict[str, Setting[Any]]]
-        _noun: ClassVar[str]
-        _positional: ClassVar[int]
+    # Comments, for annotations would be noise in help().
+    _settings = {}  # type: dict[str, Setting[Any]]
+    _noun, _positional = "setting", 1
+
+    if TYPE_CHECKING:
 
         def __init__(self, /, *values: object, **named: object) -> None: ...
 

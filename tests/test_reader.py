@@ -10,11 +10,12 @@ import pytest
 
 import rngru
 from rngru import ModelState, Texts, checkpoint, making, models
-from rngru import reader as reading
 from rngru.backends import backend
+from rngru.dataset import DataSet
 from rngru.errors import InputError
 from rngru.hyper import HyperParams
 from rngru.reader import Reader, generating
+from rngru.reader import reader as reading
 from rngru.reader.generating import generate, glimpse
 from rngru.reader.scoring import evaluate
 from rngru.sampling import Filled, Sample, Sampling
@@ -313,7 +314,8 @@ def test_a_glimpse_is_a_hundred_symbols_after_one_that_begins_a_line():
     """The symbol that nobody drew from the model shown as if it had."""
     reader = made(VOCABS["char"])
     state = np.full((2, 1, 8), 0.25, np.float32)
-    shown = glimpse(reader, state, np.empty(0, np.int32), np.random.default_rng(3))
+    data = DataSet.fromtext(TEXT, reader.vocab)
+    shown = glimpse(reader, state, data, 0, np.random.default_rng(3))
     rng = np.random.default_rng(3)
     seed = reader.vocab.semirandomch(rng)
     assert shown == str(write(reader, 100, temp=0.5, seed=seed, start=state, rng=rng))

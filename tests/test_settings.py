@@ -31,15 +31,13 @@ HUGE = 10**400
 """A whole number that is no float."""
 
 
-class Oven(Settings):
+class Oven(Settings, positional=2, noun="knob"):
     """How to bake.
 
     {table}
     """
 
     __slots__ = ()
-    positional = 2
-    noun = "knob"
 
     degrees = Setting("how hot it is inside, measured at the middle of the tray", "°C", whole(50))
     minutes = Setting("how long", "minutes", real(0, 600, above=True), 30.0)
@@ -237,9 +235,9 @@ def test_the_signature_is_spelled_out():
 
 def test_each_class_has_its_own_settings():
     """Settings of one class that show up in another, through a dict they share."""
-    assert [*Oven.settings] == ["degrees", "minutes", "fan", "rack", "turn"]
-    assert [*Bare.settings] == ["only"]
-    assert Settings.settings == {}
+    assert [*Oven.settings()] == ["degrees", "minutes", "fan", "rack", "turn"]
+    assert [*Bare.settings()] == ["only"]
+    assert Settings.settings() == {}
 
 
 def test_by_position_and_by_name():
@@ -469,7 +467,7 @@ PLAN = {
 
 def test_every_setting_of_a_plan_is_tried():
     """A new setting without a test of its limits."""
-    assert [*PLAN] == [*Plan.settings]
+    assert [*PLAN] == [*Plan.settings()]
 
 
 @pytest.mark.parametrize("name", PLAN)
