@@ -365,7 +365,10 @@ class ModelState:
                 run, plan, keeper, seq_len=self.seq_len, sample=self._sample, asked=interrupts.asked,
                 validate=partial(validate, run, corpus, plan, self.seq_len, interrupts.asked),
             )  # fmt: skip
-            return watched(session, partial(self._follow, run, keeper), show)
+            try:
+                return watched(session, partial(self._follow, run, keeper), show)
+            finally:  # what gives up, or cannot save, has gone somewhere without an event
+                self._follow(run, keeper)
 
     def history(self) -> History:
         """Return all rounds of training that led to this model, those of earlier sessions included.
