@@ -658,7 +658,7 @@ class ModelState:
         now: Backend | None = getattr(self, "_computes", None)
         if now is None or (now.name, now.model, now.hyper.replace(learnrate=0)) != wanted:
             self._computes = backends.shielded(model.backend, wanted[1], model.made)
-        self._model = model
+        self._model = replace(model, versions=versions())  # it is computed here from now on
 
     def _follow(self, run: Run, keeper: WorkdirKeeper, event: Event | None = None) -> None:
         """Be what a session has made of the model so far."""
