@@ -142,6 +142,8 @@ class Snapshot:
                 least = 1 if name == "seq_len" else 0
                 if type(meta[name]) is not int or not least <= meta[name] < 1 << 62:
                     raise ValueError(f"{name} is {reprlib.repr(meta[name])}")
+            if not isinstance(meta["backend"], str):
+                raise ValueError(f"backend is {reprlib.repr(meta['backend'])}")
             _known("modeltype", meta["modeltype"], MODELS, found)
             _known("level", meta["vocabulary"]["level"], LEVELS, found)
             hyper = HyperParams.from_json(meta["hyper"], where=str(found))
