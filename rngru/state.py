@@ -234,7 +234,7 @@ class ModelState:
         return ms
 
     def restore(self, which: "int | str | Path | Checkpoint | None" = None) -> Self:
-        """Go to a checkpoint, and compile what training needs.
+        """Go to a checkpoint.
 
         Parameters
         ----------
