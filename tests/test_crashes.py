@@ -29,8 +29,20 @@ import pytest
 from rngru import ModelState, Texts
 from rngru.errors import CheckpointError, NoModelError, RngruError, WorkdirBusy, WorkdirError
 from rngru.training import Run
+from rngru.workdir import Workdir
 from tests import robust
-from tests.robust import FOREVER, LANES, VERSE, Straight, digest, program, taken, together, until
+from tests.robust import (
+    FOREVER,
+    LANES,
+    PATIENCE,
+    VERSE,
+    Straight,
+    digest,
+    program,
+    taken,
+    together,
+    until,
+)
 
 LENGTH = 20
 QUIET = robust.QUIET | {"batchsize": LANES}
@@ -705,14 +717,14 @@ def test_a_model_is_restored_or_trained_but_not_both(tmp_path, monkeypatch):
     ms = make(tmp_path / "work")
     straight = Straight(ms.workdir)
     ms.trainmodel(train_len=1, **QUIET)
-    begun, go, load = threading.Event(), threading.Event(), ms._disk.load
+    begun, go, load, propose = threading.Event(), threading.Event(), Workdir.load, Run.propose
 
-    def slowly(which):
+    def slowly(disk, which):
         begun.set()
-        go.wait()
-        return load(which)
+        assert go.wait(PATIENCE)
+        return load(disk, which)
 
-    monkeypatch.setattr(ms._disk, "load", slowly)
+    monkeypatch.setattr(Workdir, "load", slowly)
     restoring = threading.Thread(target=ms.restore, args=(0,))
     restoring.start()
     begun.wait()
@@ -726,8 +738,16 @@ def test_a_model_is_restored_or_trained_but_not_both(tmp_path, monkeypatch):
     go.set()
     restoring.join()
     assert digest(ms) == straight.at(0)
-    with ms._disk.locked(), pytest.raises(WorkdirBusy, match="Another thread"):
-        ms.restore(1)
+
+    def interfered(run, *arguments):
+        with pytest.raises(WorkdirBusy, match="Another thread"):
+            ms.restore(1)
+        return propose(run, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "propose", interfered)
+        ms.trainmodel(train_len=2, **QUIET)
+    assert digest(ms) == straight.at(2)
 
 
 def test_two_threads_on_one_directory(tmp_path):

@@ -19,6 +19,7 @@ from rngru import ModelState, models
 from rngru.backends import backend
 from rngru.errors import WorkdirBusy
 from rngru.sampling import Sampling
+from rngru.workdir import Workdir
 from tests import robust
 from tests.robust import digest, taken, together
 
@@ -209,7 +210,7 @@ def test_two_threads_that_train_one_model(newmodel, verse, impatient):
     together(train, train)
     assert taken(ms) == 2 * rounds
     assert digest(ms) == digest(ModelState.load(ms.workdir)) == straight[-1]
-    with ms._disk.locked():
+    with Workdir(ms.workdir).locked():
 
         def refused():
             with pytest.raises(WorkdirBusy):
