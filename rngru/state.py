@@ -332,7 +332,7 @@ class ModelState:
             )  # fmt: skip
             try:
                 return watched(session, partial(self._follow, run, keeper), show)
-            finally:
+            finally:  # what gives up, or cannot save, has gone somewhere without an event
                 self._follow(run, keeper)
 
     def history(self) -> History:

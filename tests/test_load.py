@@ -4,39 +4,26 @@ The reference for everything that runs side by side is the same, run alone.
 """
 
 import gc
-import hashlib
 import os
 import statistics
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from rngru import ModelState
+from rngru import ModelState, models
+from rngru.backends import backend
 from rngru.errors import WorkdirBusy
+from rngru.sampling import Sampling
+from rngru.workdir import Workdir
+from tests import robust
+from tests.robust import digest, taken, together
 
-QUIET = {"batchsize": 4, "print_every": 0, "report": "silent"}
-
-
-def digest(ms):
-    """SHA-256 of all that training changes."""
-    progress = ms._progress
-    found = hashlib.sha256(repr((progress.batches, progress.position)).encode())
-    for arrays in (progress.arrays, *progress.caches.values(), {"state": progress.state}):
-        for name, array in arrays.items():
-            found.update(name.encode() + np.asarray(array).tobytes())
-    return found.hexdigest()
-
-
-def together(*calls):
-    """Run calls in threads of their own; return what they return, or raise what one of them raises."""
-    with ThreadPoolExecutor(len(calls)) as pool:
-        return [each.result() for each in [pool.submit(call) for call in calls]]
+QUIET = robust.QUIET | {"batchsize": 4}
 
 
 @pytest.fixture
@@ -135,11 +122,11 @@ def test_two_models_are_each_as_if_alone(newmodel, verse, impatient):
     assert together(*[partial(rounds, ms) for ms in models]) == alone
 
 
-@pytest.mark.parametrize("backend", ["cpu", pytest.param("scan", marks=pytest.mark.long)])
-def test_a_model_in_use_while_it_trains(newmodel, verse, backend, impatient, long):
+@pytest.mark.parametrize("kind", ["cpu", pytest.param("scan", marks=pytest.mark.long)])
+def test_a_model_in_use_while_it_trains(newmodel, verse, kind, impatient, long):
     """Catches parameters of two batches in one sample, and functions that only one thread may call."""
-    batches = 6 if backend == "scan" else 400 if long else 60
-    ms = newmodel(verse, backend=backend, learnrate=0.05, state_size=16, seq_len=10)
+    batches = 6 if kind == "scan" else 400 if long else 60
+    ms = newmodel(verse, backend=kind, learnrate=0.05, state_size=16, seq_len=10)
 
     def look():
         """What other threads do, as bits; long enough for several pieces."""
@@ -155,7 +142,7 @@ def test_a_model_in_use_while_it_trains(newmodel, verse, backend, impatient, lon
             known[name].add(seen)
     assert len(known["text"]) > batches / 3 and len(known["loss"]) > batches / 3
     wanted, counts = digest(ms), dict.fromkeys(known, 0)
-    ms = newmodel(verse, backend=backend, learnrate=0.05, state_size=16, seq_len=10)
+    ms = newmodel(verse, backend=kind, learnrate=0.05, state_size=16, seq_len=10)
     done = threading.Event()
 
     def train():
@@ -181,11 +168,12 @@ def test_a_model_in_use_while_it_trains(newmodel, verse, backend, impatient, lon
 def test_a_sampler_belongs_to_its_parameters(newmodel, verse):
     """Catches one that another thread has replaced by that of its own parameters meanwhile."""
     ms = newmodel(verse)
-    backend, one = ms._compute, ms.parameters()
+    cpu, one = backend("cpu", models.named(ms.modeltype), ms.hyper), ms.parameters()
     two = {name: -array for name, array in one.items()}
 
     def generate(arrays, ids):
-        return backend.generate(arrays, ids, backend.freshstate(1), np.zeros((4, 1)), 1.0)[1]
+        start, uniforms = cpu.freshstate(1), np.zeros((4, 1))
+        return cpu.generate(arrays, ids, start, uniforms, Sampling(1.0)).ending
 
     class Turn(np.ndarray):
         """Where it is converted, the other thread takes its turn."""
@@ -220,9 +208,9 @@ def test_two_threads_that_train_one_model(newmodel, verse, impatient):
                 pass
 
     together(train, train)
-    assert ms._progress.batches == 2 * rounds
+    assert taken(ms) == 2 * rounds
     assert digest(ms) == digest(ModelState.load(ms.workdir)) == straight[-1]
-    with ms._disk.locked():
+    with Workdir(ms.workdir).locked():
 
         def refused():
             with pytest.raises(WorkdirBusy):

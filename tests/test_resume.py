@@ -14,10 +14,8 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,12 +26,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rngru import ModelState, checkpoint, workdir
+from rngru import ModelState, checkpoint, models
 from rngru.errors import WorkdirError
 from rngru.hyper import OPTIMIZERS, SCHEDULES
-from rngru.models import MODELS, find
+from rngru.models import MODELS
+from tests.robust import QUIET, program, until
 
-QUIET = {"print_every": 0, "report": "silent"}
 LANES, LENGTH = 3, 7
 
 Facts = dict[str, dict[str, Any]]
@@ -73,7 +71,7 @@ def facts(ms: ModelState, *histories: Any, last: int = 0) -> Facts:
         "shown": repr(ms).split(", train loss")[0],
         "next": str(
             ms.fillin(f"{known}_{known}")
-            if find(ms.modeltype).both
+            if models.named(ms.modeltype).both
             else ms.generatestring(40, temp=1.0, seed=known)
         ),
     }
@@ -94,8 +92,7 @@ def when(condition: Callable[[], bool], number: int) -> threading.Thread:
     """Send this process a signal as soon as a condition holds."""
 
     def watch() -> None:
-        while not condition():
-            time.sleep(0.001)
+        until(condition)
         os.kill(os.getpid(), number)
 
     thread = threading.Thread(target=watch, daemon=True)
@@ -103,20 +100,13 @@ def when(condition: Callable[[], bool], number: int) -> threading.Thread:
     return thread
 
 
-def process() -> subprocess.Popen:
-    """Start a process that does jobs, one a line."""
-    command = [sys.executable, "-W", "error", __file__]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-
 @pytest.fixture(scope="module")
 def elsewhere():
     """Do jobs in a process that has seen none of the models yet, and return what became of each."""
-    with process() as other:
+    with program(__file__) as other:
 
         def done(job: dict[str, Any]) -> Facts:
             other.stdin.write(json.dumps(job) + "\n")
-            other.stdin.flush()
             answer = other.stdout.readline()
             assert answer, "the process has failed"
             return json.loads(answer)
@@ -285,7 +275,7 @@ def test_a_killed_run_goes_on_from_its_timed_checkpoint(newmodel, verse):
     ms, straight = (newmodel(verse, **UNEVEN) for _ in "12")
     rounds(ms, 4)
     call = {"batchsize": LANES, "train_len": 5000, "save_every": 0.01, **QUIET}
-    with process() as other:
+    with program(__file__) as other:
         other.communicate(json.dumps({"workdir": str(ms.workdir), "call": call, "kill": 4}))
     assert other.returncode == -signal.SIGKILL
     timed = ms.checkpoints()[-1]
@@ -361,7 +351,7 @@ def test_a_text_of_other_characters_is_not_trained_on(trained, newmodel, verse):
     other = newmodel(verse.upper())
     shutil.rmtree(trained.workdir / "data")
     shutil.copytree(other.workdir / "data", trained.workdir / "data")
-    with pytest.warns(UserWarning, match="generate but not train"):
+    with pytest.warns(UserWarning, match="generate and score, but not train"):
         ms = ModelState.load(trained.workdir)
     assert len(ms.generatestring(5).text) == 5
     with pytest.raises(WorkdirError, match="text"):
@@ -413,12 +403,13 @@ def test_a_source_that_is_gone_or_has_moved_is_nothing_to_say(tmp_path, verse, m
 
 
 @pytest.mark.parametrize("library", ["rngru", "python", "numpy", "numba", "pytensor"])
-def test_another_version_is_noticed(trained, library, monkeypatch):
+def test_another_version_is_noticed(trained, library):
     """The bits that follow may be others, and the reason is not to be found in them."""
-    here = workdir.versions()
-    with monkeypatch.context() as patch:
-        patch.setattr(workdir, "versions", lambda: here | {library: "0.0.7"})
-        trained.newcheckpoint()
+    saved = trained.checkpoints()[-1]
+    arrays, meta = checkpoint.load(saved)
+    here = meta["versions"]
+    other = meta | {"versions": here | {library: "0.0.7"}}
+    checkpoint.save(trained.workdir / "checkpoints", saved.step, arrays, other)
     with pytest.warns(UserWarning, match=f"{library} 0.0.7 .here {here[library]}") as caught:
         again = ModelState.load(trained.workdir)
     assert len(caught) == 1

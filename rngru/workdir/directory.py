@@ -360,7 +360,7 @@ class Workdir:
             raise NoModelError(
                 f"{self.path} holds no model: expected a directory with 'checkpoints' in it, as "
                 "ModelState.initfromsrcfile makes it."
-                if self.path.exists()
+                if os.path.exists(self.path)
                 else f"There is no folder {str(self.path)!r}."
             )
         here = os.stat(self.path)
@@ -397,7 +397,7 @@ class Workdir:
         for step, place in known.items():
             if str(which) == str(step) or (path and _same(path, place)):
                 return readrecord(place, step)
-        if path and (not isinstance(which, str) or (path / MANIFEST).is_file()):
+        if path and (not isinstance(which, str) or os.path.isfile(path / MANIFEST)):
             return path
         steps = ", ".join(map(str, known)) or "none"
         raise InputError(f"There is no checkpoint {which!r}. There are: {steps}; or 'best'.")

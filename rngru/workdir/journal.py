@@ -16,6 +16,7 @@ from rngru.disk import plainly, sync
 from rngru.errors import CheckpointTooNew
 from rngru.events import Round
 from rngru.report import History
+from rngru.text import LEVELS
 
 FORMAT = 1
 VERSION = {"format": FORMAT, "needs": "0.1"}
@@ -23,6 +24,7 @@ VERSION = {"format": FORMAT, "needs": "0.1"}
 POINTS = 50
 """Points of the loss curve that are kept of a round, at most."""
 
+_UNITS = [level.units for level in LEVELS.values()]
 _WHOLE = {"round", "position", "characters"}
 _ABSENT: dict[str, Any] = {
     "round": 0,
@@ -102,7 +104,7 @@ class Journal:
 
 
 def _number(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, int | float) and abs(value) < 1 << 62  # neither infinite nor NaN
 
 
 def _sound(values: dict[str, Any]) -> bool:
@@ -113,7 +115,7 @@ def _sound(values: dict[str, Any]) -> bool:
         all(_number(values[name]) for name in needed)
         and all(loss is None or _number(loss) for loss in losses)
         and (checkpoint is None or isinstance(checkpoint, str))
-        and isinstance(units, str)
+        and units in _UNITS
     )
 
 

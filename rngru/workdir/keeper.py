@@ -6,7 +6,7 @@ from typing import final
 from rngru.backends import Backend
 from rngru.checkpoint import Checkpoint
 from rngru.events import Round
-from rngru.snapshot import Snapshot
+from rngru.snapshot import Snapshot, versions
 from rngru.training import Progress
 from rngru.workdir.directory import Workdir
 
@@ -59,7 +59,7 @@ class WorkdirKeeper:
         fetch = self._backend.fetch
         caches = {name: fetch(cache) for name, cache in progress.caches.items()}
         there = replace(progress, arrays=fetch(progress.arrays), caches=caches)
-        model = replace(self.model, progress=there)
+        model = replace(self.model, progress=there, versions=versions())
         model = model.summarised(self._trainlen, trainloss, validloss)
         saved = self._disk.save(model, keep=None if timed else self._limit, timed=timed)
         self.model = replace(model, progress=progress)
