@@ -719,15 +719,15 @@ def test_a_model_is_restored_or_trained_but_not_both(tmp_path, monkeypatch):
     ms.trainmodel(train_len=1, **QUIET)
     begun, go, load, propose = threading.Event(), threading.Event(), Workdir.load, Run.propose
 
-    def slowly(disk, which):
+    def slowly(disk, which, **more):
         begun.set()
         assert go.wait(PATIENCE)
-        return load(disk, which)
+        return load(disk, which, **more)
 
     monkeypatch.setattr(Workdir, "load", slowly)
     restoring = threading.Thread(target=ms.restore, args=(0,))
     restoring.start()
-    begun.wait()
+    assert begun.wait(PATIENCE)
     for call in (
         lambda: ms.trainmodel(train_len=1, **QUIET),
         ms.newcheckpoint,
