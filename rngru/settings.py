@@ -296,7 +296,11 @@ class Settings:
                 f"{cls.__name__}.from_json: expected names with their values, as to_json() gives "
                 f"them, got {reprlib.repr(data)}."
             )
-        unknown = [reprlib.repr(name) for name in data if name not in cls._settings]
+        unknown = [
+            name if name.isidentifier() else reprlib.repr(name)
+            for name in data
+            if name not in cls._settings
+        ]
         unknown += [
             f"{name}={reprlib.repr(data[name])}"
             for name, setting in cls._settings.items()
