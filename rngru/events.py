@@ -92,7 +92,8 @@ class Round:
     ``trainloss`` is the mean over its batches, ``validloss`` that of the validation text and
     ``bits`` the same in bits per symbol (both None when nothing was validated). ``learnrate`` is the
     rate the round was trained with, ``gradnorm`` the mean length of the gradient. ``characters``
-    (symbols) and ``seconds`` count from Begin; ``checkpoint`` names the one saved, if any.
+    (symbols) and ``seconds`` count from Begin; ``checkpoint`` names the one saved, if any. ``trained``
+    are the seconds of this round alone, without validation and saving.
     """
 
     round: int
@@ -107,6 +108,7 @@ class Round:
     seconds: float
     checkpoint: str | None
     units: str = "characters"
+    trained: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

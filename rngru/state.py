@@ -25,7 +25,7 @@ from rngru.sampling import Filled, Sample, Sampling
 from rngru.settings import checked, generator, whole
 from rngru.snapshot import Part, Snapshot
 from rngru.text import Source, Vocabulary
-from rngru.training import Plan, Run, Session, Timing, timed, validate
+from rngru.training import Plan, Run, Session, Timing, timed, validate, validlen
 from rngru.workdir import Workdir, WorkdirKeeper
 
 _ANOTHER = "initfromsrcfile(...) makes another model."
@@ -329,6 +329,7 @@ class ModelState:
             session = Session(
                 run, plan, keeper, seq_len=self.seq_len, sample=self._sample, asked=interrupts.asked,
                 validate=partial(validate, run, corpus, plan, self.seq_len, interrupts.asked),
+                symbols=validlen(run, corpus, plan, self.seq_len),
             )  # fmt: skip
             try:
                 return watched(session, partial(self._follow, run, keeper), show)

@@ -12,9 +12,10 @@ from rngru.errors import NumericsError
 from rngru.events import Batch, Begin, Drawn, End, Notice, Round
 from rngru.hyper import HyperParams
 from rngru.reader.scoring import Evaluation
+from rngru.report import History
 from rngru.snapshot import Snapshot
 from rngru.text import CharSet
-from rngru.training import Plan, Progress, Run, Scores, Session, scheduled, validate
+from rngru.training import Plan, Progress, Run, Scores, Session, scheduled, session, validate
 from rngru.training.session import LOOKAHEAD
 from rngru.workdir import WorkdirKeeper
 from tests.models import Act, Call, Canned, There
@@ -65,6 +66,7 @@ class Bench:
     asked: bool = False
     valid: list = field(default_factory=list)
     samples: int = 0
+    validlen: int = 0
 
     def session(self, seq_len=SEQ_LEN, **plan) -> Session:
         self.keeper = Records(self.log)
@@ -74,6 +76,7 @@ class Bench:
             self.keeper,
             seq_len=seq_len,
             validate=self.validate,
+            symbols=self.validlen,
             sample=self.sample,
             asked=lambda: self.asked,
             clock=self.clock,
@@ -82,8 +85,9 @@ class Bench:
     def train(self, **plan) -> list:
         return list(self.session(**plan))
 
-    def validate(self):
+    def validate(self, most=None):
         self.log.append("validate")
+        self.most = most
         nats = self.valid.pop(0) if self.valid else None
         nats = nats() if callable(nats) else nats
         return None if nats is None else Evaluation(nats, 10, 0.0, interrupted=self.asked)
@@ -155,7 +159,7 @@ def test_what_a_round_says():
     """A mean over the whole call, or bits that are nats; the checkpoint's name lost."""
     bank = bench([1, 2, Act(1, gradnorm=2), Act(4, gradnorm=4)], valid=[None, 2.0])
     first, second = of(Round, bank.train(num_rounds=2, train_len=2))
-    assert first == Round(1, 12, 0.25, 1.5, None, None, RATE, 1.0, 12, 2.0, "2")
+    assert first == Round(1, 12, 0.25, 1.5, None, None, RATE, 1.0, 12, 2.0, "2", trained=2.0)
     assert second.trainloss == 2.5
     assert second.gradnorm == 3.0
     assert second.validloss == 2.0
@@ -901,6 +905,44 @@ def test_validation_is_on_all_of_the_validation_text_or_a_part():
     assert (found.nats, found.characters) == (pytest.approx(ids[90:96].mean()), SIZE)
     found = validate(bank.run, corpus, Plan(batchsize=LANES, valid_len=9), SEQ_LEN)
     assert found.characters == 10
+
+
+def test_of_a_long_validation_text_the_beginning_is_read(monkeypatch):
+    """Two seconds asked for and sixteen taken; or another part of the text in each round."""
+    monkeypatch.setattr(session, "LEAST", 10)
+    bank = bench(valid=[2.0] * 9)
+    bank.validlen = 1000  # at six symbols a second, and twice that without learning: 83 seconds
+    told = bank.train(train_len=20, max_seconds=50)
+    assert bank.most == 60, "a tenth of the time, at twelve symbols a second"
+    (notice,) = of(Notice, told)
+    assert notice.text.startswith("Validation reads the first 60 of 1,000 characters")
+    assert bank.backend.stepped[44].rate and len(bank.backend.stepped) == 45, (
+        "five seconds are left"
+    )
+    assert len(of(Round, told)) == 3
+
+
+def test_what_fits_into_the_time_is_read_whole():
+    """A recipe's figure on a part of the text, or a tenth of the time thrown away."""
+    bank = bench(valid=[2.0] * 9)
+    bank.validlen = 24  # two seconds
+    told = bank.train(train_len=20, max_seconds=50)
+    assert bank.most == 24 and not of(Notice, told)
+    assert len(bank.backend.stepped) == 48
+    bank = bench(valid=[2.0] * 9)
+    bank.validlen = 1000
+    told = bank.train(train_len=20, max_seconds=50, valid_len=100)
+    assert bank.most is None and not of(Notice, told), "it was asked for"
+
+
+def test_a_round_says_how_long_it_trained():
+    """The speed of a round that waits for the validation before it."""
+    bank = bench()
+    bank.valid = [lambda: bank.clock.tick(100) or 2.0, 2.0]
+    first, second = of(Round, bank.train(num_rounds=2, train_len=2))
+    assert (first.trained, second.trained) == (2.0, 2.0)
+    assert (first.seconds, second.seconds) == (2.0, 104.0)
+    assert [row[-2:] for row in History([first, second]).table().rows] == [("6", "2.0")] * 2
 
 
 def test_without_a_validation_text_it_is_on_what_comes_next():

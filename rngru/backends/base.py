@@ -176,8 +176,12 @@ class Backend(ABC):
         state: np.ndarray,
         uniforms: np.ndarray,
         sampling: Sampling,
+        mask: np.ndarray | None = None,
     ) -> Written:
-        """Draw symbols after ``ids`` (B,), one for each of ``uniforms`` (n, B)."""
+        """Draw symbols after ``ids`` (B,), one for each of ``uniforms`` (n, B).
+
+        ``mask`` (V,) is added to the logits of every step: minus infinity for what is never drawn.
+        """
 
 
 def given(state: np.ndarray, noise: Noise | None) -> list[Any]:

@@ -96,12 +96,14 @@ class CPU(Backend):
         losses, _ = output.score(rows, *_readout(network), y.reshape(-1), count=count)
         return Losses(losses.reshape(y.shape), np.stack(endings))
 
-    def generate(self, arrays, ids, state, uniforms, sampling):
+    def generate(self, arrays, ids, state, uniforms, sampling, mask=None):
         sampler = self._sampler  # another thread may replace it
         if sampler is None or sampler[0] is not arrays:
             sampler = self._sampler = arrays, self._packed(arrays)
         ids, state = ids.astype(np.int32), state.copy()
-        drawn = sampler[1].generate(ids, state, uniforms, sampling.temp, count=threads.available())
+        drawn = sampler[1].generate(
+            ids, state, uniforms, sampling.temp, mask, count=threads.available()
+        )
         return Written(drawn, state)
 
     def _network(self, arrays) -> Network:

@@ -109,7 +109,8 @@ def trace(model: Model, hyper: HyperParams, layer: Callable) -> tuple[list[Any],
 
 
 def generate(model: Model, hyper: HyperParams, mode: Any) -> tuple[list[Any], list[Any]]:
-    """Text drawn: parameters, ids (B,), start, uniforms (n, B), temperature to (drawn (n, B), states).
+    """Text drawn: parameters, ids (B,), start, uniforms (n, B), temperature, mask (V,) to
+    (drawn (n, B), states).
 
     One scan over the uniform numbers; the draw is that of :func:`rngru.sampling.draw`, in float64.
     """
@@ -118,24 +119,25 @@ def generate(model: Model, hyper: HyperParams, mode: Any) -> tuple[list[Any], li
     ids = pt.ivector("ids")
     start = pt.tensor("start", dtype="float32", shape=(hyper.layers, None, None))
     uniforms, temperature = pt.matrix("uniforms", dtype="float64"), pt.dscalar("temperature")
+    mask = pt.fvector("mask")
 
-    def advance(uniform, ids, state, table, temperature, *values):
+    def advance(uniform, ids, state, table, temperature, mask, *values):
         parameters = dict(zip(names, values, strict=True))
         here = Network(model, hyper, parameters, net.engine, {"layers": table})
         _, top, endings = here.look(ids.dimshuffle("x", 0), state)
-        logits = affine(top[0], *here.readout())
+        logits = affine(top[0], *here.readout()) + mask
         return _drawn(logits, temperature, uniform), pt.stack(endings)
 
     drawn, states = pytensor.scan(
         advance,
         sequences=[uniforms],
         outputs_info=[ids, start],
-        non_sequences=[net.table(), temperature, *values],
+        non_sequences=[net.table(), temperature, mask, *values],
         strict=True,
         return_updates=False,
     )
     setmode(drawn, mode)
-    return [*values, ids, start, uniforms, temperature], [drawn, states[-1]]
+    return [*values, ids, start, uniforms, temperature, mask], [drawn, states[-1]]
 
 
 def _drawn(logits, temperature, uniform):

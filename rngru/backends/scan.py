@@ -57,12 +57,13 @@ class Scan(Backend):
         losses, *endings = self._call("losses", *arrays.values(), x, y, state)
         return Losses(losses, np.stack(endings))
 
-    def generate(self, arrays, ids, state, uniforms, sampling):
+    def generate(self, arrays, ids, state, uniforms, sampling, mask=None):
         if not uniforms.size:
             return Written(np.empty(uniforms.shape, np.int32), state)
         ids, uniforms = ids.astype(np.int32), uniforms.astype(np.float64)
-        temperature = np.float64(sampling.temp)
-        drawn = self._call("generate", *arrays.values(), ids, state, uniforms, temperature)
+        mask = np.zeros(self.hyper.vocab_size) if mask is None else mask
+        numbers = uniforms, np.float64(sampling.temp), mask.astype(np.float32)
+        drawn = self._call("generate", *arrays.values(), ids, state, *numbers)
         return Written(*drawn)
 
     def _call(self, name: str, *arguments):

@@ -140,11 +140,12 @@ class Shielded(Backend):
         state: np.ndarray,
         uniforms: np.ndarray,
         sampling: Sampling,
+        mask: np.ndarray | None = None,
     ) -> Written:
         """Draw symbols."""
         return self._shield(
             ("generate", uniforms.shape),
-            lambda inside: inside.generate(arrays, ids, state, uniforms, sampling),
+            lambda inside: inside.generate(arrays, ids, state, uniforms, sampling, mask),
         )
 
     def _inside(self) -> Backend:

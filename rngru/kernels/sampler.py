@@ -201,18 +201,22 @@ class Sampler:
         state: np.ndarray,
         uniforms: np.ndarray,
         temperature: float,
+        mask: np.ndarray | None = None,
         *,
         count: int,
     ) -> np.ndarray:
         """Generate as many characters as ``uniforms`` (characters, n) has rows.
 
         ``ids`` (n,), int32, the last character of each stream, and ``state`` (L, n, H) are replaced by
-        the new ones in place; ``count`` is the number of threads. Returns the characters,
-        (characters, n), int32.
+        the new ones in place; ``mask`` (V,) is added to all logits; ``count`` is the number of
+        threads. Returns the characters, (characters, n), int32.
         """
         # Of a larger one, the inverse is 0 in float32, and 0 times minus infinity is NaN.
         temperature = min(float(temperature), 1e30)
-        drawn = np.empty(uniforms.shape, np.int32)
+        drawn, bias = np.empty(uniforms.shape, np.int32), self.bias
+        if mask is not None:
+            bias = bias.copy()
+            bias[: mask.size] += mask
         other, lanes = np.empty_like(state), len(ids)
         side = np.zeros((lanes, padded(self.size)), self.table.dtype)
         logits = np.empty((lanes, self.bias.size), self.table.dtype)
@@ -223,7 +227,7 @@ class Sampler:
             def share(first: int, last: int) -> None:
                 _generate(
                     self.spec.code, self.spec.hard, self.table, self.inputs, self.biases,
-                    self.mains, self.extras, self.seconds, self.readout, self.bias,
+                    self.mains, self.extras, self.seconds, self.readout, bias,
                     ids, state, other, side, logits, uniforms, temperature, drawn,
                     first, shares, counter,
                 )  # fmt: skip

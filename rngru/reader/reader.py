@@ -106,5 +106,12 @@ class Reader:
     def write(
         self, last: np.ndarray, state: np.ndarray, sampling: Sampling, uniforms: np.ndarray
     ) -> Written:
-        """Draw symbols after ``last`` (B,), one for each of ``uniforms`` (n, B), from ``state``."""
-        return self.backend.generate(self.weights, last, state, uniforms, sampling)
+        """Draw symbols after ``last`` (B,), one for each of ``uniforms`` (n, B), from ``state``.
+
+        "Unknown", which stands for what the model cannot write, is never drawn.
+        """
+        mask, unknown = None, self.vocab.unknown_idx
+        if unknown is not None and self.vocab.vocab_size > 1:
+            mask = np.zeros(self.vocab.vocab_size, np.float32)
+            mask[unknown] = -np.inf
+        return self.backend.generate(self.weights, last, state, uniforms, sampling, mask)

@@ -131,7 +131,8 @@ class History(Sequence[Round]):
         for entry in self._rounds:
             if entry.characters < symbols or entry.seconds < seconds:
                 symbols, seconds = 0, 0.0
-            yield entry.characters - symbols, entry.seconds - seconds
+            took = entry.seconds - seconds if entry.trained is None else entry.trained
+            yield entry.characters - symbols, took
             symbols, seconds = entry.characters, entry.seconds
 
     def __repr__(self) -> str:

@@ -14,7 +14,7 @@ from rngru.training.progress import Progress, Scores
 from rngru.training.rates import Timing, timed
 from rngru.training.run import Run
 from rngru.training.schedules import plateau, scheduled
-from rngru.training.session import Keeper, Session, validate
+from rngru.training.session import Keeper, Session, validate, validlen
 
 __all__ = [
     "Guard",
@@ -29,4 +29,5 @@ __all__ = [
     "scheduled",
     "timed",
     "validate",
+    "validlen",
 ]

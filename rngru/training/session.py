@@ -29,6 +29,15 @@ Enough that one surprising symbol is no alarm, and few, for whoever presses Ctrl
 NEXT_SECTION = 200
 """Batches validated on when all text is for training and ``valid_len`` is 0."""
 
+VALIDATION = 0.1
+"""Share of ``max_seconds`` that one validation may take; of a longer text, the beginning is read."""
+
+FORWARD = 2.0
+"""How much faster a text is evaluated than trained on, at least."""
+
+LEAST = 2_000
+"""Symbols that are validated on, however short the time."""
+
 
 class Keeper(Protocol):
     """What saves the progress of a session."""
@@ -43,18 +52,34 @@ class Keeper(Protocol):
         """
 
 
-def validate(
-    run: Run, corpus: Corpus, plan: Plan, seq_len: int, asked: Callable[[], bool] = never
-) -> Evaluation:
-    """Evaluate a run on the validation text; where there is none, on what it reads next."""
-    start, stop = corpus.split, len(corpus)
-    if start == stop:
+def validlen(run: Run, corpus: Corpus, plan: Plan, seq_len: int) -> int:
+    """Return how many symbols :func:`validate` reads."""
+    size = plan.batchsize * seq_len
+    if corpus.split == len(corpus):
         epoch = run.data.batchepoch(plan.batchsize, seq_len)
-        return run.lookahead(
-            min(plan.valid_len or NEXT_SECTION, epoch), plan.batchsize, seq_len, asked
-        )
-    if plan.valid_len:
-        stop = min(stop, start + plan.valid_len * plan.batchsize * seq_len)
+        return size * min(plan.valid_len or NEXT_SECTION, epoch)
+    whole = len(corpus) - corpus.split
+    return min(whole, plan.valid_len * size) if plan.valid_len else whole
+
+
+def validate(
+    run: Run,
+    corpus: Corpus,
+    plan: Plan,
+    seq_len: int,
+    asked: Callable[[], bool] = never,
+    most: int | None = None,
+) -> Evaluation:
+    """Evaluate a run on the validation text; where there is none, on what it reads next.
+
+    With ``most``, on so many symbols of it at most, from its beginning.
+    """
+    symbols = validlen(run, corpus, plan, seq_len)
+    symbols = symbols if most is None else min(symbols, most)
+    if corpus.split == len(corpus):
+        batches = -(-symbols // (plan.batchsize * seq_len))
+        return run.lookahead(batches, plan.batchsize, seq_len, asked)
+    start, stop = corpus.split, corpus.split + symbols
     backend, arrays = run.backend, run.progress.arrays
     reader = Reader(backend.model, run.hyper, corpus.vocab, arrays, backend)
     return evaluate(reader, corpus.ids, start, stop, asked=asked)
@@ -92,7 +117,8 @@ class Session:
     plan: what to do.
     keeper: what saves.
     seq_len: T, symbols that each lane reads in a batch.
-    validate: evaluates the run as it is, after each round.
+    validate: evaluates the run as it is, after each round; on so many symbols at most as it is told.
+    symbols: how many it reads when it is told nothing.
     sample: draws text from the run as it is.
     asked: whether to stop before the next batch.
     clock: gives seconds.
@@ -110,7 +136,8 @@ class Session:
         keeper: Keeper,
         *,
         seq_len: int,
-        validate: Callable[[], Evaluation | None],
+        validate: Callable[[int | None], Evaluation | None],
+        symbols: int = 0,
         sample: Callable[[], str],
         asked: Callable[[], bool] = never,
         clock: Callable[[], float] = time.monotonic,
@@ -123,11 +150,13 @@ class Session:
         self._size = plan.batchsize * seq_len
         self._units = run.data.vocab.units
         self._guard = Guard(run.hyper.vocab_size, self._units)
-        self._reason, self._symbols = "done", 0
+        self._reason, self._symbols, self._validlen = "done", 0, symbols
+        self._most: int | None = None
+        self._fastest = self._before = math.inf
 
     def __iter__(self) -> Iterator[Event]:
         """Train, and say what happens as it happens."""
-        self._began = self._saved = self._clock()
+        self._began = self._saved = self._opened = self._clock()
         yield from self._open()
         plan = self.plan
         yield Begin(
@@ -207,21 +236,25 @@ class Session:
                 with suppress(KeyboardInterrupt):  # told to stop at once
                     yield Drawn(run.progress.position, run.epoch, self._sample())
         if here.losses:
-            yield self._close(here)
+            yield from self._close(here)
 
     def _where(self, here: _Round) -> tuple[bool, bool, float]:
         """Return (whether the round is over, whether to save, how much of the call is done)."""
         plan, seconds = self.plan, self._seconds
+        if seconds > self._before:  # a batch was trained in between
+            self._fastest = min(self._fastest, seconds - self._before)
+        self._before = seconds
+        most = math.inf if plan.max_seconds is None else plan.max_seconds - self._reserve
         if self._asked():
             self._reason = "interrupted"
-        elif plan.max_seconds is not None and seconds >= plan.max_seconds and self._symbols:
+        elif seconds >= most and self._symbols:
             self._reason = "time"
         over = self._reason != "done" or len(here.losses) == self._batches
         due = self.run.progress.batches != self._good.batches and (
             over or self._clock() - self._saved >= plan.save_every
         )
         if plan.max_seconds is not None:
-            return over, due, seconds / plan.max_seconds
+            return over, due, seconds / most if most > 0 else 1.0
         done = here.number - 1 + len(here.losses) / self._batches
         return over, due, done / plan.num_rounds
 
@@ -270,9 +303,29 @@ class Session:
             good.position,
         )
 
-    def _close(self, here: _Round) -> Round:
+    @property
+    def _reserve(self) -> float:
+        """Seconds to leave for the validation after the last round."""
+        if not self._symbols or self._fastest == math.inf:
+            return 0.0
+        symbols = self._validlen if self._most is None else min(self._most, self._validlen)
+        limit = math.inf if self.plan.valid_len else VALIDATION * (self.plan.max_seconds or 0.0)
+        return min(symbols * self._fastest / (FORWARD * self._size), limit)
+
+    def _limit(self) -> int | None:
+        """Symbols to validate on in this call, at most, so that it keeps to ``max_seconds``."""
+        if self._most is None and self.plan.max_seconds is not None and not self.plan.valid_len:
+            speed = FORWARD * self._size / max(self._fastest, 1e-9)
+            affordable = max(VALIDATION * self.plan.max_seconds * speed, LEAST)
+            if affordable < self._validlen:  # a round number, so that calls can be compared
+                digits = math.floor(math.log10(affordable))
+                affordable = affordable // 10**digits * 10**digits
+            self._most = int(min(affordable, self._validlen))
+        return self._most
+
+    def _close(self, here: _Round) -> Iterator[Event]:
         """End a round: validate and save."""
-        run, count = self.run, len(here.losses)
+        run, count, seconds = self.run, len(here.losses), self._seconds
         done = Round(
             here.number,
             run.progress.position,
@@ -283,21 +336,29 @@ class Session:
             here.rate,
             math.fsum(here.norms) / count,
             self._symbols,
-            self._seconds,
+            seconds,
             None,
             self._units,
+            seconds - (self._opened - self._began),
         )
         valid = None
         if self._reason != "interrupted":
+            first, most = self._most is None, self._limit()
+            if first and most is not None and most < self._validlen:
+                yield Notice(
+                    f"Validation reads the first {most:,} of {self._validlen:,} {self._units}, to keep "
+                    "to max_seconds; valid_len= sets how much it reads."
+                )
             with suppress(KeyboardInterrupt):  # told to stop at once
-                valid = self._validate()
+                valid = self._validate(most)
         if valid is not None and not valid.interrupted:
             done = replace(done, validloss=valid.nats, bits=valid.bits)
             self._score(valid.nats)
         curve = list(zip(here.positions, here.losses, strict=True))
         done = self.keeper.close(done, curve, run.progress)
         self._saved_here()
-        return done
+        self._opened, self._before = self._saved, math.inf
+        yield done
 
     def _score(self, loss: float) -> None:
         """Take a validation loss into account."""

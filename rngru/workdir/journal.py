@@ -109,8 +109,9 @@ def _number(value: object) -> bool:
 
 def _sound(values: dict[str, Any]) -> bool:
     """Whether what a line says of a round has the types that it should have."""
-    checkpoint, units, *losses = map(values.get, ("checkpoint", "units", "validloss", "bits"))
-    needed = values.keys() - {"checkpoint", "units", "validloss", "bits"}
+    optional = ("validloss", "bits", "trained")
+    checkpoint, units, *losses = map(values.get, ("checkpoint", "units", *optional))
+    needed = values.keys() - {"checkpoint", "units", *optional}
     return (
         all(_number(values[name]) for name in needed)
         and all(loss is None or _number(loss) for loss in losses)
