@@ -120,7 +120,11 @@ class DataSet:
             raise InputError("This DataSet is empty: there is no text to read a batch from.")
         n = len(self)
         moved = position // batchsize % n
-        starts = np.array([lane * n // batchsize + moved for lane in range(batchsize)[lanes]])
+        # Python's own numbers where those of NumPy could overflow.
+        numbers = np.arange(
+            *lanes.indices(batchsize), dtype=object if n * batchsize >> 62 else np.int64
+        )
+        starts = (numbers * n // batchsize + moved).astype(np.int64)
         indices = starts + np.arange(seq_len + 1)[:, np.newaxis]
         read = self.ids.take(indices, mode="wrap").astype(np.int32)
         _known(read, self.vocab.vocab_size)

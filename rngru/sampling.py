@@ -93,6 +93,8 @@ class Sample:
         The id of its last symbol, or of the seed's if the text is empty.
     vocabulary : str
         The digest of the vocabulary that the ids belong to.
+    level : str
+        What a symbol is: ``'char'``, ``'word'`` or ``'byte'``.
 
     Example
     -------
@@ -107,6 +109,14 @@ class Sample:
     ids: np.ndarray = field(default_factory=lambda: np.empty(0, np.int32))
     last: int | None = None
     vocabulary: str = ""
+    level: str = "char"
+
+    @property
+    def bytes(self) -> bytes:
+        """The text as bytes: at byte level just those that were drawn, else in UTF-8."""
+        if self.level == "byte":
+            return self.ids.astype(np.uint8).tobytes()
+        return self.text.encode("utf-8", "surrogatepass")
 
     def __str__(self) -> str:
         return self.text

@@ -374,7 +374,7 @@ class ModelState:
         self,
         numchars: int = 100,
         temp: float = 0.5,
-        seed: str | None = None,
+        seed: "str | bytes | Sample | None" = None,
         init_state: "np.ndarray | Sample | None" = None,
         ret_state: bool = False,
         *,
@@ -388,9 +388,9 @@ class ModelState:
             How many characters.
         temp : float
             Temperature: 0 is greedy, low is tame, 1 is the model's own distribution, more is wild.
-        seed : str
+        seed : str, bytes or Sample
             What the text continues; by default a newline, or the end of the sample to start from.
-            ``''`` begins with a character that starts a line in the source.
+            ``''`` begins with a character that starts a line. Bytes are for byte level only.
         init_state : array, (L, 1, H), or Sample
             Where to start from instead of an empty state. A sample is continued exactly, as if it
             had not stopped; with a ``seed``, that is read from the sample's state instead.
@@ -449,7 +449,7 @@ class ModelState:
 
     def trackneurons(
         self,
-        usestr: str,
+        usestr: "str | bytes | Sample",
         temp: float = 0.5,
         ret_output: bool = False,
         transpose: bool = True,
@@ -458,8 +458,8 @@ class ModelState:
 
         Parameters
         ----------
-        usestr : str
-            The text to read.
+        usestr : str, bytes or Sample
+            The text to read; bytes only at byte level.
         temp : float
             Temperature of the outputs.
         ret_output : bool
@@ -476,14 +476,14 @@ class ModelState:
         states = states.transpose(0, 2, 1) if transpose else states.transpose(1, 0, 2)
         return (states, outputs) if ret_output else states
 
-    def evaluate(self, text: str | None = None) -> Evaluation:
+    def evaluate(self, text: "str | bytes | Sample | None" = None) -> Evaluation:
         """Return the loss on a text: nats and bits per character, perplexity, characters counted.
 
         Parameters
         ----------
-        text : str
-            What to predict, from its second character on; by default the whole validation text,
-            each character of which is predicted from those before it.
+        text : str, bytes or Sample
+            What to predict, from its second character on; bytes only at byte level. By default the
+            whole validation text, each character of which is predicted from those before it.
 
         Raises
         ------

@@ -28,6 +28,13 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
+from rngru.errors import InputError
+
+if numba.config.DISABLE_JIT:
+    raise InputError(
+        "NUMBA_DISABLE_JIT is set, but the kernels run compiled only. Unset it, and start Python anew."
+    )
+
 
 def _load_numba() -> None:
     """Load Numba's array functions without SciPy.

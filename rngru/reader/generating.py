@@ -8,7 +8,7 @@ import numpy as np
 from rngru.dataset import DataSet
 from rngru.errors import InputError
 from rngru.interrupts import never
-from rngru.reader.reader import Reader
+from rngru.reader.reader import Reader, Text
 from rngru.sampling import Filled, Sample, Sampling, probabilities
 
 AT_ONCE = 64
@@ -23,7 +23,7 @@ def generate(
     count: int,
     sampling: Sampling,
     *,
-    seed: str | None,
+    seed: Text | None,
     start: "np.ndarray | Sample | None",
     rng: np.random.Generator,
     asked: Callable[[], bool] = never,
@@ -71,22 +71,27 @@ def generate(
         ids=found,
         last=int(last[0]) if last.size else None,
         vocabulary=reader.vocab.digest,
+        level=reader.vocab.level,
     )
 
 
-def _seeded(reader: Reader, seed: str | None, start: object) -> np.ndarray:
+def _seeded(reader: Reader, seed: Text | None, start: object) -> np.ndarray:
     """Return the ids to read before the first symbol is drawn; none for a seed of ''."""
     if seed is None and isinstance(start, Sample):
         return np.array([] if start.last is None else [start.last], np.int32)
-    if seed == "" or (seed is None and reader.vocab.unknown_in(SEED)):
+    if (isinstance(seed, str | bytes) and not seed) or (
+        seed is None and reader.vocab.unknown_in(SEED)
+    ):
         return np.empty(0, np.int32)
     return reader.encode(SEED if seed is None else seed)
 
 
-def _words(reader: Reader, seed: str | None, start: object) -> str:
+def _words(reader: Reader, seed: Text | None, start: object) -> str:
     """Return the text that a sample continues, for its record."""
+    if isinstance(seed, bytes):
+        return seed.decode("utf-8", "replace")
     if seed is not None:
-        return seed
+        return str(seed)
     if isinstance(start, Sample):
         return start.seed + start.text
     return "" if reader.vocab.unknown_in(SEED) else SEED

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from rngru.reader.reader import Reader
+from rngru.reader.reader import Reader, Text
 from rngru.sampling import probabilities
 
 
-def track(reader: Reader, text: str, temp: float) -> tuple[np.ndarray, np.ndarray]:
+def track(reader: Reader, text: Text, temp: float) -> tuple[np.ndarray, np.ndarray]:
     """Read a text from a fresh state.
 
     Returns

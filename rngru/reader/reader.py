@@ -1,5 +1,6 @@
 """The few calls that reading and writing with a model are made of."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import final
@@ -11,8 +12,11 @@ from rngru.dataset import evallanes
 from rngru.errors import InputError, warn
 from rngru.hyper import HyperParams
 from rngru.models import Model
-from rngru.sampling import Sampling
+from rngru.sampling import Sample, Sampling
 from rngru.text import Vocabulary
+
+Text = str | bytes | Sample
+"""What can be read: a string, at byte level bytes, or a sample."""
 
 PIECE = 1000
 """Symbols that are read at once, between two looks at Ctrl-C."""
@@ -43,18 +47,31 @@ class Reader:
     weights: Arrays
     backend: Backend
 
-    def encode(self, text: str) -> np.ndarray:
+    def encode(self, text: Text) -> np.ndarray:
         """Return the ids of what a user typed, (T,), int32; warns of symbols never seen.
+
+        At byte level bytes are text, too; a sample is that of its own symbols.
 
         Raises
         ------
         InputError
-            If it is no string, or an empty one.
+            If it is no text, or an empty one.
         """
+        if isinstance(text, Sample):
+            if text.ids.size and text.vocabulary == self.vocab.digest:
+                return text.ids
+            text = text.text
+        if isinstance(text, bytes) and self.vocab.level == "byte" and text:
+            return self.vocab.encode(text).astype(np.int32)
         if not isinstance(text, str):
             raise InputError(f"Expected a text as one string, got {type(text).__name__}.")
         if not text:
             raise InputError("Expected a text of at least one character, got an empty one.")
+        if len(text) < 256 and text.isprintable() and os.path.isfile(text):
+            warn(
+                f"{text!r} is read as a text, but a file has this name. For what is in it give "
+                f"open({text!r}).read()."
+            )
         self.warn(self.vocab.unknown_in(text))
         return self.vocab.encode(text).astype(np.int32)
 

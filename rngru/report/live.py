@@ -236,7 +236,9 @@ def reporter(kind: str | None = None) -> Reporter:
         return PlainReporter()
     match choose("report", kind, KINDS):
         case "rich":
-            return RichReporter()
+            console = _Console(stderr=True)
+            # In a notebook, rich draws over nothing without another package.
+            return PlainReporter() if console.is_jupyter else RichReporter(console)
         case "plain":
             return PlainReporter()
     return SilentReporter()

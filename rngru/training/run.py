@@ -12,6 +12,7 @@ from rngru.errors import fits
 from rngru.hyper import HyperParams
 from rngru.interrupts import never
 from rngru.reader import Evaluation, averaged
+from rngru.training.memory import SMALLER, checkmemory
 from rngru.training.progress import Progress
 
 
@@ -60,7 +61,8 @@ class Run:
 
     def propose(self, batchsize: int, seq_len: int, rate: float) -> Step:
         """Compute one training step from here, without taking it."""
-        with fits(f"A batch of {batchsize} x {seq_len}", "Choose a smaller batchsize."):
+        checkmemory(self.backend.model, self.hyper, batchsize, seq_len)
+        with fits(f"A batch of {batchsize} x {seq_len}", SMALLER):
             now = self._here()
             x, y = self._batch(now.position, batchsize, seq_len)
             return self.backend.step(
