@@ -24,6 +24,7 @@ import platform
 import reprlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from importlib.metadata import version
 from operator import attrgetter
 from typing import Any, Generic, Self, TypeVar, cast, final, overload
@@ -45,10 +46,13 @@ from rngru.version import __version__
 T = TypeVar("T")
 
 
+_version = cache(version)
+
+
 def versions() -> dict[str, str]:
     """Return what this process computes with: names and versions."""
     own = {"rngru": __version__, "python": platform.python_version()}
-    return own | {name: version(name) for name in ("numpy", "numba", "pytensor")}
+    return own | {name: _version(name) for name in ("numpy", "numba", "pytensor")}
 
 
 @final
