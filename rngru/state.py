@@ -57,7 +57,7 @@ class ModelState:
     >>> len(sample.text)
     20
 
-    Every round left a checkpoint. Come back another day, in another process:
+    Every round left a checkpoint, and a row in ``ms.history()``. Come back another day:
 
     >>> ms = ModelState.load('work')
     >>> ms.position
