@@ -151,7 +151,7 @@ class Canned(Backend):
             nats = np.full(y.shape, self.looks.popleft() if self.looks else 1.0)
         return Losses(np.asarray(nats, np.float32), self._after(x, state))
 
-    def generate(self, arrays, ids, state, uniforms, sampling) -> Written:
+    def generate(self, arrays, ids, state, uniforms, sampling, mask=None) -> Written:
         """Write each symbol's successor, in the order of the ids."""
         self._demand(arrays)
         steps = np.arange(1, len(uniforms) + 1, dtype=np.int32)[:, np.newaxis]

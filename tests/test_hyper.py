@@ -4,6 +4,7 @@ import copy
 import inspect
 import json
 import pydoc
+import reprlib
 
 import numpy as np
 import pytest
@@ -166,7 +167,7 @@ def test_what_makes_no_sense_is_refused_by_name_whatever_it_is(values, nonsense)
     if newer:
         with pytest.raises(CheckpointTooNew) as refused:
             HyperParams.from_json(values | nonsense)
-        assert all(f"{name}={nonsense[name]!r}" in str(refused.value) for name in newer)
+        assert all(f"{name}={reprlib.repr(nonsense[name])}" in str(refused.value) for name in newer)
     else:
         ways.append(lambda: HyperParams.from_json(values | nonsense))
     for make in ways:

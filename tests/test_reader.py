@@ -200,7 +200,7 @@ def echo(text: str) -> Reader:
     reader = canned(256)
 
     class Echo(Canned):
-        def generate(self, arrays, ids, state, uniforms, sampling):
+        def generate(self, arrays, ids, state, uniforms, sampling, mask=None):
             at = int(state[0, 0, 0]) + 1
             written = data[(at + np.arange(len(uniforms))) % len(data)][:, np.newaxis]
             fed = np.vstack([ids[np.newaxis], written[:-1]])

@@ -54,7 +54,7 @@ def facts(ms: ModelState, *histories: Any, last: int = 0) -> Facts:
     arrays, meta = checkpoint.load(table[-1])
     lines = (ms.workdir / "history.jsonl").read_text(encoding="utf-8").splitlines()
     # They count from the beginning of a call.
-    own = {"round", "characters", "seconds"}
+    own = {"round", "characters", "seconds", "trained"}
     record = {
         "line": meta.pop("history"),
         "summary": {k: v for k, v in meta.pop("summary").items() if k != "model"},
