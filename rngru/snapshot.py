@@ -19,12 +19,12 @@ the metadata of a checkpoint, :meth:`Snapshot.decode` checks all of them and giv
 ({'vocab_size': 8, 'state_size': 4, 'layers': 1}, True)
 """
 
+import functools
 import math
 import platform
 import reprlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache
 from importlib.metadata import version
 from operator import attrgetter
 from typing import Any, Generic, Self, TypeVar, cast, final, overload
@@ -46,7 +46,7 @@ from rngru.version import __version__
 T = TypeVar("T")
 
 
-_version = cache(version)
+_version = functools.cache(version)
 
 
 def versions() -> dict[str, str]:
