@@ -46,8 +46,18 @@ BATCHES = [(1, 1), (1, 5), (8, 1), (7, 3)]
 SYMBOLS = 7
 
 
+def compared(modeltype, changes):
+    """Whether a form is tried on every backend: PyTensor compiles for seconds.
+
+    Of the twelve forms of 2016 it is a half in which any two of model, gate and layers meet.
+    """
+    first = FORMS[:12]
+    parity = changes.get("layers", 0) + (changes.get("gate") == "sigmoid") + (modeltype[3] == "E")
+    return (modeltype, changes) not in first or parity % 2 == 0
+
+
 class Form:
-    """A model in every backend, with parameters that use the whole range of the gates."""
+    """A model in its backends, with parameters that use the whole range of the gates."""
 
     def __init__(self, modeltype, changes):
         self.modeltype, self.model = modeltype, models.MODELS[modeltype]
@@ -61,7 +71,8 @@ class Form:
             for name, shape in shapes.items()
         }  # fmt: skip
         self.caches = freshcaches(self.arrays)
-        self.backends = {name: backend(name, self.model, self.hyper) for name in BACKENDS}
+        names = BACKENDS if compared(modeltype, changes) else ["cpu"]
+        self.backends = {name: backend(name, self.model, self.hyper) for name in names}
         self.cpu = self.backends["cpu"]
 
     def batch(self, steps, lanes, seed=2):
@@ -128,6 +139,8 @@ def test_loss_and_every_gradient_agree_with_the_loop(form):
 
 def test_ten_training_steps_agree_between_backends(form):
     """Errors that one step hides add up: a state not carried, a cache not handed on."""
+    if "scan" not in form.backends:
+        return
     x, y, state, noise = form.batch(9, 5)
     runs = {}
     for name, compute in form.backends.items():
@@ -150,7 +163,7 @@ def test_ten_training_steps_agree_between_backends(form):
 
 def test_greedy_and_drawn_text_agree_between_backends(form):
     """200 characters, each of which depends on all before: one wrong, and the rest is another text."""
-    if form.model.both:
+    if form.model.both or "scan" not in form.backends:
         return
     # Larger output weights: what is likeliest is so by more than a rounding.
     sure = "E" if form.hyper.tied else "V"
@@ -234,6 +247,8 @@ def test_no_generated_code(form):
     """With a C compiler the last bits were others than without, for as long as PyTensor left it on:
     two threads that compile at a time can turn it off for good.
     """
+    if "scan" not in form.backends:
+        return
     scan, wanted = form.backends["scan"], {"step", "losses", "trace"}
     everything(scan, form)
     if not form.model.both:
