@@ -314,7 +314,7 @@ def test_hostile_metadata_is_damage(field, value):
         Snapshot.decode(FOUND, *later(lambda arrays, meta: meta.update({field: value})))
 
 
-@pytest.mark.parametrize("field", HOSTILE.keys() - {"timed", "scores"})
+@pytest.mark.parametrize("field", sorted(HOSTILE.keys() - {"timed", "scores"}))
 def test_a_missing_field_is_damage(field):
     """A KeyError at the prompt."""
     with pytest.raises(CheckpointDamaged, match=f"{field}.* is missing"):
