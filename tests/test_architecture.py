@@ -24,6 +24,7 @@ ROWS: dict[str, set[str]] = {
     "disk": set(),
     "tables": set(),
     "events": set(),
+    "forks": set(),
     "interrupts": set(),
     "settings": set(),
     "kernels": {"numba", "llvmlite"},

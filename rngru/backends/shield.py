@@ -14,6 +14,7 @@ from typing import Any, TypeVar, final
 
 import numpy as np
 
+from rngru import forks
 from rngru.backends.base import Arrays, Backend, Caches, Losses, Noise, Step, Trace, Written
 from rngru.hyper import HyperParams
 from rngru.interrupts import Interrupts
@@ -148,7 +149,8 @@ class Shielded(Backend):
         )
 
     def _inside(self) -> Backend:
-        with self._lock:
+        forks.check()
+        with self._lock.held():
             if self._backend is None:
                 self._backend = self._make(self._name, self.model, self.hyper)
             return self._backend
