@@ -31,6 +31,7 @@ Example
 (500, [[1.0, 0.0], [0.0, 1.0]], 2.1)
 """
 
+import errno
 import itertools
 import os
 import re
@@ -49,10 +50,11 @@ from rngru.checkpoint.content import (
     READABLE_SINCE,
     contents,
     readall,
+    readplain,
     readrecord,
 )
 from rngru.checkpoint.record import Checkpoint, Checkpoints
-from rngru.disk import refusals, remove, sync, topath, unmatched, write
+from rngru.disk import refusals, remove, rename, sync, topath, unmatched, write
 from rngru.errors import (
     CheckpointDamaged,
     CheckpointError,
@@ -327,10 +329,9 @@ def discard(folder: str | os.PathLike[str], *doomed: int) -> None:
     known = steps(folder)
     paths = [known[step] for step in doomed if step in known]
     with refusals("Old checkpoints could not be removed", folder):
-        for (
-            path
-        ) in paths:  # a directory must not look like a checkpoint while its files are removed
-            os.rename(path, folder / f".tmp-{path.name}")
+        # A directory must not look like a checkpoint while its files are removed.
+        for path in paths:
+            _move(path, folder / f".tmp-{path.name}")
         if paths:
             _tidy(folder)
 
@@ -406,7 +407,7 @@ def _tidy(folder: Path) -> None:
     for name in os.listdir(folder):
         match = _STEP.fullmatch(name)
         if match and match[1] and not os.path.lexists(folder / match[2]):
-            os.rename(folder / name, folder / match[2])
+            _move(folder / name, folder / match[2])
         elif name.startswith(".tmp-") or (match and match[1]):
             waste.append(folder / name)
     if waste:
@@ -423,7 +424,31 @@ def _place(folder: Path, step: int, files: Mapping[str, bytes]) -> None:
         write(unfinished / name, data)
     sync(unfinished)
     if os.path.lexists(final):  # no portable call replaces one directory by another
-        os.rename(final, aside)
-    os.rename(unfinished, final)
+        _move(final, aside)
+    _move(unfinished, final)
     sync(folder)
     remove(aside)
+
+
+_FIXED = {errno.EXDEV, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM}
+"""What file systems answer that can rename files, but not this directory."""
+
+
+def _move(old: Path, new: Path) -> None:
+    """Rename the directory of a checkpoint; where that cannot be, copy it, the manifest last.
+
+    Until that is there the copy counts as damaged, and so does the old one once that has gone.
+    """
+    try:
+        rename(old, new)
+    except OSError as problem:
+        if problem.errno not in _FIXED:
+            raise
+        os.mkdir(new)
+        for name in (ARRAYS, META, MANIFEST):
+            if os.path.lexists(old / name):
+                write(new / name, readplain(old / name))
+        sync(new)
+        sync(new.parent)
+        remove(old / MANIFEST)
+        remove(old)
