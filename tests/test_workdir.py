@@ -502,7 +502,7 @@ def test_a_description_of_a_model_is_not_trusted(good: Path, cases: int) -> None
     """
     arrays, meta = checkpoint.load(good / "work" / "checkpoints" / "4")
     hyper = ModelState.load(good / "work").hyper
-    meta["hyper"] = {name: getattr(hyper, name) for name in HyperParams.settings}
+    meta["hyper"] = {name: getattr(hyper, name) for name in HyperParams.settings()}
     known = {bits(Workdir(good / "work").load(step)) for step in (2, 4)}
 
     @settings(max_examples=cases)

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from rngru import checkpoint, corpus
 from rngru.checkpoint import MANIFEST, Checkpoint, Checkpoints, readrecord
@@ -129,13 +129,15 @@ class Workdir:
         with self.alone():
             if new:
                 self._refuseforeign()
-            if text:
-                self._refusegone()
             with self._writable():
                 if not os.path.lexists(self.path):
+                    if text:
+                        self._refusegone(self.path)
                     self.path.mkdir(parents=True, exist_ok=True)
                     self._place = self._seen = None
                 self._check(copied=True)
+                if text and not os.path.lexists(self.data / corpus.DESCRIPTION):
+                    self._refusegone(self.data)
             with lock.locked(self.path):
                 self._is(self._tokenhere())
                 if not new:
@@ -161,20 +163,14 @@ class Workdir:
                 )
             yield
 
-    def _refusegone(self) -> None:
-        """Raise WorkdirError if what was here is not here any more."""
-        if self._place and not os.path.lexists(self.path):
-            raise WorkdirError(
-                f"{self.path} is gone: it was renamed, moved or removed since this model was loaded or "
-                f"saved. Nothing was trained. Put it back, or load the model from its new place; "
-                "newcheckpoint() saves it at the old one, without its text."
-            )
-        if reachable(self.path) and not os.path.lexists(self.data / corpus.DESCRIPTION):
-            raise WorkdirError(
-                f"The encoded text is gone from {self.data}. Nothing was trained, for tomorrow it could "
-                "not go on. Put it back: from a copy, or from a model of the same text made with the "
-                "same options."
-            )
+    def _refusegone(self, folder: Path) -> NoReturn:
+        """Refuse to train what could be saved, but not go on tomorrow."""
+        what = "" if folder == self.path else ", the encoded text of this model,"
+        raise WorkdirError(
+            f"{folder}{what} is gone: it was renamed, moved or removed. Nothing was trained. Put it "
+            "back, or load the model from its new place; newcheckpoint() saves the model alone, "
+            f"without the text, in {self.path}."
+        )
 
     def _refusestale(self) -> None:
         """Raise WorkdirError if another prompt has saved this model since we last looked."""
@@ -199,8 +195,10 @@ class Workdir:
         here = os.stat(self.path)
         place = here.st_dev, here.st_ino
         # Some network file systems number their directories anew, too.
-        copied = copied and self._token is not None and self._tokenhere() == self._token
-        self._place = place if copied else self._place or place
+        if self._place is None or (
+            copied and self._place != place and self._token and self._tokenhere() == self._token
+        ):
+            self._place = place
         if self._place != place:
             raise WorkdirError(
                 f"{self.path} is not the directory that this model was in: it was replaced. Nothing "
@@ -341,8 +339,12 @@ class Workdir:
         self._token = self._token or secrets.token_hex(8)
         model = replace(model, timed=timed, token=self._token)
         arrays, meta = model.encode()
-        # Never one that would not be loaded: it may take the place of a good one.
-        Snapshot.decode(Checkpoint(step, folder / str(step)), arrays, meta)
+        try:  # never one that would not be loaded: it may take the place of a good one
+            Snapshot.decode(Checkpoint(step, folder / str(step)), arrays, meta)
+        except RngruError as problem:
+            raise CheckpointError(
+                f"Nothing was saved, for it could not be loaded: {problem}"
+            ) from problem
         try:
             saved = checkpoint.save(folder, step, arrays, meta, keep=keep, needs=model.made.needs)
         finally:  # it may be there in spite of an error

@@ -92,10 +92,21 @@ def _writable(folder: Path) -> Any:
 def _systemlock(folder: Path, descriptor: int) -> bool:
     """Have the system lock a file; return False where it cannot, which is said."""
     try:
-        _lock(descriptor)
+        for _ in range(20):
+            try:
+                _lock(descriptor)
+                break
+            except OSError as problem:
+                if problem.errno not in _TAKEN:
+                    raise
+                if found := _claimed(folder):
+                    raise _busy(folder, found) from None
+            time.sleep(0.01)  # it takes a moment until that is written, or the lock given back
+        else:
+            raise _busy(folder, {})
+    except WorkdirBusy:
+        raise
     except OSError as problem:
-        if problem.errno in _TAKEN:
-            raise _busy(folder, _claimed(folder, patient=True)) from None
         if problem.errno not in _UNKNOWN:
             raise
         weaker(
