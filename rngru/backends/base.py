@@ -103,6 +103,10 @@ class Backend(ABC):
         # A PyTensor function works in memory of its own: two threads in one would spoil it.
         self._lock = Lock(threading.RLock)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy, or one in another process, builds what it needs anew."""
+        return type(self), (self.model, self.hyper)
+
     @property
     def model(self) -> Model:
         """The kind of model it computes."""

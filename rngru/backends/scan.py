@@ -29,6 +29,9 @@ class Scan(Backend):
         self._mode = mode or PLAIN
         self._functions: dict[str, Any] = {}
 
+    def __reduce__(self):
+        return type(self), (self.model, self.hyper, self._mode)
+
     def prepare(self) -> None:
         with self._lock.held():
             self._function("step")

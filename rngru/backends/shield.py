@@ -85,6 +85,10 @@ class Shielded(Backend):
         self._backend: Backend | None = None
         self._seconds: dict[tuple[Any, ...], float] = {}
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy computes by itself."""
+        return type(self), (self._name, self.model, self.hyper, self._make)
+
     @property
     def name(self) -> str:  # type: ignore[override]
         """The name of the backend inside."""

@@ -86,6 +86,10 @@ T = TypeVar("T")
 PATIENCE = 100
 """How often reading starts again because a writer has changed the folder meanwhile."""
 
+REREAD = 16 << 20
+"""Bytes up to which a file is read again before its checkpoint counts: 1 ms for 4 MB, 20 % of a save
+for 100 MB, which is too much."""
+
 _STEP = re.compile(r"(\.old-)?(0|[1-9][0-9]{0,17})")
 
 
@@ -423,11 +427,26 @@ def _place(folder: Path, step: int, files: Mapping[str, bytes]) -> None:
     for name, data in files.items():
         write(unfinished / name, data)
     sync(unfinished)
+    _readback(unfinished, files)
     if os.path.lexists(final):  # no portable call replaces one directory by another
         _move(final, aside)
     _move(unfinished, final)
     sync(folder)
     remove(aside)
+
+
+def _readback(unfinished: Path, files: Mapping[str, bytes]) -> None:
+    """Raise CheckpointError if the file system gives back something else than was written."""
+    for name, data in files.items():
+        size = os.stat(unfinished / name).st_size
+        kept = size == len(data)
+        if kept and size <= REREAD:
+            kept = readplain(unfinished / name) == data
+        if not kept:
+            raise CheckpointError(
+                f"{unfinished / name} is not what was written a moment ago: this disk or file system "
+                "loses data. What was saved before is as it was. Use another one."
+            )
 
 
 _FIXED = {errno.EXDEV, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM}
