@@ -16,7 +16,7 @@ import threading
 import time
 import traceback
 from contextlib import suppress
-from typing import Any, Self
+from typing import Any
 
 from rngru.forks import inchild
 
@@ -61,7 +61,7 @@ class Interrupts:
         if self.raised:
             raise KeyboardInterrupt
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Interrupts":
         if threading.current_thread() is not threading.main_thread():
             return self
         if (outer := _active()) is not None:

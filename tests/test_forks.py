@@ -93,7 +93,7 @@ def test_a_child_computes_what_the_parent_does(newmodel, kind):
     """Catches locks of the backend, of its shield or of the kernels that were held while forking, and
     results that another thread's half done batch spoils.
     """
-    ms = newmodel(VERSE, state_size=160, backend=kind, seq_len=5)
+    ms = newmodel(VERSE, state_size=160 if kind == "cpu" else 8, backend=kind, seq_len=5)
     ms.trainmodel(train_len=1, batchsize=LANES, **QUIET)
     start = ModelState.load(ms.workdir)
 

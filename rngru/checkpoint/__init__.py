@@ -233,7 +233,7 @@ def newest(folder: str | os.PathLike[str], decode: Callable[..., T] = _whole) ->
     rngru.errors.NoModelError: .../nothing holds no checkpoint. Save one, or name another directory.
     """
     for _ in range(PATIENCE):
-        problems: list[str] = []
+        problems: list[CheckpointError] = []
         for step, path in reversed(steps(folder).items()):
             before = _identity(path)
             try:
@@ -243,14 +243,16 @@ def newest(folder: str | os.PathLike[str], decode: Callable[..., T] = _whole) ->
             except CheckpointError as problem:
                 if (steps(folder).get(step), _identity(path)) != (path, before):
                     break  # a writer has replaced or removed it meanwhile
-                problems.append(str(problem))
+                problems.append(problem)
                 continue
             for wrong in problems:
                 warn(f"{wrong} Checkpoint {step} is used instead.")
             return found
         else:
             if problems:
-                raise CheckpointDamaged("No checkpoint can be used.\n" + "\n".join(problems))
+                damaged = any(isinstance(each, CheckpointDamaged) for each in problems)
+                told = "\n".join(["No checkpoint can be used.", *map(str, problems)])
+                raise CheckpointDamaged(told) if damaged else CheckpointError(told)
             raise NoModelError(
                 f"{folder} holds no checkpoint. Save one, or name another directory."
             )

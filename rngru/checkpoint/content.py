@@ -126,11 +126,15 @@ def _inspect(path: Path, step: int | None = None) -> tuple[Checkpoint, dict[str,
 
 @contextmanager
 def _suspicion(path: Path, file: str) -> Iterator[None]:
-    """Turn whatever goes wrong with ``file`` into CheckpointDamaged."""
+    """Turn whatever goes wrong with ``file`` into CheckpointDamaged, unless it may not be read."""
     try:
         yield
     except RngruError:
         raise
+    except PermissionError as problem:
+        raise CheckpointError(
+            f"The checkpoint {path} cannot be read: {file}: {problem.strerror}."
+        ) from problem
     except Exception as problem:  # hostile bytes make parsers raise almost anything
         if type(problem) is ValueError:
             reason = str(problem)
