@@ -43,7 +43,7 @@ ROWS: dict[str, set[str]] = {
     "training": set(),
     "report": {"rich"},
     "snapshot": set(),
-    "workdir": {"filelock"},
+    "workdir": set(),
     "plots": {"matplotlib"},
     "making": set(),
     "state": set(),

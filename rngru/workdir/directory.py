@@ -2,7 +2,10 @@
 
 ``checkpoints/<step>/`` (see :mod:`rngru.checkpoint`), ``data/`` (the encoded text, see
 :mod:`rngru.corpus`), ``history.jsonl`` (one line for each round of training), and a lock, held while
-something is written. None of them is ever a symbolic link.
+something is written (see :mod:`rngru.workdir.lock`). None of them is ever a symbolic link.
+
+Nothing is written for a model that has gone on in another prompt: whoever saves must have saved,
+loaded or restored here since the newest checkpoint came.
 
 While a new model takes the place of an old one, the old one is loaded until the first checkpoint of
 the new one is on the disk. Whoever takes the lock next finishes, or undoes, what was cut short.
@@ -174,7 +177,9 @@ class Workdir:
 
     def _refusestale(self) -> None:
         """Raise WorkdirError if another prompt has saved this model since we last looked."""
-        newest = max(checkpoint.steps(self._checkpoints), default=-1)
+        newest = -1
+        with suppress(CheckpointError):  # of what is in the way a save will speak
+            newest = max(checkpoint.steps(self._checkpoints), default=-1)
         if self._seen is None or newest <= self._seen:
             return
         where = f"checkpoint {newest}"
