@@ -28,7 +28,17 @@ from typing import Any, Self, final
 import numpy as np
 
 from rngru.dataset import DataSet
-from rngru.disk import isforeign, orremoved, refusals, sync, unmatched, writeatomic
+from rngru.disk import (
+    isforeign,
+    mapped,
+    orremoved,
+    refusals,
+    rename,
+    settle,
+    sync,
+    unmatched,
+    writeatomic,
+)
 from rngru.errors import (
     CheckpointDamaged,
     CheckpointTooNew,
@@ -59,7 +69,7 @@ class Corpus:
     vocab : Vocabulary
         What the ids mean.
     ids : numpy.memmap, (N,), :attr:`Vocabulary.dtype`
-        The whole text, read-only.
+        The whole text, read-only; in memory where the file system can map no file.
     split : int
         How many of the ids are for training; the others are for validation.
     documents : tuple of (str, int)
@@ -72,7 +82,7 @@ class Corpus:
 
     folder: Path
     vocab: Vocabulary
-    ids: np.memmap
+    ids: np.ndarray
     split: int
     documents: tuple[tuple[str, int], ...] = field(repr=False)
     digest: str
@@ -156,7 +166,7 @@ class Corpus:
         return cls(
             folder=folder,
             vocab=found,
-            ids=np.memmap(path, dtype, mode="r"),
+            ids=mapped(path, dtype),
             split=about["split"],
             documents=tuple((name, start) for name, start in about["documents"]),
             digest=about["sha256"],
@@ -166,7 +176,7 @@ class Corpus:
     @property
     def touched(self) -> bool:
         """Whether the ids were changed after their description, which is written last."""
-        ids, description = Path(self.ids.filename or ""), self.folder / DESCRIPTION
+        ids, description = _idsfile(self.folder, self.digest), self.folder / DESCRIPTION
         return ids.stat().st_mtime_ns >= description.stat().st_mtime_ns
 
     def changedsources(self) -> list[str]:
@@ -289,7 +299,7 @@ def encodecorpus(
                     "training; expected 2 or more. Use a longer text or a larger trainfrac."
                 )
             ids = _idsfile(folder, digest)
-            os.replace(temporary, ids)
+            rename(temporary, ids)
         about = {
             "format": FORMAT,
             "needs": READABLE_SINCE,
@@ -413,8 +423,7 @@ def _writeids(
                 stream.write(ids.data)
                 start += len(ids)
             starts.append(start)
-        stream.flush()
-        os.fsync(stream.fileno())
+        settle(stream, path.parent)
     return digest.hexdigest(), starts
 
 

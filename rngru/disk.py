@@ -1,19 +1,25 @@
 """Writing files so that a crash leaves the old or the new contents; clear errors if a disk refuses.
 
 The contract: what :func:`write` wrote is on the disk for good once :func:`sync` of its directory has
-returned. An OSError inside :func:`refusals` becomes an error that names the place, the size
-needed, the space that is free, and what to do.
+returned. Where a file system cannot do that, it is said once (:func:`weaker`). An OSError inside
+:func:`refusals` becomes an error that names the place, the size needed, the space that is free, and
+what to do.
 """
 
 import errno
 import os
 import re
 import shutil
+import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO, Any
 
-from rngru.errors import CheckpointError, InputError, RngruError, WorkdirError
+import numpy as np
+
+from rngru.errors import CheckpointError, InputError, RngruError, WorkdirError, fits, warn
 
 _ADVICE = {
     errno.ENOSPC: "Free some space and save again; what was saved before is intact.",
@@ -21,6 +27,8 @@ _ADVICE = {
     errno.EFBIG: "Raise the limit on file sizes (ulimit -f) and save again.",
     errno.EACCES: "Make the directory writable for you, or use another one.",
     errno.EPERM: "Make the directory writable for you, or use another one.",
+    errno.EBUSY: "Another program uses it, a virus scanner perhaps: try again.",
+    errno.EXDEV: "Nothing can be renamed there: use a directory on another file system.",
     errno.EROFS: "The file system is read-only: use another directory.",
     errno.ENOENT: "Was the directory removed or renamed? Make it again, then save again.",
     errno.EIO: "The disk fails: save to another one, and look into the system's log.",
@@ -54,7 +62,7 @@ def writeatomic(path: str | os.PathLike[str], data: bytes) -> None:
         unfinished.unlink(missing_ok=True)
         with orremoved(unfinished):
             write(unfinished, data)
-            os.replace(unfinished, path)
+            rename(unfinished, path)
         sync(path.parent)
 
 
@@ -79,8 +87,53 @@ def write(path: Path, data: bytes) -> None:
     """Write a new file, and its contents to the disk."""
     with open(path, "xb") as file:  # 'x' follows no symbolic link
         file.write(data)
-        file.flush()
+        settle(file, path.parent)
+
+
+def settle(file: IO[Any], folder: Path) -> None:
+    """Write what is in an open file of a folder to the disk, as far as the file system can."""
+    file.flush()
+    try:
         os.fsync(file.fileno())
+    except OSError as problem:
+        if problem.errno not in _CANNOT:
+            raise
+        weaker(folder, "fsync", _UNSAFE.format(folder=folder, problem=problem.strerror))
+
+
+_CANNOT = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+"""What a file system answers that does not know a call."""
+
+_UNSAFE = (
+    "{folder}: this file system cannot say when something is on the disk for good ({problem}). What was "
+    "saved survives a kill; after a loss of power the newest checkpoint may be missing."
+)
+
+_told: set[tuple[str, object]] = set()
+
+
+def weaker(folder: Path, what: str, message: str) -> None:
+    """Warn once, for a process and a file system, of something that works less well there."""
+    try:
+        place: object = os.stat(folder).st_dev
+    except OSError:
+        place = folder
+    if (what, place) not in _told:
+        _told.add((what, place))
+        warn(message)
+
+
+def rename(old: Path, new: Path) -> None:
+    """Rename a file over another, or a directory; try again while another program is in the way."""
+    for wait in (0.05, 0.2):
+        try:
+            os.replace(old, new)
+            return
+        except OSError as problem:
+            if problem.errno not in (errno.EBUSY, errno.EACCES):  # virus scanners, Windows mounts
+                raise
+        time.sleep(wait)
+    os.replace(old, new)
 
 
 def plainly(path: str | os.PathLike[str], flags: int) -> int:
@@ -89,18 +142,49 @@ def plainly(path: str | os.PathLike[str], flags: int) -> int:
     return os.open(path, flags, 0o666)
 
 
+def reachable(folder: Path) -> bool:
+    """Whether there is such a directory; WorkdirError where the system does not let us see that."""
+    try:
+        return stat.S_ISDIR(os.stat(folder).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError) as problem:
+        words = getattr(problem, "strerror", None) or str(problem)
+        more = " Its owner can let you in." if isinstance(problem, PermissionError) else ""
+        raise WorkdirError(f"{folder} cannot be read: {words}.{more}") from problem
+
+
+def dangling(path: Path) -> str:
+    """Return why there is no directory of this name, where it is more than that there is none.
+
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile(suffix=".txt") as file:
+    ...     dangling(Path(file.name, "work"))  # doctest: +ELLIPSIS
+    ' ....txt is a file.'
+    """
+    for each in (path, *path.parents):
+        if os.path.islink(each) and not os.path.exists(each):
+            return f" {each} is a link to {os.readlink(each)}, which is not there."
+        if os.path.lexists(each):
+            return "" if os.path.isdir(each) else f" {each} is a file."
+    return ""
+
+
 def sync(folder: Path) -> None:
     """Write the names in ``folder`` to the disk, if the platform can."""
     if os.name != "posix":
         return
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = -1
     try:
+        descriptor = os.open(folder, os.O_RDONLY)
         os.fsync(descriptor)
-    except OSError as problem:
-        if problem.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot
+    except OSError as problem:  # network file systems, and others that are mounted from elsewhere
+        if problem.errno not in _CANNOT | {errno.EACCES, errno.EPERM, errno.EBADF, errno.EISDIR}:
             raise
+        weaker(folder, "fsync", _UNSAFE.format(folder=folder, problem=problem.strerror))
     finally:
-        os.close(descriptor)
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 def remove(path: Path) -> None:
@@ -164,3 +248,32 @@ def _freespace(folder: Path) -> str:
         return f"{shutil.disk_usage(folder).free / 1e6:,.3f} MB are free"
     except OSError:
         return "the free space is unknown"
+
+
+def mapped(path: Path, dtype: np.dtype) -> np.ndarray:
+    """Return the numbers in a file, mapped into memory, or read where that cannot be; read-only.
+
+    Raises
+    ------
+    WorkdirError
+        If the file cannot be read, either.
+    InputError
+        If it does not fit into memory.
+    """
+    try:
+        return np.memmap(path, dtype, mode="r")
+    except (OSError, MemoryError) as problem:  # a network file system, or a limit on memory
+        refused = getattr(problem, "strerror", None) or str(problem)
+    try:
+        with fits(f"{path}, which cannot be mapped ({refused}),", "Use a local disk."):
+            numbers = np.fromfile(path, dtype)
+    except OSError as problem:
+        raise WorkdirError(f"{path} cannot be read: {problem.strerror or problem}.") from problem
+    numbers.setflags(write=False)
+    weaker(
+        path.parent,
+        "mmap",
+        f"{path.parent}: no file can be mapped into memory on this file system ({refused}). "
+        f"{path.name} was read instead and takes {numbers.nbytes / 1e6:,.1f} MB of it.",
+    )
+    return numbers

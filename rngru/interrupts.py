@@ -1,5 +1,8 @@
 """Ctrl-C that breaks nothing: while a model computes or saves, it is a flag that is asked for.
 
+So are, while training, the signals that end a process: SIGTERM, and SIGHUP, which comes when the
+terminal is closed or the connection to it is lost. What was trained is saved before they do their work.
+
 >>> with Interrupts() as interrupts:
 ...     interrupts.raised
 False
@@ -13,7 +16,12 @@ import threading
 import time
 import traceback
 from contextlib import suppress
-from typing import Any, Self
+from typing import Any
+
+from rngru.forks import inchild
+
+ENDS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+"""The signals that end a process; Windows has no SIGHUP."""
 
 
 def never() -> bool:
@@ -25,15 +33,17 @@ class Interrupts:
     """Turns Ctrl-C into a flag for as long as it is entered.
 
     ``level`` is 1 after one Ctrl-C, and 2 after another within two seconds. With ``terminate``, SIGTERM
-    makes it 2 as well; on leaving, SIGTERM does what it does otherwise: the user's handler is called,
-    or the process ends. With ``raises``, KeyboardInterrupt is raised on leaving if Ctrl-C came. If one
-    is active already, entering this one joins it. Outside the main thread, where no signal arrives,
-    nothing is installed; nor for a signal that is ignored.
+    and SIGHUP make it 2 as well; on leaving, they do what they do otherwise: the user's handler is
+    called, or the process ends. With ``raises``, KeyboardInterrupt is raised on leaving if Ctrl-C came.
+    If one is active already, entering this one joins it. Outside the main thread, where no signal
+    arrives, nothing is installed; nor for a signal that is ignored. A forked child has the handlers
+    that were there before.
     """
 
     def __init__(self, *, terminate: bool = False, raises: bool = False) -> None:
-        self.level, self.raises, self._terminated = 0, raises, False
-        self._signals = (signal.SIGINT, signal.SIGTERM) if terminate else (signal.SIGINT,)
+        self.level, self.raises = 0, raises
+        self._ending: list[int] = []  # signals that came, in order
+        self._signals = (signal.SIGINT, *ENDS) if terminate else (signal.SIGINT,)
         self._previous: dict[signal.Signals, Any] = {}
         self._at = -math.inf
 
@@ -51,13 +61,11 @@ class Interrupts:
         if self.raised:
             raise KeyboardInterrupt
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Interrupts":
         if threading.current_thread() is not threading.main_thread():
             return self
-        for number in (signal.SIGINT, signal.SIGTERM):
-            outer = getattr(signal.getsignal(number), "__self__", None)
-            if isinstance(outer, type(self)):
-                return outer
+        if (outer := _active()) is not None:
+            return outer
         for number in self._signals:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._previous[number] = signal.signal(number, self._note)
@@ -66,9 +74,10 @@ class Interrupts:
     def __exit__(self, kind: object, error: BaseException | None, *where: object) -> None:
         # Ctrl-C last: once it raises again, nothing is left to do.
         try:
-            self._giveback(signal.SIGTERM)
-            if self._terminated:
-                self._terminate(error)
+            for number in ENDS:
+                self._giveback(number)
+            for number in self._ending:
+                self._end(number, error)
         finally:
             self._giveback(signal.SIGINT)
         if self.raises and kind is None:
@@ -79,10 +88,10 @@ class Interrupts:
             handler = self._previous.pop(number)
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
-    def _terminate(self, error: BaseException | None) -> None:
-        """Do what SIGTERM does otherwise; an ``error`` that nobody will catch is shown."""
-        if callable(signal.getsignal(signal.SIGTERM)):
-            signal.raise_signal(signal.SIGTERM)
+    def _end(self, number: int, error: BaseException | None) -> None:
+        """Do what a signal does otherwise; an ``error`` that nobody will catch is shown."""
+        if callable(signal.getsignal(number)):
+            signal.raise_signal(number)
             return
         # Standard output or error may be closed, or gone.
         with suppress(Exception):
@@ -90,10 +99,33 @@ class Interrupts:
         with suppress(Exception):
             if error is not None:
                 traceback.print_exception(error)
-        os._exit(128 + signal.SIGTERM)
+        os._exit(128 + number)
 
     def _note(self, number: int, frame: object) -> None:
         now = time.monotonic()
-        self._terminated |= number == signal.SIGTERM
-        self.level = 2 if self._terminated or now - self._at < 2 else max(self.level, 1)
+        if number in ENDS and number not in self._ending:
+            self._ending.append(number)
+        self.level = 2 if self._ending or now - self._at < 2 else max(self.level, 1)
         self._at = now
+
+    def _leave(self) -> None:
+        """Put all handlers back, and forget what came."""
+        for number in self._signals:
+            self._giveback(number)
+        self.level, self._ending = 0, []
+
+
+def _active() -> Interrupts | None:
+    """Return the one that is entered, if there is one."""
+    for number in (signal.SIGINT, *ENDS):
+        outer = getattr(signal.getsignal(number), "__self__", None)
+        if isinstance(outer, Interrupts):
+            return outer
+    return None
+
+
+@inchild
+def _begin() -> None:
+    """Let a forked child be interrupted and ended as usual: nobody in it asks for the flag."""
+    if (outer := _active()) is not None:
+        outer._leave()

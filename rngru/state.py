@@ -272,7 +272,7 @@ class ModelState:
 
         Training goes on where it was: at the same character, with the same hidden state. Ctrl-C
         stops after the current batch and saves; a second one does not wait for a long batch. On
-        SIGTERM the model is saved first; then the process ends as usual.
+        SIGTERM, and when the terminal is closed, the model is saved; then the process ends as usual.
 
         Parameters
         ----------
@@ -316,6 +316,8 @@ class ModelState:
             model is then as it was last saved.
         InputError
             For sizes that make no sense.
+        WorkdirError
+            If another prompt has trained the model further, or the directory is gone.
         """
         plan = Plan(
             num_rounds, batchsize, train_len, valid_len, print_every, clear_state,
@@ -323,12 +325,12 @@ class ModelState:
             save_every=save_every,
         )  # fmt: skip
         corpus, disk = self._text(), self._disk
-        with Interrupts(terminate=True) as interrupts, disk.locked(), reporter(report) as show:
+        with Interrupts(terminate=True) as stop, disk.locked(text=True), reporter(report) as show:
             # Not before the lock is held: another thread may just have trained this model.
             run, keeper = self._run(), self._keeper(keep)
             session = Session(
-                run, plan, keeper, seq_len=self.seq_len, sample=self._sample, asked=interrupts.asked,
-                validate=partial(validate, run, corpus, plan, self.seq_len, interrupts.asked),
+                run, plan, keeper, seq_len=self.seq_len, sample=self._sample, asked=stop.asked,
+                validate=partial(validate, run, corpus, plan, self.seq_len, stop.asked),
                 symbols=validlen(run, corpus, plan, self.seq_len),
             )  # fmt: skip
             try:

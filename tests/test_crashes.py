@@ -6,12 +6,14 @@ change to the disk. What is left must be, bit for bit, what a run that nobody di
 its batches.
 """
 
+import errno
 import itertools
 import json
 import os
 import platform
 import random
 import re
+import secrets
 import shutil
 import signal
 import subprocess
@@ -21,12 +23,13 @@ import threading
 import time
 import traceback
 import warnings
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from rngru import ModelState, Texts
+from rngru import ModelState, Texts, checkpoint
 from rngru.errors import CheckpointError, NoModelError, RngruError, WorkdirBusy, WorkdirError
 from rngru.training import Run
 from rngru.workdir import Workdir
@@ -84,6 +87,14 @@ def assertsaved(ms):
 def ends(ms):
     """Where the rounds of training ended that led to where the model is."""
     return ms.history().position.tolist()
+
+
+def holder(work):
+    """The process that says it holds the directory."""
+    try:
+        return json.loads((work / "lock.json").read_text())["pid"]
+    except (OSError, ValueError):
+        return None
 
 
 def snapshot(folder):
@@ -627,7 +638,7 @@ def test_another_process_holds_the_directory(subject, tmp_path):
     ms = make(work)
     straight = Straight(ms.workdir)
     pid = subject.start("hold", work)
-    until(lambda: str(pid) in (work / "lock.json").read_text())
+    until(lambda: holder(work) == pid)
     calls = [
         ms.newcheckpoint,
         lambda: ms.trainmodel(train_len=1, **QUIET),
@@ -662,9 +673,141 @@ def test_two_runs_in_turn_on_one_directory(tmp_path):
     one = make(tmp_path / "work")
     two = ModelState.load(one.workdir)
     for ms in (one, two, two, one):
+        ms.restore(ms._disk._own[0])  # it knows of the other, and goes another way
         ms.trainmodel(train_len=1, **QUIET)
     assert [each.position for each in one.checkpoints()] == [0, 40, 40, 80, 80]
-    assert [ms.newcheckpoint().step for ms in (two, one, one)] == [5, 6, 6]
+    for ms, step in ((two, 5), (one, 6)):
+        ms.restore(ms._disk._own[0])
+        assert ms.newcheckpoint().step == step
+    assert one.newcheckpoint().step == 6
+
+
+STALE = {
+    "trainmodel": lambda ms: ms.trainmodel(train_len=1, **QUIET),
+    "keep": lambda ms: ms.trainmodel(train_len=1, keep=1, **QUIET),
+    "newcheckpoint": lambda ms: ms.newcheckpoint(),
+}
+
+
+@pytest.mark.parametrize("call", STALE)
+@pytest.mark.parametrize(
+    "way", ["further", "saved in the middle", "pruned", "another way", "no word"]
+)
+def test_a_prompt_that_knows_less_is_told(tmp_path, monkeypatch, way, call):
+    """Catches a prompt left open that goes on from where it was, and is the newest by that alone."""
+    stale = make(tmp_path / "work")
+    stale.trainmodel(2, train_len=1, **QUIET)
+    if way == "no word":  # as an older rngru saved it
+        stale._model, stale._disk._token = replace(stale._model, token=None), None
+        monkeypatch.setattr(secrets, "token_hex", lambda size: None)
+        shutil.rmtree(stale.workdir / "checkpoints")
+        stale.newcheckpoint()
+        monkeypatch.undo()
+    other = ModelState.load(stale.workdir)
+    if way == "another way":
+        other.restore(1)
+        other.trainmodel(train_len=1, learnrate=0.1, **QUIET)
+    elif way == "saved in the middle":
+        other.trainmodel(train_len=3, save_every=1e-9, **QUIET)
+    else:
+        other.trainmodel(3, train_len=1, keep=1 if way == "pruned" else None, **QUIET)
+    before, known, own = digest(stale), snapshot(stale.workdir / "checkpoints"), digest(other)
+    position = (
+        f"to position {other.position} .checkpoint {other.checkpoints()[-1].step}. in .*restore"
+    )
+    for _ in range(2):
+        with pytest.raises(WorkdirError, match=position):
+            STALE[call](stale)
+    assert digest(stale) == before and snapshot(stale.workdir / "checkpoints") == known
+    assert digest(ModelState.load(stale.workdir)) == own
+    assert len(str(stale.generatestring(5, rng=1))) == 5
+    STALE[call](other)
+    assert digest(stale.restore()) == digest(other)
+    STALE[call](stale)
+    assertsaved(stale)
+
+
+def test_a_prompt_knows_what_it_failed_to_clean_up(tmp_path, monkeypatch):
+    """Catches a model that is told of another prompt which is itself: its save went wrong at the end."""
+    ms = make(tmp_path / "work")
+    ms.trainmodel(train_len=1, **QUIET)
+    sync = checkpoint.sync
+
+    def refuse(folder):
+        sync(folder)
+        if folder.name == "checkpoints":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "sync", refuse)
+        with pytest.raises(CheckpointError, match="Input/output error"):
+            ms.trainmodel(train_len=1, **QUIET)
+    ms.trainmodel(train_len=1, **QUIET)
+    assertsaved(ms)
+
+
+@pytest.mark.parametrize("what", ["renamed", "removed", "only the text"])
+def test_what_is_gone_is_not_trained_on(tmp_path, what):
+    """Catches the old name made anew without the text, so that nobody can go on tomorrow."""
+    work, aside = tmp_path / "work", tmp_path / "elsewhere"
+    ms = make(work)
+    ms.trainmodel(train_len=1, **QUIET)
+    before = digest(ms)
+    (work / "data" if what == "only the text" else work).rename(aside)
+    if what == "removed":
+        shutil.rmtree(aside)
+    for _ in range(2):
+        with pytest.raises(WorkdirError, match=r"is gone.*Nothing was trained.*Put it back"):
+            ms.trainmodel(train_len=1, **QUIET)
+        assert digest(ms) == before and work.exists() == (what == "only the text")
+    assert ms.evaluate().nats > 0
+    if what == "renamed":
+        moved = ModelState.load(aside)
+        moved.trainmodel(train_len=1, **QUIET)
+        aside.rename(work)
+        with pytest.raises(WorkdirError, match="to position 80"):
+            ms.trainmodel(train_len=1, **QUIET)
+    elif what == "removed":
+        ms.newcheckpoint()  # of what is left in memory
+        with pytest.warns(UserWarning, match="holds no encoded text"):
+            assert digest(ModelState.load(work)) == before
+    else:
+        aside.rename(work / "data")
+        ms.trainmodel(train_len=1, **QUIET)
+        assertsaved(ms)
+
+
+def test_a_copy_in_the_place_of_the_directory_is_as_good(tmp_path):
+    """Catches a backup put back, or a network file system that numbers anew, which passes for another."""
+    work = tmp_path / "work"
+    ms = make(work)
+    ms.trainmodel(train_len=1, **QUIET)
+    work.rename(tmp_path / "broken")
+    shutil.copytree(tmp_path / "broken", work)
+    ms.trainmodel(train_len=1, **QUIET)
+    assertsaved(ms)
+    assert len(ModelState.load(tmp_path / "broken").checkpoints()) == 2
+
+
+def test_nothing_is_saved_that_cannot_be_loaded(tmp_path):
+    """Catches a checkpoint that takes the place of the only good one, and that no load accepts."""
+    work = tmp_path / "work"
+    ms = make(work)
+    known, good = snapshot(work / "checkpoints"), ms._model
+    for wrong in (
+        {"seq_len": 0},
+        {"made": good.made.replace(layers=1)},
+        {"chars": type(good.chars)("abc")},
+        {"progress": replace(good.progress, arrays={})},
+        {"progress": replace(good.progress, position=-1)},
+    ):
+        ms._model = replace(good, **wrong)
+        with pytest.raises(CheckpointError, match="Nothing was saved, for it could not be loaded"):
+            ms.newcheckpoint()
+        assert snapshot(work / "checkpoints") == known
+    ms._model = good
+    ms.newcheckpoint()
+    assertsaved(ms)
 
 
 def test_a_model_that_another_has_replaced_is_not_saved_over_it(tmp_path):
@@ -679,7 +822,7 @@ def test_a_model_that_another_has_replaced_is_not_saved_over_it(tmp_path):
             call()
     assert len(today.checkpoints()) == 1
     assertsound(work, straight)
-    today.newcheckpoint()
+    today.restore().newcheckpoint()
     assert len(str(yesterday.generatestring(10))) == 10
     before = digest(yesterday)
     with pytest.raises(WorkdirError, match="holds another model by now"):
@@ -719,10 +862,10 @@ def test_a_model_is_restored_or_trained_but_not_both(tmp_path, monkeypatch):
     ms.trainmodel(train_len=1, **QUIET)
     begun, go, load, propose = threading.Event(), threading.Event(), Workdir.load, Run.propose
 
-    def slowly(disk, which, **more):
+    def slowly(disk, which, **options):
         begun.set()
         assert go.wait(PATIENCE)
-        return load(disk, which, **more)
+        return load(disk, which, **options)
 
     monkeypatch.setattr(Workdir, "load", slowly)
     restoring = threading.Thread(target=ms.restore, args=(0,))
@@ -764,6 +907,9 @@ def test_two_threads_on_one_directory(tmp_path):
                 ms.trainmodel(train_len=1, **QUIET)
             except WorkdirBusy as busy:
                 assert f"process {os.getpid()} on" in str(busy)
+            except WorkdirError as told:  # the other was faster: go on from there, or the own way
+                assert "Another prompt" in str(told)
+                ms.restore(ms._disk._own[0])
 
     together(*[partial(trains, ms) for ms in models])
     for ms in models:

@@ -17,6 +17,7 @@ import random
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -35,11 +36,23 @@ from rngru.backends.cpu import CPU
 from rngru.errors import CheckpointError, InputError, NumericsError
 from rngru.events import Batch
 from rngru.kernels import sampler, threads
-from tests.robust import FOREVER, LANES, PATIENCE, QUIET, VERSE, Straight, digest, program, taken
+from tests.robust import (
+    FOREVER,
+    LANES,
+    PATIENCE,
+    QUIET,
+    VERSE,
+    Straight,
+    digest,
+    program,
+    taken,
+    until,
+)
 
 LENGTH = 5
 CALL = QUIET | {"batchsize": LANES, "keep": 2}
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+ENDS = [signal.SIGTERM, signal.SIGHUP]
+SIGNALS = (signal.SIGINT, *ENDS)
 
 
 def say(text):
@@ -145,7 +158,8 @@ class Subject:
     def check(self, name, result):
         """Raise AssertionError if anything is not as it must be."""
         assert signal.getsignal(signal.SIGINT) == self.pressed, "the handler is not back"
-        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL, "that of SIGTERM is not back"
+        for number in ENDS:
+            assert signal.getsignal(number) is signal.SIG_DFL, f"that of {number!r} is not back"
         free(self.work)
         ms, batches = self.ms, taken(self.ms)
         assert self.straight.holds(ms), f"torn after {batches} batches"
@@ -502,6 +516,7 @@ WORK = {
 }
 
 
+@pytest.mark.parametrize("number", ENDS, ids=["SIGTERM", "SIGHUP"])
 @pytest.mark.parametrize(
     "work",
     [
@@ -511,8 +526,8 @@ WORK = {
         pytest.param("compiling", marks=pytest.mark.long),
     ],
 )
-def test_sigterm_saves_and_ends(child, newmodel, work, long):
-    """What a cluster or a shutdown sends: they kill for good seconds later."""
+def test_what_ends_a_process_saves_first(child, newmodel, work, number, long):
+    """What a cluster or a shutdown sends, who kill for good seconds later; a terminal that is closed."""
     rng = random.Random(1)
     for _ in range(20 if long else 1):
         options = {"backend": "scan"} if work == "compiling" else {}
@@ -525,8 +540,8 @@ def test_sigterm_saves_and_ends(child, newmodel, work, long):
             reported.append(process.answer())
         time.sleep(0.2 * rng.random())
         began = time.monotonic()
-        process.press(signal.SIGTERM)
-        assert process.process.wait(PATIENCE) == 143
+        process.press(number)
+        assert process.process.wait(PATIENCE) == 128 + number
         assert time.monotonic() - began < 5
         while (line := process.answers.get(timeout=PATIENCE)) is not None:
             reported.append(line)
@@ -569,21 +584,48 @@ def pressed(newmodel, monkeypatch):
     return train
 
 
-@pytest.mark.parametrize("number", SIGNALS, ids=["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("number", SIGNALS, ids=["SIGINT", "SIGTERM", "SIGHUP"])
 def test_what_is_ignored_is_ignored(pressed, number):
-    """A script starts a job in the background with SIGINT ignored; Ctrl-C is for what is in front."""
+    """A script starts a job in the background with SIGINT ignored; nohup does so with SIGHUP."""
     ms, history = pressed(number, signal.SIG_IGN)
     assert history.reason == "done"
     assert taken(ms) == 5
 
 
-def test_a_handler_of_the_users_hears_of_sigterm(pressed):
+@pytest.mark.parametrize("number", ENDS, ids=["SIGTERM", "SIGHUP"])
+def test_a_handler_of_the_users_hears_of_the_end(pressed, number):
     """It may have a file to remove; the model is saved by then."""
     heard = []
-    ms, history = pressed(signal.SIGTERM, lambda number, frame: heard.append(number))
-    assert heard == [signal.SIGTERM]
+    ms, history = pressed(number, lambda number, frame: heard.append(number))
+    assert heard == [number]
     assert history.interrupted
     assert taken(ModelState.load(ms.workdir)) == 3
+
+
+def test_two_that_end_a_process_come_together(pressed, monkeypatch):
+    """A terminal that closes and a shutdown: the user's handler hears, then the other one ends it."""
+    heard, save = [], checkpoint.save
+
+    def late(*arguments, **options):
+        if arguments[1]:  # the first one has come, and is being seen to
+            signal.raise_signal(signal.SIGHUP)
+            signal.raise_signal(signal.SIGHUP)
+        return save(*arguments, **options)
+
+    monkeypatch.setattr(checkpoint, "save", late)
+    with pytest.raises(Ended, match="129"):
+        pressed(signal.SIGTERM, lambda number, frame: heard.append(number))
+    assert heard == [signal.SIGTERM] and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+
+
+def test_there_may_be_no_sighup():
+    """Windows has none: catches an import that fails there."""
+    code = "import signal; del signal.SIGHUP; from rngru.interrupts import ENDS; print(len(ENDS))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == "1\n"
 
 
 @pytest.mark.parametrize("stream", [None, io.TextIOWrapper(io.BytesIO())], ids=["none", "closed"])
@@ -636,7 +678,7 @@ def test_the_previous_handlers_are_back(newmodel, handler):
         ):
             with suppress(InputError, NumericsError):
                 call()
-            assert [signal.getsignal(each) for each in SIGNALS] == [handler, handler]
+            assert [signal.getsignal(each) for each in SIGNALS] == [handler] * len(SIGNALS)
     finally:
         for each, old in zip(SIGNALS, before, strict=True):
             signal.signal(each, old)
@@ -764,6 +806,23 @@ def test_ctrl_c_at_the_prompt(shell, tmp_path, monkeypatch):
     terminal.child.read()
     terminal.child.close()
     assert terminal.child.exitstatus == 0
+
+
+def test_a_terminal_that_is_closed(tmp_path):
+    """Catches what is lost when the connection drops: the signal, and output that goes nowhere."""
+    (tmp_path / "verse.txt").write_text(VERSE * 300, encoding="utf-8")
+    work = tmp_path / "work"
+    terminal = Terminal("-i", "-m", "rngru")
+    terminal.send(
+        f"ms = ModelState.initfromsrcfile({str(tmp_path / 'verse.txt')!r}, {str(work)!r}, "
+        "state_size=16, rng=1, layers=1)"
+    )
+    terminal.shown()
+    terminal.send("ms.trainmodel(batchsize=4, train_len=10**7, save_every=3600)")
+    terminal.child.expect("char/s")
+    terminal.child.close(force=False)  # of the terminal, which sends SIGHUP
+    until(lambda: not terminal.child.isalive())
+    assert ModelState.load(work).position > 0
 
 
 if __name__ == "__main__":

@@ -287,7 +287,9 @@ def test_another_process_goes_on_to_the_bit(trained):
 
     drawn = str(trained.generatestring(80, temp=0.9, seed="The ", rng=5))
     _, outputs = trained.trackneurons("The ship drove fast", temp=1.0, ret_output=True)
+    here = trained.checkpoints()[-1]
     found = elsewhere(RELOADED, trained.workdir)
+    trained.restore(here)  # the other has gone on; this is another way from the same place
     assert found["drawn"] == drawn
     assert found["outputs"] == sha256(outputs.tobytes()).hexdigest()
     assert found["loaded"] == [], "loading and generating are light"

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from rngru.forks import Lock
 from rngru.hyper import CACHES, HyperParams
 from rngru.models import Model
 from rngru.sampling import Sampling
@@ -100,7 +101,11 @@ class Backend(ABC):
     def __init__(self, model: Model, hyper: HyperParams) -> None:
         self._model, self._hyper = model, hyper
         # A PyTensor function works in memory of its own: two threads in one would spoil it.
-        self._lock = threading.RLock()
+        self._lock = Lock(threading.RLock)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy, or one in another process, builds what it needs anew."""
+        return type(self), (self.model, self.hyper)
 
     @property
     def model(self) -> Model:

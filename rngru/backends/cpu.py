@@ -27,7 +27,7 @@ class CPU(Backend):
         self._fresh = Recycled()
 
     def prepare(self) -> None:
-        with self._lock:
+        with self._lock.held():
             if self._gradients is None:
                 self._gradients = self._build()
 
@@ -53,7 +53,7 @@ class CPU(Backend):
     def step(self, arrays, caches, x, y, state, rate, *, number=1, noise=None):
         self.prepare()
         hyper, lanes, count = self.hyper, x.shape[1], threads.available()
-        with self._lock:
+        with self._lock.held():
             loss, *results = self._gradients(*arrays.values(), x, y, *given(state, noise))
         endings, gradients = results[: hyper.layers], results[hyper.layers :]
         weights = [models.penalised(each.ndim) for each in gradients]

@@ -29,8 +29,11 @@ class Scan(Backend):
         self._mode = mode or PLAIN
         self._functions: dict[str, Any] = {}
 
+    def __reduce__(self):
+        return type(self), (self.model, self.hyper, self._mode)
+
     def prepare(self) -> None:
-        with self._lock:
+        with self._lock.held():
             self._function("step")
 
     def step(self, arrays, caches, x, y, state, rate, *, number=1, noise=None):
@@ -68,7 +71,7 @@ class Scan(Backend):
 
     def _call(self, name: str, *arguments):
         # What is far below the least number is zero, whatever the session says of it.
-        with self._lock, np.errstate(under="ignore", over="ignore"):
+        with self._lock.held(), np.errstate(under="ignore", over="ignore"):
             return self._function(name)(*arguments)
 
     def _function(self, name: str):

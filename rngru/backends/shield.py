@@ -14,6 +14,7 @@ from typing import Any, TypeVar, final
 
 import numpy as np
 
+from rngru import forks
 from rngru.backends.base import Arrays, Backend, Caches, Losses, Noise, Step, Trace, Written
 from rngru.hyper import HyperParams
 from rngru.interrupts import Interrupts
@@ -84,6 +85,10 @@ class Shielded(Backend):
         self._backend: Backend | None = None
         self._seconds: dict[tuple[Any, ...], float] = {}
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy computes by itself."""
+        return type(self), (self._name, self.model, self.hyper, self._make)
+
     @property
     def name(self) -> str:  # type: ignore[override]
         """The name of the backend inside."""
@@ -149,7 +154,8 @@ class Shielded(Backend):
         )
 
     def _inside(self) -> Backend:
-        with self._lock:
+        forks.check()
+        with self._lock.held():
             if self._backend is None:
                 self._backend = self._make(self._name, self.model, self.hyper)
             return self._backend

@@ -31,6 +31,7 @@ Example
 (500, [[1.0, 0.0], [0.0, 1.0]], 2.1)
 """
 
+import errno
 import itertools
 import os
 import re
@@ -49,10 +50,11 @@ from rngru.checkpoint.content import (
     READABLE_SINCE,
     contents,
     readall,
+    readplain,
     readrecord,
 )
 from rngru.checkpoint.record import Checkpoint, Checkpoints
-from rngru.disk import refusals, remove, sync, topath, unmatched, write
+from rngru.disk import refusals, remove, rename, sync, topath, unmatched, write
 from rngru.errors import (
     CheckpointDamaged,
     CheckpointError,
@@ -83,6 +85,10 @@ T = TypeVar("T")
 
 PATIENCE = 100
 """How often reading starts again because a writer has changed the folder meanwhile."""
+
+REREAD = 16 << 20
+"""Bytes up to which a file is read again before its checkpoint counts: 1 ms for 4 MB, 20 % of a save
+for 100 MB, which is too much."""
 
 _STEP = re.compile(r"(\.old-)?(0|[1-9][0-9]{0,17})")
 
@@ -227,7 +233,7 @@ def newest(folder: str | os.PathLike[str], decode: Callable[..., T] = _whole) ->
     rngru.errors.NoModelError: .../nothing holds no checkpoint. Save one, or name another directory.
     """
     for _ in range(PATIENCE):
-        problems: list[str] = []
+        problems: list[CheckpointError] = []
         for step, path in reversed(steps(folder).items()):
             before = _identity(path)
             try:
@@ -237,14 +243,16 @@ def newest(folder: str | os.PathLike[str], decode: Callable[..., T] = _whole) ->
             except CheckpointError as problem:
                 if (steps(folder).get(step), _identity(path)) != (path, before):
                     break  # a writer has replaced or removed it meanwhile
-                problems.append(str(problem))
+                problems.append(problem)
                 continue
             for wrong in problems:
                 warn(f"{wrong} Checkpoint {step} is used instead.")
             return found
         else:
             if problems:
-                raise CheckpointDamaged("No checkpoint can be used.\n" + "\n".join(problems))
+                damaged = any(isinstance(each, CheckpointDamaged) for each in problems)
+                told = "\n".join(["No checkpoint can be used.", *map(str, problems)])
+                raise CheckpointDamaged(told) if damaged else CheckpointError(told)
             raise NoModelError(
                 f"{folder} holds no checkpoint. Save one, or name another directory."
             )
@@ -327,10 +335,9 @@ def discard(folder: str | os.PathLike[str], *doomed: int) -> None:
     known = steps(folder)
     paths = [known[step] for step in doomed if step in known]
     with refusals("Old checkpoints could not be removed", folder):
-        for (
-            path
-        ) in paths:  # a directory must not look like a checkpoint while its files are removed
-            os.rename(path, folder / f".tmp-{path.name}")
+        # A directory must not look like a checkpoint while its files are removed.
+        for path in paths:
+            _move(path, folder / f".tmp-{path.name}")
         if paths:
             _tidy(folder)
 
@@ -406,7 +413,7 @@ def _tidy(folder: Path) -> None:
     for name in os.listdir(folder):
         match = _STEP.fullmatch(name)
         if match and match[1] and not os.path.lexists(folder / match[2]):
-            os.rename(folder / name, folder / match[2])
+            _move(folder / name, folder / match[2])
         elif name.startswith(".tmp-") or (match and match[1]):
             waste.append(folder / name)
     if waste:
@@ -422,8 +429,47 @@ def _place(folder: Path, step: int, files: Mapping[str, bytes]) -> None:
     for name, data in files.items():
         write(unfinished / name, data)
     sync(unfinished)
+    _readback(unfinished, files)
     if os.path.lexists(final):  # no portable call replaces one directory by another
-        os.rename(final, aside)
-    os.rename(unfinished, final)
+        _move(final, aside)
+    _move(unfinished, final)
     sync(folder)
     remove(aside)
+
+
+def _readback(unfinished: Path, files: Mapping[str, bytes]) -> None:
+    """Raise CheckpointError if the file system gives back something else than was written."""
+    for name, data in files.items():
+        size = os.stat(unfinished / name).st_size
+        kept = size == len(data)
+        if kept and size <= REREAD:
+            kept = readplain(unfinished / name) == data
+        if not kept:
+            raise CheckpointError(
+                f"{unfinished / name} is not what was written a moment ago: this disk or file system "
+                "loses data. What was saved before is as it was. Use another one."
+            )
+
+
+_FIXED = {errno.EXDEV, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM}
+"""What file systems answer that can rename files, but not this directory."""
+
+
+def _move(old: Path, new: Path) -> None:
+    """Rename the directory of a checkpoint; where that cannot be, copy it, the manifest last.
+
+    Until that is there the copy counts as damaged, and so does the old one once that has gone.
+    """
+    try:
+        rename(old, new)
+    except OSError as problem:
+        if problem.errno not in _FIXED:
+            raise
+        os.mkdir(new)
+        for name in (ARRAYS, META, MANIFEST):
+            if os.path.lexists(old / name):
+                write(new / name, readplain(old / name))
+        sync(new)
+        sync(new.parent)
+        remove(old / MANIFEST)
+        remove(old)

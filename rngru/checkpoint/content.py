@@ -12,6 +12,7 @@ with one of them becomes a CheckpointDamaged that names the file and what is wro
 import hashlib
 import os
 import stat
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -104,7 +105,7 @@ def _inspect(path: Path, step: int | None = None) -> tuple[Checkpoint, dict[str,
     with _suspicion(path, MANIFEST):
         if step is not None and os.path.islink(path):
             raise ValueError("is behind a symbolic link")
-        manifest = decodejson(_read(path / MANIFEST, MAX_JSON))
+        manifest = decodejson(readplain(path / MANIFEST, MAX_JSON))
         if manifest.pop("check", None) != _digest(encodejson(manifest)):
             raise ValueError("is not what was saved (its own SHA-256 differs)")
         _checkformat(path, manifest)
@@ -125,11 +126,15 @@ def _inspect(path: Path, step: int | None = None) -> tuple[Checkpoint, dict[str,
 
 @contextmanager
 def _suspicion(path: Path, file: str) -> Iterator[None]:
-    """Turn whatever goes wrong with ``file`` into CheckpointDamaged."""
+    """Turn whatever goes wrong with ``file`` into CheckpointDamaged, unless it may not be read."""
     try:
         yield
     except RngruError:
         raise
+    except PermissionError as problem:
+        raise CheckpointError(
+            f"The checkpoint {path} cannot be read: {file}: {problem.strerror}."
+        ) from problem
     except Exception as problem:  # hostile bytes make parsers raise almost anything
         if type(problem) is ValueError:
             reason = str(problem)
@@ -187,7 +192,7 @@ def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _read(path: Path, limit: int) -> bytes:
+def readplain(path: Path, limit: int = sys.maxsize) -> bytes:
     """Return the first ``limit`` bytes of a plain file: no symbolic link, pipe or device."""
     about = path.lstat()
     if not stat.S_ISREG(about.st_mode):
@@ -205,7 +210,7 @@ def _checksize(path: Path, size: int) -> None:
 
 def _verified(path: Path, size: int, digest: str) -> bytes:
     _checksize(path, size)
-    data = _read(path, size)
+    data = readplain(path, size)
     if _digest(data) != digest:
         raise ValueError("is not what was saved (its SHA-256 differs)")
     return data

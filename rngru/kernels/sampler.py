@@ -239,11 +239,9 @@ class Sampler:
             self.pace[shares] = min(pace, 1.02 * self.pace.get(shares, pace))
 
         shares = self._faster(most)
-        if shares > 1 and threads.together.acquire(blocking=False):
-            try:
-                run(shares)
-            finally:
-                threads.together.release()
+        if shares > 1:
+            with threads.together.held(blocking=False) as alone:
+                run(shares if alone else 1)
         else:
             run(1)
         if len(drawn) % 2:

@@ -18,6 +18,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from rngru.forks import Lock, inchild
+
 
 def available() -> int:
     """Return how many threads to use: ``RNGRU_THREADS`` if set, or the cores of this process."""
@@ -40,7 +42,7 @@ def worth(numbers: int, count: int) -> int:
     return count if numbers >= WORTH else 1
 
 
-together = threading.Lock()
+together = Lock()
 """Held while shares run that wait for each other."""
 
 
@@ -95,16 +97,13 @@ class _Worker:
 
 
 _workers: list[_Worker] = []
-_grow = threading.Lock()
+_grow = Lock()
 
 
+@inchild
 def _forget_workers() -> None:
     """A forked child has the list but not the threads."""
     _workers.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_workers)
 
 
 def run(call: Callable[[int, int], object], count: int, threads: int) -> None:
@@ -122,7 +121,7 @@ def run(call: Callable[[int, int], object], count: int, threads: int) -> None:
         call(0, count)
         return
     if len(_workers) < threads - 1:
-        with _grow:
+        with _grow.held():
             while len(_workers) < threads - 1:
                 _workers.append(_Worker())
     done: SimpleQueue = SimpleQueue()

@@ -19,7 +19,6 @@ zeros, so that the padding of every product is zero.
 """
 
 import importlib.util
-import threading
 
 import numba
 import numpy as np
@@ -29,6 +28,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 from rngru.errors import InputError
+from rngru.forks import Lock
 
 if numba.config.DISABLE_JIT:
     raise InputError(
@@ -227,14 +227,14 @@ _SIGNATURE = types.void(*[types.intp] * 11)
 _SOURCE = {"float32": _product32, "float64": _product64}
 _SYMBOL = {name: types.ExternalFunction(f"rngru_product_{name}", _SIGNATURE) for name in _SOURCE}
 _provided: dict[str, object] = {}
-_providing = threading.Lock()
+_providing = Lock()
 
 
 def provide(dtype: np.dtype) -> None:
     """Make the product of ``dtype`` (float32 or float64) callable from kernels."""
     name = np.dtype(dtype).name
     if name not in _provided:
-        with _providing:
+        with _providing.held():
             compiled = numba.cfunc(_SIGNATURE, cache=True)(_SOURCE[name])
             binding.add_symbol(_SYMBOL[name].symbol, compiled.address)
             _provided[name] = compiled

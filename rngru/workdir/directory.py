@@ -2,7 +2,10 @@
 
 ``checkpoints/<step>/`` (see :mod:`rngru.checkpoint`), ``data/`` (the encoded text, see
 :mod:`rngru.corpus`), ``history.jsonl`` (one line for each round of training), and a lock, held while
-something is written. None of them is ever a symbolic link.
+something is written (see :mod:`rngru.workdir.lock`). None of them is ever a symbolic link.
+
+Nothing is written for a model that has gone on in another prompt: whoever saves must have saved,
+loaded or restored here since the newest checkpoint came.
 
 While a new model takes the place of an old one, the old one is loaded until the first checkpoint of
 the new one is on the disk. Whoever takes the lock next finishes, or undoes, what was cut short.
@@ -13,25 +16,20 @@ the new one is on the disk. Whoever takes the lock next finishes, or undoes, wha
 (False, 0 rounds: all that led to this model.)
 """
 
-import json
 import os
 import platform
 import secrets
 import shutil
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-from filelock import FileLock, Timeout
+from typing import Any, NoReturn
 
 from rngru import checkpoint, corpus
 from rngru.checkpoint import MANIFEST, Checkpoint, Checkpoints, readrecord
 from rngru.corpus import Corpus
-from rngru.disk import isforeign, plainly, refusals, remove, sync, topath
+from rngru.disk import dangling, isforeign, reachable, refusals, remove, rename, sync, topath
 from rngru.errors import (
     CheckpointError,
     InputError,
@@ -42,10 +40,12 @@ from rngru.errors import (
     warn,
 )
 from rngru.events import Round
+from rngru.forks import Lock
 from rngru.report import History
 from rngru.snapshot import Snapshot
 from rngru.text import Vocabulary
-from rngru.workdir.journal import POINTS, VERSION, Journal
+from rngru.workdir import lock
+from rngru.workdir.journal import POINTS, Journal
 
 _FOLDERS = {
     "checkpoints": checkpoint.foreign,
@@ -55,7 +55,7 @@ _FOLDERS = {
 }
 """Folders of a working directory, and what finds in each of them what is not rngru's."""
 
-_FILES = {"history.jsonl": rb'"round"', "lock": rb"(?!)", "lock.json": rb'"(pid|format)"'}
+_FILES = {"history.jsonl": rb'"round"', "lock": lock.SOFT, "lock.json": rb'"(pid|format)"'}
 """Its files, and a pattern that the first 4 kB of each of ours contain."""
 
 CHECKED = 1 << 26
@@ -99,7 +99,8 @@ class Workdir:
         self._timed: int | None = None  # the step of a checkpoint that the next one replaces
         self._own: tuple[int, int] | None = None  # step and batches last saved or loaded
         self._token: str | None = None  # which model it is: another may take its place
-        self._lock = os.getpid(), threading.Lock()
+        self._seen: int | None = None  # the newest checkpoint there when we last saved or loaded
+        self._lock = Lock()
 
     @property
     def data(self) -> Path:
@@ -110,48 +111,43 @@ class Workdir:
     @property
     def holdsmodel(self) -> bool:
         """Whether there is a checkpoint, usable or not."""
-        return os.path.isdir(self._checkpoints) and bool(checkpoint.steps(self._checkpoints))
+        return reachable(self._checkpoints) and bool(checkpoint.steps(self._checkpoints))
 
     @contextmanager
-    def locked(self, *, new: bool = False) -> Iterator[None]:
+    def locked(self, *, new: bool = False, text: bool = False) -> Iterator[None]:
         """Hold the directory against other processes; a dead one's lock is nobody's.
 
         With ``new`` it is for a new model, which would overwrite or remove what others have put
-        under our names: that is refused.
+        under our names: that is refused. With ``text`` the directory must still be there, with its
+        text; otherwise one that is gone is made anew.
 
         Raises
         ------
         WorkdirBusy
             At once, with the process and the host that hold it.
         WorkdirError
-            If it cannot be written, or another model has taken this one's place.
+            If it cannot be written, is gone, or another model has taken this one's place, or
+            another prompt has gone on with it.
         """
-        lock, holder = FileLock(self.path / "lock", is_singleton=True), self.path / "lock.json"
         with self.alone():
             if new:
                 self._refuseforeign()
             with self._writable():
-                if not self.path.exists():
+                if not os.path.lexists(self.path):
+                    if text:
+                        self._refusegone(self.path)
                     self.path.mkdir(parents=True, exist_ok=True)
-                    self._place = None
-                self._check()
-                try:
-                    lock.acquire(blocking=False)
-                except Timeout:
-                    raise WorkdirBusy(
-                        f"{self.path} is in use by {self._holder()}. Wait for it, stop it, or name "
-                        "another directory."
-                    ) from None
-            try:
+                    self._place = self._seen = None
+                self._check(copied=True)
+                if text and not os.path.lexists(self.data / corpus.DESCRIPTION):
+                    self._refusegone(self.data)
+            with lock.locked(self.path):
                 self._is(self._tokenhere())
-                who = json.dumps(VERSION | {"pid": os.getpid(), "host": platform.node()})
-                with self._writable(len(who)):
-                    with open(holder, "w", opener=plainly) as stream:
-                        stream.write(who)
+                if not new:
+                    self._refusestale()
+                with self._writable():
                     self._settle()
                 yield
-            finally:
-                lock.release()
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -162,35 +158,53 @@ class Workdir:
         WorkdirBusy
             At once.
         """
-        if self._lock[0] != os.getpid():  # forked: who holds it is in the other process
-            self._lock = os.getpid(), threading.Lock()
-        _, lock = self._lock
-        if not lock.acquire(blocking=False):
-            raise WorkdirBusy(
-                f"Another thread of process {os.getpid()} on {platform.node()} trains, saves or "
-                "restores this model. Wait for it."
-            )
-        try:
+        with self._lock.held(blocking=False) as got:
+            if not got:
+                raise WorkdirBusy(
+                    f"Another thread of process {os.getpid()} on {platform.node()} trains, saves or "
+                    "restores this model. Wait for it."
+                )
             yield
-        finally:
-            lock.release()
 
-    def _holder(self) -> str:
-        """Who holds the lock; it takes a moment until that is written."""
-        for _ in range(20):
-            try:
-                with open(self.path / "lock.json", opener=plainly) as stream:
-                    who = json.load(stream)
-                return f"process {who['pid']} on {who['host']}"
-            except (OSError, ValueError, KeyError, TypeError):
-                time.sleep(0.01)
-        return "another process"
+    def _refusegone(self, folder: Path) -> NoReturn:
+        """Refuse to train what could be saved, but not go on tomorrow."""
+        what = "" if folder == self.path else ", the encoded text of this model,"
+        raise WorkdirError(
+            f"{folder}{what} is gone: it was renamed, moved or removed. Nothing was trained. Put it "
+            "back, or load the model from its new place; newcheckpoint() saves the model alone, "
+            f"without the text, in {self.path}."
+        )
 
-    def _check(self) -> None:
-        """Raise WorkdirError if another directory is here by now, or links that would lead elsewhere."""
+    def _refusestale(self) -> None:
+        """Raise WorkdirError if another prompt has saved this model since we last looked."""
+        newest = -1
+        with suppress(CheckpointError):  # of what is in the way a save will speak
+            newest = max(checkpoint.steps(self._checkpoints), default=-1)
+        if self._seen is None or newest <= self._seen:
+            return
+        where = f"checkpoint {newest}"
+        with suppress(CheckpointError):
+            position = readrecord(self._checkpoints / str(newest), newest).position
+            where = f"position {position:,} ({where})" if position is not None else where
+        raise WorkdirError(
+            f"Another prompt has trained this model further, to {where} in {self.path}, and this one "
+            "does not know of it. Nothing was written. ms.restore() goes there; ms.restore(step) goes "
+            "to an older checkpoint, to train another way from there."
+        )
+
+    def _check(self, *, copied: bool = False) -> None:
+        """Raise WorkdirError if another directory is here by now, or links that would lead elsewhere.
+
+        It may be a ``copied`` one of the same model.
+        """
         here = os.stat(self.path)
-        self._place = self._place or (here.st_dev, here.st_ino)
-        if self._place != (here.st_dev, here.st_ino):
+        place = here.st_dev, here.st_ino
+        # Some network file systems number their directories anew, too.
+        if self._place is None or (
+            copied and self._place != place and self._token and self._tokenhere() == self._token
+        ):
+            self._place = place
+        if self._place != place:
             raise WorkdirError(
                 f"{self.path} is not the directory that this model was in: it was replaced. Nothing "
                 "was written. Put the old one back, or move this one away and save again."
@@ -275,10 +289,10 @@ class Workdir:
         ``corpus`` is in :attr:`fresh`. Until the new model's first checkpoint is saved, the old one
         counts.
         """
-        self._token = secrets.token_hex(8)
+        self._token, self._seen = secrets.token_hex(8), -1
         if self.holdsmodel:
             with self._writable():
-                os.rename(self.path / "checkpoints", self._old)
+                rename(self.path / "checkpoints", self._old)
                 sync(self.path)
         if save:
             self.save(model)
@@ -292,7 +306,7 @@ class Workdir:
         """Its checkpoints go last: as long as they are there, all of this can be done again."""
         if os.path.isdir(self._fresh):
             remove(self.path / "data")
-            os.rename(self._fresh, self.path / "data")
+            rename(self._fresh, self.path / "data")
         (self.path / "history.jsonl").unlink(missing_ok=True)
         sync(self.path)
         shutil.rmtree(self._old)
@@ -303,7 +317,7 @@ class Workdir:
             self._discardold()
         elif os.path.isdir(self._old):
             remove(self.path / "checkpoints")
-            os.rename(self._old, self.path / "checkpoints")
+            rename(self._old, self.path / "checkpoints")
         remove(self._fresh)
 
     # ------------------------------------------------------------------------- checkpoints
@@ -329,11 +343,27 @@ class Workdir:
         step = self.nextstep(model.progress.batches)
         self._token = self._token or secrets.token_hex(8)
         model = replace(model, timed=timed, token=self._token)
-        saved = checkpoint.save(folder, step, *model.encode(), keep=keep, needs=model.made.needs)
-        if self._timed is not None and self._timed != step:
-            checkpoint.discard(folder, self._timed)
-        self._timed, self._own = step if timed else None, (step, model.progress.batches)
+        arrays, meta = model.encode()
+        try:  # never one that would not be loaded: it may take the place of a good one
+            Snapshot.decode(Checkpoint(step, folder / str(step)), arrays, meta)
+        except RngruError as problem:
+            raise CheckpointError(
+                f"Nothing was saved, for it could not be loaded: {problem}"
+            ) from problem
+        try:
+            saved = checkpoint.save(folder, step, arrays, meta, keep=keep, needs=model.made.needs)
+        finally:  # it may be there in spite of an error
+            self._look()
+        old, self._timed = self._timed, step if timed else None
+        self._own = step, model.progress.batches
+        if old is not None and old != step:
+            checkpoint.discard(folder, old)
         return saved
+
+    def _look(self) -> None:
+        """Take note of what is here: others may add to it."""
+        with suppress(CheckpointError):
+            self._seen = max(checkpoint.steps(self._checkpoints), default=-1)
 
     def load(
         self,
@@ -356,15 +386,16 @@ class Workdir:
         WorkdirError
             If another model has taken this one's place.
         """
+        if not reachable(self.path):
+            raise NoModelError(f"There is no folder {str(self.path)!r}.{dangling(self.path)}")
         if not self.holdsmodel:
             raise NoModelError(
                 f"{self.path} holds no model: expected a directory with 'checkpoints' in it, as "
                 "ModelState.initfromsrcfile makes it."
-                if os.path.exists(self.path)
-                else f"There is no folder {str(self.path)!r}."
             )
         here = os.stat(self.path)
         self._place = here.st_dev, here.st_ino
+        there = max(checkpoint.steps(self._checkpoints), default=-1)
         found: Checkpoint | Path
         if which is None:
             found, model = checkpoint.newest(self._checkpoints, _decoded)
@@ -381,6 +412,7 @@ class Workdir:
             self._own = self._timed = None
             return replace(model, historyline=0, timed=False)
         self._is(model.token)
+        self._seen = there
         self._own = found.step, model.progress.batches
         self._timed = found.step if model.timed else None
         return model

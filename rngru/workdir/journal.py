@@ -6,13 +6,12 @@ run that was left are still there.
 
 import json
 import math
-import os
 from collections import deque
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import IO, Any
 
-from rngru.disk import plainly, sync
+from rngru.disk import plainly, settle, sync
 from rngru.errors import CheckpointTooNew
 from rngru.events import Round
 from rngru.report import History
@@ -93,8 +92,7 @@ class Journal:
             if not last.endswith("\n"):
                 stream.write("\n")
             stream.write(json.dumps(entry, allow_nan=False) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
+            settle(stream, self.path.parent)
         if not count:
             sync(self.path.parent)
         return count + 1
