@@ -15,8 +15,9 @@ from rngru.errors import CheckpointDamaged
 from rngru.text.byteset import ByteSet
 from rngru.text.charset import CharSet
 from rngru.text.sources import Document, Source, Texts, opentexts, readtext
+from rngru.text.splitting import tokens
 from rngru.text.vocabulary import Rare, Tally, Vocabulary
-from rngru.text.wordset import Tokens, WordSet, tokens
+from rngru.text.wordset import Tokens, WordSet
 
 __all__ = [
     "LEVELS",
