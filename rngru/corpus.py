@@ -36,6 +36,7 @@ from rngru.errors import (
     TextError,
     WorkdirError,
     choose,
+    warn,
 )
 from rngru.text import LEVELS, Document, Source, Tally, Vocabulary, opentexts, vocabularyfromjson
 
@@ -206,6 +207,7 @@ def encodecorpus(
     min_count: int = 1,
     max_vocab: int | None = None,
     validfiles: Source | None = None,
+    errors: str = "strict",
     progress: Callable[[int, int], object] | None = None,
 ) -> Corpus:
     """Encode a text of any size into a folder, in constant memory, and return it opened.
@@ -234,6 +236,9 @@ def encodecorpus(
     validfiles : optional
         Whole documents to validate on, given like ``source``. Those that ``source`` holds, too, are
         not trained on.
+    errors : str
+        ``'replace'``: bytes that are not in the encoding are read as unknown, U+FFFD. By default
+        they are an error.
     progress : callable, optional
         Called every 128 KiB with the bytes read and the bytes to read, both passes counted.
 
@@ -259,11 +264,13 @@ def encodecorpus(
     """
     kind = LEVELS[choose("level", level, LEVELS)]
     share = _share(trainfrac)
-    training, validation = _separate(source, validfiles, encoding)
+    training, validation = _separate(source, validfiles, encoding, errors)
     documents = training + validation
     sources = _sources(documents)
     tick = _ticker(2 * sum(document.nbytes for document in documents), progress)
     tally = _tallied(kind, documents, tick)
+    if level != "byte":
+        _warnofmarkup(documents)
     vocab = kind.fromcounts(
         tally.counts,
         tally.linestarts,
@@ -326,6 +333,18 @@ def _tallied(
     return tally
 
 
+def _warnofmarkup(documents: list[Document]) -> None:
+    """Warn of web pages among the files that are not called so: a download that went wrong, say."""
+    pages = [
+        document.name for document in documents if document.ispage and "htm" not in document.name
+    ]
+    if pages:
+        more = f" and {len(pages) - 1:,} more" if pages[1:] else ""
+        warn(
+            f"{pages[0]}{more}: a web page (HTML), whose markup is learned, too. Is it the right file?"
+        )
+
+
 def _share(trainfrac: Any) -> Fraction:
     """Return trainfrac as the decimal it was written as, so that the split is exact."""
     if not isinstance(trainfrac, int | float | np.floating) or not 0 < trainfrac <= 1:
@@ -337,13 +356,13 @@ def _share(trainfrac: Any) -> Fraction:
 
 
 def _separate(
-    source: Source, validfiles: Source | None, encoding: str
+    source: Source, validfiles: Source | None, encoding: str, errors: str
 ) -> tuple[list[Document], list[Document]]:
-    training = opentexts(source, encoding)
+    training = opentexts(source, encoding, errors=errors)
     if validfiles is None:
         return training, []
     try:
-        validation = opentexts(validfiles, encoding)
+        validation = opentexts(validfiles, encoding, errors=errors)
     except TextError as error:
         raise TextError(f"validfiles: {error}") from error
     held = {document.path.resolve() for document in validation if document.path}

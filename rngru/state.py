@@ -113,6 +113,7 @@ class ModelState:
         backend: str = "cpu",
         overwrite: bool = False,
         encoding: str = "utf-8",
+        errors: str = "strict",
         level: str = "char",
         min_count: int = 1,
         max_vocab: int | None = None,
@@ -145,8 +146,9 @@ class ModelState:
             ``'cpu'`` (fast) or ``'scan'`` (PyTensor's own, the reference).
         overwrite : bool
             Whether a model that ``usedir`` holds already may be thrown away.
-        encoding : str
-            Encoding of all the files: ``'utf-8'`` (default), ``'cp1252'``, ``'utf-16'``, …
+        encoding, errors : str
+            Encoding of all the files: ``'utf-8'`` (default), ``'cp1252'``, ``'utf-16'``, …; with
+            ``errors='replace'`` bytes that are not in it are read as unknown.
         level : str
             What the model reads: ``'char'``, ``'word'`` or ``'byte'``.
         min_count : int
@@ -177,7 +179,7 @@ class ModelState:
             model, corpus = make(
                 srcfile, disk.fresh,
                 modeltype=modeltype, hyperparams=hyperparams, seq_len=seq_len, backend=backend, rng=rng,
-                level=level, trainfrac=trainfrac, encoding=encoding, min_count=min_count,
+                level=level, trainfrac=trainfrac, encoding=encoding, errors=errors, min_count=min_count,
                 max_vocab=max_vocab, validfiles=validfiles, show=show, check=interrupts.check,
             )  # fmt: skip
             corpus = disk.install(model, corpus, save=init_checkpoint)

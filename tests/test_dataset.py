@@ -263,7 +263,7 @@ def test_rare_symbols(tmp_path):
 def test_encoding_reaches_the_files(tmp_path):
     path = tmp_path / "old.txt"
     path.write_bytes("déjà vu".encode("cp1252"))
-    with pytest.raises(TextError, match="byte 0xe9 at offset 1 "):
+    with pytest.raises(TextError, match="byte 0xe9 at offset 1, line 1 "):
         encodecorpus(path, tmp_path / "data")
     corpus = encodecorpus(path, tmp_path / "data", encoding="cp1252")
     assert corpus.vocab.decode(corpus.ids) == "déjà vu"

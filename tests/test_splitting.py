@@ -112,7 +112,7 @@ def test_pieces_end_where_a_token_does(text, block, size):
     """Catches a mark, or half a flag, that is cut off where two pieces meet."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sources, "BLOCK", block)
-        patch.setattr(sources.Document, "_refuse_binary", lambda *_: None)
+        patch.setattr(sources.Document, "_refuse_zeros", lambda *_: None)
         patch.setattr(wordset, "PIECE", size + 60)
         (document,) = opentexts(Texts([text * 3]))
         found = [token for piece in WordSet.pieces(document) for token in tokens(piece)]

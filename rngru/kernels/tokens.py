@@ -59,20 +59,19 @@ def number(codes, kinds, at, which, done, pool, bounds, hashes, table, alone, fo
             if i == n:
                 break
             here = kinds[codes[i]]
-            if here == kind and (kind == WORD or kind == SPACE):
+            if here == kind and kind in (WORD, SPACE):
                 continue
             if kind == SPACE:
                 break
+            more = here in (EXTENDER, LINK)
             if kind == WORD:
-                if here != EXTENDER and here != LINK:
-                    if here != JOINER or i + 1 == n or kinds[codes[i + 1]] != WORD:
-                        break
+                joins = here == JOINER and i + 1 < n and kinds[codes[i + 1]] == WORD
+                if not more and not joins:
+                    break
             elif kind == FLAG and here == FLAG and i == start + 1:
                 kind = MARK
-            elif here != EXTENDER and here != LINK:
-                linked = kinds[codes[i - 1]] == LINK
-                if not linked or here == WORD or here == SPACE:
-                    break
+            elif not more and (kinds[codes[i - 1]] != LINK or here in (WORD, SPACE)):
+                break
         length, slot = i - start, _slot(value, table)
         short = length == 1 and codes[start] < alone.size
         if short and alone[codes[start]] >= 0:
