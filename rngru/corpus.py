@@ -28,7 +28,7 @@ from typing import Any, Self, final
 import numpy as np
 
 from rngru.dataset import DataSet
-from rngru.disk import isforeign, orremoved, refusals, sync, unmatched, writeatomic
+from rngru.disk import isforeign, orremoved, refusals, sync, unmade, unmatched, writeatomic
 from rngru.errors import (
     CheckpointDamaged,
     CheckpointTooNew,
@@ -283,9 +283,9 @@ def encodecorpus(
     with refusals("The encoded text cannot be written", folder, needed, WorkdirError):
         if folder.is_symlink():
             raise WorkdirError(f"{folder} is a symbolic link. Name the folder itself.")
-        folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / "ids.tmp"
-        with orremoved(temporary):
+        with unmade(folder), orremoved(temporary):
+            folder.mkdir(parents=True, exist_ok=True)
             digest, starts = _writeids(temporary, documents, vocab, tick)
             if starts[-1] != tally.total:
                 raise TextError(f"{_origin(documents)}: changed while it was read. Try again.")

@@ -430,7 +430,29 @@ def test_a_text_that_changes_while_it_is_read(tmp_path):
 
     with pytest.raises(TextError, match="changed while it was read"):
         encodecorpus(path, tmp_path / "data", progress=shrink)
-    assert not os.listdir(tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_an_encoding_that_fails_leaves_no_folder(tmp_path, there):
+    """Catches folders made for a text that is too short, or stopped half way; or old ones removed."""
+    folder = tmp_path / "deep" / "er" / "data"
+    if there:
+        folder.mkdir(parents=True)
+        os.utime(folder, ns=(10**18, 10**18))
+
+    def stop(done, total):
+        if done > total // 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        encodecorpus(Texts(["one text", "another text"]), folder, progress=stop)
+    with pytest.raises(TextError, match="for training"):
+        encodecorpus(Texts("ab"), folder)
+    if there:
+        assert os.listdir(folder) == [] and os.stat(folder).st_mtime_ns == 10**18
+    else:
+        assert os.listdir(tmp_path) == []
 
 
 def test_a_full_disk(tmp_path, monkeypatch):

@@ -63,7 +63,7 @@ def kindof(begins: bytes) -> str:
 def remedy(begins: bytes) -> str:
     """Return what to do with such a file, as a sentence."""
     todo = _known(begins)[1]
-    return f"{todo}; or read its bytes: level='byte'." if todo else "Read its bytes: level='byte'."
+    return f"{todo}{'. ' if todo else ''}level='byte' reads any file as it is."
 
 
 def _known(begins: bytes) -> tuple[str, str]:

@@ -6,7 +6,7 @@ A **source** is whatever the user hands over, turned by :func:`opentexts` into a
 =========================================  =========================================================
 ``"book.txt"`` or a ``Path``               that file
 ``"novels"``, a directory                  every file below it, sorted; names starting with a dot
-                                           are skipped
+                                           are skipped, and the files of a model
 ``"novels/*.txt"``, a pattern              every file that matches, sorted (``**`` descends)
 ``["a.txt", Path("b.txt")]``               an iterable of any of the above, in its order
 ``Texts(["It was", " a dark night"])``     the strings themselves
@@ -28,7 +28,6 @@ error, or U+FFFD, "unknown", with ``errors='replace'``.
 import codecs
 import difflib
 import encodings.aliases
-import glob
 import io
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -39,6 +38,7 @@ from typing import BinaryIO, Self
 
 from rngru.errors import InputError, TextError, choose
 from rngru.text import advice
+from rngru.text.finding import files
 
 # Small enough for a block, and all that is made from it, to stay in the processor's cache.
 BLOCK = 1 << 17
@@ -341,7 +341,7 @@ def opentexts(source: Source, encoding: str = "utf-8", *, errors: str = "strict"
             for name, text in zip(source.names, source.texts, strict=True)
         ]
     elif isinstance(source, str | os.PathLike):
-        documents = [Document.ofpath(path, encoding, errors) for path in _files(source)]
+        documents = [Document.ofpath(path, encoding, errors) for path in files(source)]
     elif isinstance(source, Iterable):
         documents = []
         for item in source:
@@ -349,7 +349,7 @@ def opentexts(source: Source, encoding: str = "utf-8", *, errors: str = "strict"
                 raise TextError(
                     f"Expected a list of file names, but an item is of type {type(item).__name__}."
                 )
-            documents += [Document.ofpath(path, encoding, errors) for path in _files(item)]
+            documents += [Document.ofpath(path, encoding, errors) for path in files(item)]
     else:
         raise TextError(
             "Expected a file, a directory, a pattern, a list of files or Texts([...]), "
@@ -384,55 +384,3 @@ def _checked(encoding: str) -> str:
         raise InputError(
             f"encoding={encoding!r} is not a text encoding that Python knows.{hint}"
         ) from None
-
-
-def _files(name: str | os.PathLike[str]) -> list[Path]:
-    """Return the files that one name stands for."""
-    if "\n" in str(name):
-        raise TextError(
-            f"Expected a file name, got a text: {str(name)[:40]!r}… "
-            "To read the strings themselves, use Texts([...])."
-        )
-    try:
-        return _found(name, Path(name).expanduser())
-    except OSError as error:
-        raise TextError(
-            f"{str(name)[:60]!r}: cannot be opened: {error.strerror}. Expected a file name; "
-            "to read the strings themselves, use Texts([...])."
-        ) from error
-
-
-def _found(name: str | os.PathLike[str], path: Path) -> list[Path]:
-    if path.is_file():
-        return [path]
-    if path.is_dir():
-        found = _walk(path)
-        if not found:
-            raise TextError(f"{name}: the directory holds no files.")
-        return found
-    if path.exists():
-        raise TextError(f"{name}: neither a file nor a directory; it cannot be read twice.")
-    if glob.has_magic(str(path)):
-        matches = (Path(match) for match in glob.iglob(str(path), recursive=True))
-        found = sorted(match for match in matches if match.is_file())
-        if not found:
-            raise TextError(f"{name}: no file matches this pattern (from {Path.cwd()}).")
-        return found
-    raise TextError(_missing(name, path))
-
-
-def _walk(folder: Path) -> list[Path]:
-    found = []
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(parent, name) for name in files if not name.startswith(".")]
-    return sorted(path for path in found if path.is_file())
-
-
-def _missing(name: str | os.PathLike[str], path: Path) -> str:
-    message = f"{name}: no such file (from {Path.cwd()})."
-    if path.parent.is_dir():
-        near = difflib.get_close_matches(path.name, os.listdir(path.parent), n=1)
-        if near:
-            message += f" Did you mean {str(path.parent / near[0])!r}?"
-    return message

@@ -21,7 +21,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from filelock import FileLock, Timeout
 from rngru import checkpoint, corpus
 from rngru.checkpoint import MANIFEST, Checkpoint, Checkpoints, readrecord
 from rngru.corpus import Corpus
-from rngru.disk import isforeign, plainly, refusals, remove, sync, topath
+from rngru.disk import isforeign, plainly, refusals, remove, sync, topath, unescaped, unmade
 from rngru.errors import (
     CheckpointError,
     InputError,
@@ -86,8 +86,11 @@ class Workdir:
         if not isinstance(path, str | Path) or path == "":
             raise InputError(f"Expected the path of a working directory, got {path!r}.")
         try:
-            path = topath(path).expanduser().absolute()
+            given = topath(path).expanduser()
+            path = given.absolute()
             os.fsencode(path)
+            if (meant := unescaped(str(given))) and not path.exists():
+                raise InputError(f"{str(given)!r}: was {meant} meant? Then type the r before it.")
             # Else "missing/../work" would make the directory "missing", too.
             self.path = path.resolve() if ".." in path.parts else path
         except RngruError:
@@ -117,7 +120,7 @@ class Workdir:
         """Hold the directory against other processes; a dead one's lock is nobody's.
 
         With ``new`` it is for a new model, which would overwrite or remove what others have put
-        under our names: that is refused.
+        under our names: that is refused. If anything goes wrong then, the directory is left as it was.
 
         Raises
         ------
@@ -127,9 +130,10 @@ class Workdir:
             If it cannot be written, or another model has taken this one's place.
         """
         lock, holder = FileLock(self.path / "lock", is_singleton=True), self.path / "lock.json"
-        with self.alone():
+        with self.alone(), unmade(self.path) if new else nullcontext():
             if new:
                 self._refuseforeign()
+            before = set(os.listdir(self.path)) if os.path.isdir(self.path) else set()
             with self._writable():
                 if not self.path.exists():
                     self.path.mkdir(parents=True, exist_ok=True)
@@ -150,8 +154,22 @@ class Workdir:
                         stream.write(who)
                     self._settle()
                 yield
+            except BaseException:
+                if new:
+                    self._undo(before)
+                raise
             finally:
                 lock.release()
+
+    def _undo(self, before: set[str]) -> None:
+        """Remove what a new model that came to nothing has left beside what was there ``before``."""
+        made = {"lock", "lock.json"}
+        if not before & {"checkpoints", ".tmp-checkpoints"}:
+            made |= {*_FOLDERS, *_FILES}
+        elif not os.path.isdir(self._old):  # else the old model is half replaced: see _settle
+            made.add(".tmp-data")
+        for name in made - before:
+            remove(self.path / name)
 
     @contextmanager
     def alone(self) -> Iterator[None]:
