@@ -13,8 +13,9 @@ from typing import Any
 
 from rngru.errors import CheckpointDamaged
 from rngru.text.byteset import ByteSet
+from rngru.text.changes import changedfiles
 from rngru.text.charset import CharSet
-from rngru.text.sources import Document, Source, Texts, opentexts, readtext
+from rngru.text.sources import Document, Source, Texts, opentexts, readtext, warnofpages
 from rngru.text.splitting import tokens
 from rngru.text.vocabulary import Rare, Tally, Vocabulary
 from rngru.text.wordset import Tokens, WordSet
@@ -31,10 +32,12 @@ __all__ = [
     "Tokens",
     "Vocabulary",
     "WordSet",
+    "changedfiles",
     "opentexts",
     "readtext",
     "tokens",
     "vocabularyfromjson",
+    "warnofpages",
 ]
 
 LEVELS: dict[str, type[Vocabulary]] = {"char": CharSet, "word": WordSet, "byte": ByteSet}

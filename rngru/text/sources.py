@@ -36,7 +36,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO, Self
 
-from rngru.errors import InputError, TextError, choose
+from rngru.errors import InputError, TextError, choose, warn
 from rngru.text import advice
 from rngru.text.finding import files
 
@@ -119,6 +119,8 @@ class Document:
         Encoding of the bytes, as ``codecs.lookup(...).name`` spells it.
     errors : str
         What becomes of bytes that are not in it: ``'strict'``, an error, or ``'replace'``, U+FFFD.
+    watch : callable, optional
+        Called with each block of bytes that is read.
     """
 
     name: str
@@ -127,6 +129,7 @@ class Document:
     nbytes: int
     encoding: str = "utf-8"
     errors: str = "strict"
+    watch: Callable[[bytes], object] | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def ofpath(cls, path: Path, encoding: str, errors: str = "strict") -> Self:
@@ -149,9 +152,11 @@ class Document:
 
     @property
     def ispage(self) -> bool:
-        """Whether it is a file that begins as a page of the web does."""
+        """Whether it is a file that begins as a page of the web does, and is not called one."""
+        if self.path is None or "htm" in self.path.suffix:
+            return False
         with self._opened() as stream:
-            return self.path is not None and advice.MARKUP.match(stream.read(1000)) is not None
+            return advice.MARKUP.match(stream.read(1000)) is not None
 
     def blocks(self, tick: Tick | None = None) -> Iterator[bytes]:
         """Yield the bytes, at most 128 KiB at a time.
@@ -167,6 +172,8 @@ class Document:
             left = self.nbytes
             while block := stream.read(min(BLOCK, left)):
                 left -= len(block)
+                if self.watch:
+                    self.watch(block)
                 yield block
                 if tick:
                     tick(len(block))
@@ -261,7 +268,7 @@ class Document:
 
     def _until(self, offset: int) -> Iterator[bytes]:
         """Yield the bytes before an offset."""
-        return replace(self, nbytes=min(self.nbytes, offset)).blocks()
+        return replace(self, nbytes=min(self.nbytes, offset), watch=None).blocks()
 
     def _reads(self, encoding: str) -> bool:
         """Whether an encoding reads all of it, or the first part of a very large one."""
@@ -370,6 +377,16 @@ def readtext(source: Source, encoding: str = "utf-8", *, errors: str = "strict")
     """
     documents = opentexts(source, encoding, errors=errors)
     return "".join(piece for document in documents for piece in document.characters())
+
+
+def warnofpages(documents: Iterable[Document]) -> None:
+    """Warn of web pages among texts: a download that went wrong, say."""
+    pages = [document.name for document in documents if document.ispage]
+    if pages:
+        more = f" and {len(pages) - 1:,} more" if pages[1:] else ""
+        warn(
+            f"{pages[0]}{more}: a web page (HTML), whose markup is learned, too. Is it the right file?"
+        )
 
 
 def _checked(encoding: str) -> str:

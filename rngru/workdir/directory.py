@@ -436,11 +436,13 @@ class Workdir:
             return None
         if corpus.digest != digest:
             warn(f"{self.data} holds another text than the one this model was trained on.")
-        if changed := corpus.changedsources():
-            more = f" and {len(changed) - 1:,} more" if changed[1:] else ""
+        changed, perhaps = corpus.changedsources()
+        if names := changed or perhaps:
+            more = f" and {len(names) - 1:,} more" if names[1:] else ""
             warn(
-                f"{changed[0]}{more} changed after it was encoded. Training goes on with the text as "
-                "it was; ModelState.initfromsrcfile makes a new model of it as it is."
+                f"{names[0]}{more} {'changed' if changed else 'may have changed'} after it was encoded. "
+                "Training goes on with the text as it was; ModelState.initfromsrcfile makes a new model "
+                "of it as it is."
             )
         return corpus
 
