@@ -19,8 +19,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Self, final
@@ -36,6 +35,7 @@ from rngru.disk import (
     rename,
     settle,
     sync,
+    unmade,
     unmatched,
     writeatomic,
 )
@@ -47,7 +47,17 @@ from rngru.errors import (
     WorkdirError,
     choose,
 )
-from rngru.text import LEVELS, Document, Source, Tally, Vocabulary, opentexts, vocabularyfromjson
+from rngru.text import (
+    LEVELS,
+    Document,
+    Source,
+    Tally,
+    Vocabulary,
+    changedfiles,
+    opentexts,
+    vocabularyfromjson,
+    warnofpages,
+)
 
 FORMAT = 1
 READABLE_SINCE = "0.1"
@@ -78,6 +88,8 @@ class Corpus:
         SHA-256 of the ids, in hexadecimal.
     sources : tuple of (str, int, int)
         The files that were encoded: path, size and time of the last change in nanoseconds.
+    digests : tuple of (str or None)
+        SHA-256 of the bytes of each of these files; None where an earlier rngru did not say.
     """
 
     folder: Path
@@ -87,6 +99,7 @@ class Corpus:
     documents: tuple[tuple[str, int], ...] = field(repr=False)
     digest: str
     sources: tuple[tuple[str, int, int], ...] = field(default=(), repr=False)
+    digests: tuple[str | None, ...] = field(default=(), repr=False)
 
     @property
     def train(self) -> DataSet:
@@ -163,6 +176,7 @@ class Corpus:
             raise CheckpointDamaged(
                 f"{path}: expected {expected:,} bytes, got {got}. Encode the text again."
             )
+        sources = tuple((path, size, time) for path, size, time in about.get("sources", ()))
         return cls(
             folder=folder,
             vocab=found,
@@ -170,7 +184,8 @@ class Corpus:
             split=about["split"],
             documents=tuple((name, start) for name, start in about["documents"]),
             digest=about["sha256"],
-            sources=tuple((path, size, time) for path, size, time in about.get("sources", ())),
+            sources=sources,
+            digests=tuple(about.get("digests", [None] * len(sources))),
         )
 
     @property
@@ -179,15 +194,9 @@ class Corpus:
         ids, description = _idsfile(self.folder, self.digest), self.folder / DESCRIPTION
         return ids.stat().st_mtime_ns >= description.stat().st_mtime_ns
 
-    def changedsources(self) -> list[str]:
-        """Return the files that have changed since they were encoded; missing ones do not count."""
-        changed = []
-        for path, size, time in self.sources:
-            with suppress(OSError, ValueError):
-                now = os.stat(path)
-                if (now.st_size, now.st_mtime_ns) != (size, time):
-                    changed.append(path)
-        return changed
+    def changedsources(self) -> tuple[list[str], list[str]]:
+        """Return the files that have changed since they were encoded, and those that may have."""
+        return changedfiles(self.sources, self.digests)
 
     def verify(self) -> None:
         """Read all ids and compare them with what was written.
@@ -216,6 +225,7 @@ def encodecorpus(
     min_count: int = 1,
     max_vocab: int | None = None,
     validfiles: Source | None = None,
+    errors: str = "strict",
     progress: Callable[[int, int], object] | None = None,
 ) -> Corpus:
     """Encode a text of any size into a folder, in constant memory, and return it opened.
@@ -244,6 +254,9 @@ def encodecorpus(
     validfiles : optional
         Whole documents to validate on, given like ``source``. Those that ``source`` holds, too, are
         not trained on.
+    errors : str
+        ``'replace'``: bytes that are not in the encoding are read as unknown, U+FFFD. By default
+        they are an error.
     progress : callable, optional
         Called every 128 KiB with the bytes read and the bytes to read, both passes counted.
 
@@ -269,11 +282,13 @@ def encodecorpus(
     """
     kind = LEVELS[choose("level", level, LEVELS)]
     share = _share(trainfrac)
-    training, validation = _separate(source, validfiles, encoding)
+    training, validation = _separate(source, validfiles, encoding, errors)
     documents = training + validation
     sources = _sources(documents)
     tick = _ticker(2 * sum(document.nbytes for document in documents), progress)
     tally = _tallied(kind, documents, tick)
+    if level != "byte":
+        warnofpages(documents)
     vocab = kind.fromcounts(
         tally.counts,
         tally.linestarts,
@@ -286,10 +301,10 @@ def encodecorpus(
     with refusals("The encoded text cannot be written", folder, needed, WorkdirError):
         if folder.is_symlink():
             raise WorkdirError(f"{folder} is a symbolic link. Name the folder itself.")
-        folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / "ids.tmp"
-        with orremoved(temporary):
-            digest, starts = _writeids(temporary, documents, vocab, tick)
+        with unmade(folder), orremoved(temporary):
+            folder.mkdir(parents=True, exist_ok=True)
+            digest, starts, digests = _writeids(temporary, documents, vocab, tick)
             if starts[-1] != tally.total:
                 raise TextError(f"{_origin(documents)}: changed while it was read. Try again.")
             split = starts[len(training)] if validation else int(tally.total * share)
@@ -311,6 +326,7 @@ def encodecorpus(
                 [document.name, start] for document, start in zip(documents, starts, strict=False)
             ],
             "sources": sources,
+            "digests": digests,
             "vocabulary": vocab.to_json(),
         }
         sync(folder)
@@ -347,13 +363,13 @@ def _share(trainfrac: Any) -> Fraction:
 
 
 def _separate(
-    source: Source, validfiles: Source | None, encoding: str
+    source: Source, validfiles: Source | None, encoding: str, errors: str
 ) -> tuple[list[Document], list[Document]]:
-    training = opentexts(source, encoding)
+    training = opentexts(source, encoding, errors=errors)
     if validfiles is None:
         return training, []
     try:
-        validation = opentexts(validfiles, encoding)
+        validation = opentexts(validfiles, encoding, errors=errors)
     except TextError as error:
         raise TextError(f"validfiles: {error}") from error
     held = {document.path.resolve() for document in validation if document.path}
@@ -408,23 +424,28 @@ def _idsfile(folder: Path, digest: str) -> Path:
 
 def _writeids(
     path: Path, documents: list[Document], vocab: Vocabulary, tick: Callable[[int], object]
-) -> tuple[str, list[int]]:
-    """Write the ids of all documents; return their SHA-256, and where each starts and all end."""
+) -> tuple[str, list[int], list[str]]:
+    """Write the ids of all documents.
+
+    Returns their SHA-256, where each document starts and all end, and the SHA-256 of each file.
+    """
     digest = hashlib.sha256()
-    starts = [0]
+    starts, digests = [0], []
     dtype, encode = vocab.dtype.newbyteorder("<"), vocab.encoder()
     path.unlink(missing_ok=True)
     with open(path, "xb") as stream:  # 'x' follows no symbolic link
         for document in documents:
-            start = starts[-1]
-            for piece in vocab.pieces(document, tick):
+            start, contents = starts[-1], hashlib.sha256()
+            watched = replace(document, watch=contents.update) if document.path else document
+            for piece in vocab.pieces(watched, tick):
                 ids = encode(piece).astype(dtype, copy=False)
                 digest.update(ids.data)
                 stream.write(ids.data)
                 start += len(ids)
             starts.append(start)
+            digests += [contents.hexdigest()] if document.path else []
         settle(stream, path.parent)
-    return digest.hexdigest(), starts
+    return digest.hexdigest(), starts, digests
 
 
 def _described(folder: Path) -> dict[str, Any]:
@@ -463,6 +484,7 @@ def _sensible(about: dict[str, Any]) -> bool:
         and re.fullmatch("[0-9a-f]{64}", about["sha256"]) is not None
         and {"vocabulary", "dtype"} <= about.keys()
         and all(isinstance(path, str) for path, _, _ in about.get("sources", ()))
+        and len(about.get("digests", about.get("sources", ()))) == len(about.get("sources", ()))
     )
 
 

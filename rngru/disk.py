@@ -31,6 +31,8 @@ _ADVICE = {
     errno.EXDEV: "Nothing can be renamed there: use a directory on another file system.",
     errno.EROFS: "The file system is read-only: use another directory.",
     errno.ENOENT: "Was the directory removed or renamed? Make it again, then save again.",
+    errno.EEXIST: "A file is where a directory should be: name another one.",
+    errno.ENOTDIR: "A file is where a directory should be: name another one.",
     errno.EIO: "The disk fails: save to another one, and look into the system's log.",
 }
 
@@ -76,11 +78,54 @@ def orremoved(unfinished: Path) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def unmade(folder: Path) -> Iterator[None]:
+    """If anything goes wrong, remove a folder that was made meanwhile, with its parents, where empty.
+
+    One that was there before keeps the time of its last change.
+    """
+    new = [each for each in (folder, *folder.parents) if not os.path.lexists(each)]
+    there = new[-1].parent if new else folder
+    before = os.stat(there) if os.path.isdir(there) else None
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            for each in new:
+                each.rmdir()
+            if before:
+                os.utime(there, ns=(before.st_atime_ns, before.st_mtime_ns))
+        raise
+
+
 def topath(path: str | os.PathLike[str]) -> Path:
     """Return ``path`` as a Path; InputError for a name that no system allows."""
     if "\0" in os.fspath(path):
         raise InputError(f"{os.fspath(path)!r} is no path: it contains a NUL character.")
     return Path(path)
+
+
+def unescaped(text: str) -> str:
+    """Return how a path was meant in which Python took backslashes for escapes, '' if it is no such path.
+
+    >>> unescaped("data\\notes.txt")
+    "r'data\\\\notes.txt'"
+    >>> unescaped("two\\nlines, and no path")
+    ''
+    """
+    control = "[\x01-\x1f]"
+    if len(text) > 300 or not re.search(control, text.strip()):
+        return ""
+    meant = re.sub(control, lambda found: _escape(found[0]), text.strip())
+    last = meant.rpartition("\\")[2]
+    path = " " not in meant or re.search(r"\.\w{1,5}$", last) or re.match(r"[A-Za-z]:", meant)
+    quote = '"' if "'" in meant else "'"
+    return f"r{quote}{meant}{quote}" if path else ""
+
+
+def _escape(char: str) -> str:
+    letters = dict(zip("\a\b\t\n\v\f\r", "abtnvfr", strict=True))
+    return "\\" + letters.get(char, f"{ord(char):o}")
 
 
 def write(path: Path, data: bytes) -> None:

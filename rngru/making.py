@@ -27,6 +27,12 @@ from rngru.training import Plan, Progress, Scores
 LARGE_VOCABULARY = 50_000
 """Symbols above which a vocabulary is worth a warning."""
 
+MUCH = {"char": 0.02, "word": 0.1}
+"""Share of a text above which it is worth a warning that it is read as unknown."""
+
+COUNTED = 10_000_000
+"""Symbols of a text that are counted at a time."""
+
 
 def checkoptions(
     modeltype: str, backend: str, hyperparams: Mapping[str, Any], known: set[str]
@@ -81,6 +87,7 @@ def make(
 
     corpus = encodecorpus(srcfile, folder, progress=follow, **options)
     hyper = HyperParams(corpus.vocab.vocab_size, **hyperparams)
+    warnofloss(corpus)
     if hyper.vocab_size > LARGE_VOCABULARY:
         _warnoflarge(model, hyper, seq_len, corpus.vocab.units)
     with fits(f"A model with {hyper!r}", "Choose smaller sizes."):
@@ -131,6 +138,51 @@ def _notices(corpus: Corpus, loss: float) -> list[str]:
         f"frequent each {units[:-1]} is; blind guessing would be {math.log(vocab.vocab_size):.4f}.",
     ]
     return notices
+
+
+def warnofloss(corpus: Corpus) -> None:
+    """Warn of a level, or a limit, that does not suit a text: much of it is unknown, or occurs once."""
+    vocab, level = corpus.vocab, corpus.vocab.level
+    if vocab.unknown_idx is None:
+        return
+    parts = {
+        "the text": corpus.ids[: corpus.split],
+        "the validation text": corpus.ids[corpus.split :],
+    }
+    lost = {name: _unknown(ids, vocab.unknown_idx) for name, ids in parts.items()}
+    lost = {name: share for name, share in lost.items() if share > MUCH[level]}
+    if lost:
+        told = " and ".join(f"{100 * share:.0f} % of {name}" for name, share in lost.items())
+        less = {"word": "level='char' reads all of it", "char": "level='byte' reads all of it"}[
+            level
+        ]
+        why = (
+            f"left out as too rare. A smaller min_count= or a larger max_vocab= keeps more; {less}"
+            if vocab.rare
+            else "U+FFFD already: perhaps encoding= is another"
+        )
+        warn(f"{told}, counted in {vocab.units}, is read as unknown: {why}.")
+    elif level == "word":
+        _warnofonce(corpus)
+
+
+def _unknown(ids: np.ndarray, unknown: int) -> float:
+    """Return which share of ids (N,) is the unknown one."""
+    places = range(0, len(ids), COUNTED)
+    return sum(np.count_nonzero(ids[n : n + COUNTED] == unknown) for n in places) / max(1, len(ids))
+
+
+def _warnofonce(corpus: Corpus) -> None:
+    """Warn if hardly a word comes again, as in a script without spaces; short texts say nothing."""
+    counts = np.bincount(corpus.ids[:COUNTED])
+    once = np.flatnonzero(counts == 1)
+    if len(corpus) >= 2000 and 3 * len(once) > counts.sum():
+        words = ", ".join(repr(corpus.vocab.charatidx(int(idx))[:20]) for idx in once[-3:])
+        warn(
+            f"{100 * len(once) / counts.sum():.0f} % of the text, counted in words, is words that occur "
+            f"only once, such as {words}: nothing can be learned of them. level='char' suits a text "
+            "without spaces between its words."
+        )
 
 
 def _warnoflarge(model: Model, hyper: HyperParams, seq_len: int, units: str) -> None:

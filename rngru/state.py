@@ -113,6 +113,7 @@ class ModelState:
         backend: str = "cpu",
         overwrite: bool = False,
         encoding: str = "utf-8",
+        errors: str = "strict",
         level: str = "char",
         min_count: int = 1,
         max_vocab: int | None = None,
@@ -145,8 +146,9 @@ class ModelState:
             ``'cpu'`` (fast) or ``'scan'`` (PyTensor's own, the reference).
         overwrite : bool
             Whether a model that ``usedir`` holds already may be thrown away.
-        encoding : str
-            Encoding of all the files: ``'utf-8'`` (default), ``'cp1252'``, ``'utf-16'``, …
+        encoding, errors : str
+            Encoding of all the files: ``'utf-8'`` (default), ``'cp1252'``, ``'utf-16'``, …; with
+            ``errors='replace'`` bytes that are not in it are read as unknown.
         level : str
             What the model reads: ``'char'``, ``'word'`` or ``'byte'``.
         min_count : int
@@ -177,7 +179,7 @@ class ModelState:
             model, corpus = make(
                 srcfile, disk.fresh,
                 modeltype=modeltype, hyperparams=hyperparams, seq_len=seq_len, backend=backend, rng=rng,
-                level=level, trainfrac=trainfrac, encoding=encoding, min_count=min_count,
+                level=level, trainfrac=trainfrac, encoding=encoding, errors=errors, min_count=min_count,
                 max_vocab=max_vocab, validfiles=validfiles, show=show, check=interrupts.check,
             )  # fmt: skip
             corpus = disk.install(model, corpus, save=init_checkpoint)
@@ -290,17 +292,15 @@ class ModelState:
         clear_state : bool
             Start from a fresh hidden state.
         max_seconds : float
-            Train for this much wall time, however many rounds it takes; ``inf``: until Ctrl-C.
+            Train and validate for this much wall time, whatever num_rounds; ``inf``: until Ctrl-C.
         learnrate : float
             Changes ``hyper.learnrate``, from this call on.
         patience : int
-            Stop after so many rounds in a row without a lower validation loss, those of earlier
-            calls among them.
+            Stop after so many rounds in a row, also over calls, without a lower validation loss.
         keep : int
             Keep only so many of the newest checkpoints, and the best.
         save_every : float
-            Seconds of training after which a checkpoint is saved in the middle of a round; the next
-            one replaces it.
+            Save after so many seconds in the middle of a round; the next save replaces it.
         report : str
             ``'rich'``, ``'plain'`` or ``'silent'``; by default what suits the screen.
 
@@ -312,8 +312,7 @@ class ModelState:
         Raises
         ------
         NumericsError
-            If loss or gradient go wrong a fourth time, after the rate was halved three times. The
-            model is then as it was last saved.
+            If loss or gradient go wrong a fourth time; the model is then as it was last saved.
         InputError
             For sizes that make no sense.
         WorkdirError

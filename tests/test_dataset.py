@@ -263,7 +263,7 @@ def test_rare_symbols(tmp_path):
 def test_encoding_reaches_the_files(tmp_path):
     path = tmp_path / "old.txt"
     path.write_bytes("déjà vu".encode("cp1252"))
-    with pytest.raises(TextError, match="byte 0xe9 at offset 1 "):
+    with pytest.raises(TextError, match="byte 0xe9 at offset 1, line 1 "):
         encodecorpus(path, tmp_path / "data")
     corpus = encodecorpus(path, tmp_path / "data", encoding="cp1252")
     assert corpus.vocab.decode(corpus.ids) == "déjà vu"
@@ -430,7 +430,29 @@ def test_a_text_that_changes_while_it_is_read(tmp_path):
 
     with pytest.raises(TextError, match="changed while it was read"):
         encodecorpus(path, tmp_path / "data", progress=shrink)
-    assert not os.listdir(tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_an_encoding_that_fails_leaves_no_folder(tmp_path, there):
+    """Catches folders made for a text that is too short, or stopped half way; or old ones removed."""
+    folder = tmp_path / "deep" / "er" / "data"
+    if there:
+        folder.mkdir(parents=True)
+        os.utime(folder, ns=(10**18, 10**18))
+
+    def stop(done, total):
+        if done > total // 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        encodecorpus(Texts(["one text", "another text"]), folder, progress=stop)
+    with pytest.raises(TextError, match="for training"):
+        encodecorpus(Texts("ab"), folder)
+    if there:
+        assert os.listdir(folder) == [] and os.stat(folder).st_mtime_ns == 10**18
+    else:
+        assert os.listdir(tmp_path) == []
 
 
 def test_a_full_disk(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import inspect
 import linecache
 import warnings
 from types import SimpleNamespace
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from rngru.backends import backend
 from rngru.dataset import DataSet
 from rngru.errors import InputError
 from rngru.hyper import HyperParams
-from rngru.reader import Reader, generating
+from rngru.reader import Reader, generating, inspecting
 from rngru.reader import reader as reading
 from rngru.reader.generating import generate, glimpse
 from rngru.reader.scoring import evaluate
@@ -411,3 +412,57 @@ def test_this_file_is_what_it_says():
     """linecache finds no line, and the tests above would pass with any."""
     assert inspect.getsourcefile(points_here) == __file__
     assert "def points_here" in linecache.getline(__file__, points_here.__code__.co_firstlineno)
+
+
+# ------------------------------------------------------------------- two spellings of one letter
+
+FRENCH = "un café à la crème, s'il vous plaît\n"
+SPELT = {"NFC": "as one character", "NFD": "apart"}
+
+
+@pytest.mark.parametrize("level", [CharSet, WordSet])
+@pytest.mark.parametrize(("form", "other"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_letters_are_found_in_either_spelling(level, form, other):
+    """An accented letter unknown to a model whose text is full of it, because a keyboard composes it."""
+    reader = made(level(normalize(form, FRENCH)))
+    expected = reader.encode(normalize(form, "café à"))  # a warning is an error
+    with pytest.warns(UserWarning, match=f"{SPELT[form]}, .*normalize.'{form}'") as caught:
+        assert np.array_equal(reader.encode(normalize(other, "café à")), expected)
+    assert len(caught) == 1 and "U+0301" in str(caught[0].message)
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_every_reader_of_a_text_respells_it(form):
+    """A verb that reads what was typed past the one place where it is respelt."""
+    typed = normalize("NFD" if form == "NFC" else "NFC", "crème")
+    forwards, both = (
+        made(CharSet(normalize(form, FRENCH))),
+        made(CharSet(normalize(form, FRENCH)), "BiGRU"),
+    )
+    for call in (
+        lambda: write(forwards, 3, seed=typed),
+        lambda: inspecting.track(forwards, typed, 1.0),
+        lambda: generating.fillgaps(both, f"caf_ {typed}", "_", 1, check=int),
+    ):
+        with pytest.warns(UserWarning, match=f"normalize.'{form}'") as caught:
+            call()
+        assert len(caught) == 1
+
+
+def test_a_text_that_is_no_better_in_another_form_stays_as_it_is():
+    """Letters of a text changed for nothing; or a long text normalised for one emoji."""
+    reader = made(CharSet(normalize("NFD", "café") + "ñ"))
+    assert np.count_nonzero(reader.encode("ñ" + normalize("NFD", "é")) == 0) == 0
+    with pytest.warns(UserWarning, match="never seen 'ü☃'"):
+        assert np.count_nonzero(reader.encode("caf☃ü") == 0) == 2
+    assert made(ByteSet()).encode("é").size == 2
+
+
+def test_a_mark_alone_is_named_by_its_number():
+    """An accent shown on the quote before it, where nobody can see or copy it."""
+    with pytest.warns(UserWarning, match=r"never seen 'x', U\+0308, U\+0C3F; read"):
+        made(CharSet("abc")).encode("a\u0308b\u0c3fx")
+    with pytest.warns(UserWarning, match=r"never seen 'naïve', U\+0301; read"):
+        made(WordSet("a b")).encode("a naïve \u0301")
+    with pytest.warns(UserWarning, match=r"never seen U\+0301; read"):
+        made(CharSet("abc")).encode("a\u0301")

@@ -80,7 +80,8 @@ def test_any_unicode_at_all_comes_back(level, text, block):
     a mark that is not at its start; what looks binary is refused, and bytes are suggested.
     """
     data = text.encode()
-    counts = Counter({"char": text, "word": tokens(text), "byte": b""}[level])
+    words = tokens(text.removeprefix("\ufeff"))
+    counts = Counter({"char": text, "word": words, "byte": b""}[level])
     vocab = LEVELS[level].fromcounts({**counts, "!": 1} if level != "byte" else counts)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sources, "BLOCK", block)
@@ -111,17 +112,6 @@ def test_half_a_surrogate_pair_is_refused_or_unknown(level, before, half, after)
     else:
         assert half in vocab.unknown_in(text)
         assert vocab.unknown_char in vocab.decode(vocab.encode(text))
-
-
-@given(pieces=st.lists(st.text(alphabet, max_size=60) | texts, max_size=3))
-def test_the_fast_split_is_the_documented_one(pieces):
-    """Catches a joiner misjudged at the edge of a text, and different words taken for one."""
-    seen = Tokens()
-    numbered = [seen.number(piece) for piece in pieces]
-    words = seen.words()
-    for piece, which in zip(pieces, numbered, strict=True):
-        assert [words[n] for n in which] == tokens(piece)
-    assert len(set(words)) == len(words) == seen.size
 
 
 def test_the_fast_split_tells_all_words_apart():
@@ -169,13 +159,6 @@ def test_long_texts_are_worked_on_in_parts(words, size):
         assert vocab.decode(vocab.encode(text)) == text
         assert len(vocab.encode(text)) == len(tokens(text))
         assert WordSet.tally([text]).counts == Counter(tokens(text))
-
-
-@given(text=texts)
-def test_tokens_are_those_of_the_documented_expression(text):
-    """Catches a token rule that differs from the one in the documentation."""
-    assert tokens(text) == re.findall(r"\w+(?:[’'\-]\w+)*|[^\w\s]|\s+", text)
-    assert "".join(tokens(text)) == text
 
 
 def test_characters_are_sorted_after_unknown():
@@ -456,7 +439,7 @@ def test_word_pieces_end_where_a_word_does(text, block):
     """Catches ``don't`` cut into three tokens."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sources, "BLOCK", block)
-        patch.setattr(sources.Document, "_refuse_binary", lambda *_: None)
+        patch.setattr(sources.Document, "_refuse_zeros", lambda *_: None)
         (document,) = opentexts(Texts([text]))
         found = [token for piece in WordSet.pieces(document) for token in tokens(piece)]
     assert found == tokens(text.removeprefix("\ufeff"))
@@ -544,11 +527,12 @@ def test_not_utf8_names_the_byte(tmp_path, monkeypatch, block):
     path.write_bytes("日本 naïve".encode() + "café déjà vu".encode("cp1252"))
     at = len("日本 naïve".encode()) + 3
     with pytest.raises(
-        TextError, match=f"old.txt: not utf-8: byte 0xe9 at offset {at} .*encoding="
+        TextError,
+        match=f"old.txt: not utf-8: byte 0xe9 at offset {at}, line 1 .*UTF-8, but for 2 more .*errors=",
     ):
         readtext(path)
     path.write_bytes(b"abc" + "é".encode()[:1])
-    with pytest.raises(TextError, match="byte 0xc3 at offset 3 "):
+    with pytest.raises(TextError, match="byte 0xc3 at offset 3, line 1 "):
         readtext(path)
 
 
@@ -571,7 +555,7 @@ def test_cp1252_is_suggested_and_works(tmp_path, monkeypatch):
     with pytest.raises(TextError, match="encoding='cp1252'"):
         readtext(path)
     path.write_bytes(b"\x81")
-    with pytest.raises(TextError, match="not cp1252: byte 0x81 at offset 0 .*level='byte'"):
+    with pytest.raises(TextError, match="not cp1252: byte 0x81 at offset 0, line 1 .*level='byte'"):
         readtext(path, "cp1252")
 
 

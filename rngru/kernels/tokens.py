@@ -1,7 +1,9 @@
 r"""Numbering the tokens of a text: one pass over its code points, with a hash table.
 
-A token, as :mod:`rngru.text.wordset` defines it, is a run of word characters, with joiners (an
-apostrophe, a hyphen) between two of them; a run of white space; or any other character alone.
+A token, as :mod:`rngru.text.splitting` defines it, is a run of word characters, with joiners (an
+apostrophe, a hyphen) between two of them; a run of white space; or any other character alone. Two
+halves of a flag are one character. Words and other characters take along the extenders after them;
+the last of these may be a link, which takes along the next character that is neither.
 
 The hash is that of Fowler, Noll and Vo (FNV-1a, 64 bits) over code points. It only says where to
 look: tokens are compared character by character.
@@ -10,7 +12,7 @@ look: tokens are compared character by character.
 import numba
 import numpy as np
 
-MARK, WORD, SPACE, JOINER = range(4)
+MARK, WORD, SPACE, JOINER, EXTENDER, LINK, FLAG = range(7)
 """The kinds of code points."""
 
 
@@ -54,13 +56,22 @@ def number(codes, kinds, at, which, done, pool, bounds, hashes, table, alone, fo
         while True:
             value = (value ^ np.uint64(codes[i])) * prime
             i += 1
-            if i == n or kind in (MARK, JOINER):
+            if i == n:
                 break
             here = kinds[codes[i]]
-            if here != kind:
-                joins = kind == WORD and here == JOINER and i + 1 < n
-                if not joins or kinds[codes[i + 1]] != WORD:
+            if here == kind and kind in (WORD, SPACE):
+                continue
+            if kind == SPACE:
+                break
+            more = here in (EXTENDER, LINK)
+            if kind == WORD:
+                joins = here == JOINER and i + 1 < n and kinds[codes[i + 1]] == WORD
+                if not more and not joins:
                     break
+            elif kind == FLAG and here == FLAG and i == start + 1:
+                kind = MARK
+            elif not more and (kinds[codes[i - 1]] != LINK or here in (WORD, SPACE)):
+                break
         length, slot = i - start, _slot(value, table)
         short = length == 1 and codes[start] < alone.size
         if short and alone[codes[start]] >= 0:

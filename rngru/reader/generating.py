@@ -133,7 +133,7 @@ def fillgaps(
         )
     if not isinstance(text, str):
         raise InputError(f"Expected a text as one string, got {type(text).__name__}.")
-    vocab = reader.vocab
+    vocab, text = reader.vocab, reader.respelt(text)
     symbols = vocab.split(text)
     gaps = np.array([i for i, symbol in enumerate(symbols) if symbol == blank], np.int64)
     if not len(gaps):

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import final
+from unicodedata import category, combining, normalize
 
 import numpy as np
 
@@ -50,7 +51,8 @@ class Reader:
     def encode(self, text: Text) -> np.ndarray:
         """Return the ids of what a user typed, (T,), int32; warns of symbols never seen.
 
-        At byte level bytes are text, too; a sample is that of its own symbols.
+        At byte level bytes are text, too; a sample is that of its own symbols. A text that spells
+        its accents in another way than the model's is read in the model's way.
 
         Raises
         ------
@@ -72,15 +74,52 @@ class Reader:
                 f"{text!r} is read as a text, but a file has this name. For what is in it give "
                 f"open({text!r}).read()."
             )
+        text = self.respelt(text)
         self.warn(self.vocab.unknown_in(text))
         return self.vocab.encode(text).astype(np.int32)
 
+    def respelt(self, text: str) -> str:
+        """Return a text in the form of Unicode in which the model knows most of it; warns of a change.
+
+        An accented letter can be one code point (form NFC) or a letter and a mark (NFD): they look the
+        same, but are different symbols.
+        """
+        if text.isascii() or not self.vocab.unknown_in(text):
+            return text
+        forms = {form: normalize(form, text) for form in ("NFC", "NFD")}
+        unknown = {form: self._unknown(each) for form, each in forms.items()}
+        best = min(forms, key=lambda form: unknown[form])
+        if unknown[best] >= self._unknown(text):
+            return text
+        marks = sorted({_code(char) for char in forms["NFD"] if combining(char)})
+        mark = f" ({', '.join(marks[:3])})" if marks else ""
+        spelt = "as one character" if best == "NFC" else "apart"
+        warn(
+            f"The model's text writes letters and their marks{mark} {spelt}, and what you gave does not. "
+            f"It is read in that form, as unicodedata.normalize({best!r}, ...) makes it."
+        )
+        return forms[best]
+
     def warn(self, unknown: str) -> None:
-        """Warn of symbols that the model has never seen, if there are any."""
+        """Warn of symbols that the model has never seen, if there are any.
+
+        A mark, which would be shown on the quote before it, is named by its number.
+        """
+        apart = " " if self.vocab.level == "word" else ""
+        symbols = unknown.split(apart) if apart else list(unknown)
+        marks = [symbol for symbol in symbols if symbol and category(symbol[0])[0] == "M"]
+        others = apart.join(symbol for symbol in symbols if symbol not in marks)
+        told = [repr(others)] if others else []
+        told += ["+".join(map(_code, symbol)) for symbol in marks]
         if unknown:
             warn(
-                f"The model has never seen {unknown!r}; read as unknown ({self.vocab.unknown_char!r})."
+                f"The model has never seen {', '.join(told)}; read as unknown "
+                f"({self.vocab.unknown_char!r})."
             )
+
+    def _unknown(self, text: str) -> int:
+        """How many symbols of a text are unknown."""
+        return int(np.count_nonzero(self.vocab.encode(text) == self.vocab.unknown_idx))
 
     def freshstate(self, lanes: int = 1) -> np.ndarray:
         """Return the state before any text: zeros (L, B, H)."""
@@ -132,3 +171,8 @@ class Reader:
             mask = np.zeros(self.vocab.vocab_size, np.float32)
             mask[unknown] = -np.inf
         return self.backend.generate(self.weights, last, state, uniforms, sampling, mask)
+
+
+def _code(char: str) -> str:
+    """Return the number of a character as Unicode writes it."""
+    return f"U+{ord(char):04X}"

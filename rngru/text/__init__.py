@@ -13,10 +13,12 @@ from typing import Any
 
 from rngru.errors import CheckpointDamaged
 from rngru.text.byteset import ByteSet
+from rngru.text.changes import changedfiles
 from rngru.text.charset import CharSet
-from rngru.text.sources import Document, Source, Texts, opentexts, readtext
+from rngru.text.sources import Document, Source, Texts, opentexts, readtext, warnofpages
+from rngru.text.splitting import tokens
 from rngru.text.vocabulary import Rare, Tally, Vocabulary
-from rngru.text.wordset import Tokens, WordSet, tokens
+from rngru.text.wordset import Tokens, WordSet
 
 __all__ = [
     "LEVELS",
@@ -30,10 +32,12 @@ __all__ = [
     "Tokens",
     "Vocabulary",
     "WordSet",
+    "changedfiles",
     "opentexts",
     "readtext",
     "tokens",
     "vocabularyfromjson",
+    "warnofpages",
 ]
 
 LEVELS: dict[str, type[Vocabulary]] = {"char": CharSet, "word": WordSet, "byte": ByteSet}

@@ -6,7 +6,7 @@ A **source** is whatever the user hands over, turned by :func:`opentexts` into a
 =========================================  =========================================================
 ``"book.txt"`` or a ``Path``               that file
 ``"novels"``, a directory                  every file below it, sorted; names starting with a dot
-                                           are skipped
+                                           are skipped, and the files of a model
 ``"novels/*.txt"``, a pattern              every file that matches, sorted (``**`` descends)
 ``["a.txt", Path("b.txt")]``               an iterable of any of the above, in its order
 ``Texts(["It was", " a dark night"])``     the strings themselves
@@ -16,7 +16,8 @@ A ``str`` always names files. Text that is already in memory is wrapped in :clas
 a mistyped file name is never trained on.
 
 Text is UTF-8 unless ``encoding`` says otherwise. A byte order mark at the start is dropped;
-nothing else is changed, line ends (LF or CRLF) included.
+nothing else is changed, line ends (LF or CRLF) included. Bytes that are not in the encoding are an
+error, or U+FFFD, "unknown", with ``errors='replace'``.
 
 >>> [document.name for document in opentexts(Texts(["It was", " a dark night"]))]
 ['text 1', 'text 2']
@@ -27,18 +28,28 @@ nothing else is changed, line ends (LF or CRLF) included.
 import codecs
 import difflib
 import encodings.aliases
-import glob
 import io
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Self
+from typing import BinaryIO, Self
 
-from rngru.errors import InputError, TextError
+from rngru.errors import InputError, TextError, choose, warn
+from rngru.text import advice
+from rngru.text.finding import files
 
 # Small enough for a block, and all that is made from it, to stay in the processor's cache.
 BLOCK = 1 << 17
+
+WINDOW = 1 << 20
+"""Bytes around a place that cannot be decoded which are looked at to say why."""
+
+LARGE = 1 << 26
+"""Bytes up to which all of a file is tried in an encoding before that is advised."""
+
+ERRORS = ("strict", "replace")
 
 Tick = Callable[[int], object]
 
@@ -106,6 +117,10 @@ class Document:
         Size in bytes when it was opened.
     encoding : str
         Encoding of the bytes, as ``codecs.lookup(...).name`` spells it.
+    errors : str
+        What becomes of bytes that are not in it: ``'strict'``, an error, or ``'replace'``, U+FFFD.
+    watch : callable, optional
+        Called with each block of bytes that is read.
     """
 
     name: str
@@ -113,13 +128,15 @@ class Document:
     data: bytes = field(repr=False)
     nbytes: int
     encoding: str = "utf-8"
+    errors: str = "strict"
+    watch: Callable[[bytes], object] | None = field(default=None, repr=False, compare=False)
 
     @classmethod
-    def ofpath(cls, path: Path, encoding: str) -> Self:
+    def ofpath(cls, path: Path, encoding: str, errors: str = "strict") -> Self:
         """Return a file as a document."""
         # Bytes of a name that are not UTF-8 are shown as U+FFFD.
         name = os.fsencode(path).decode("utf-8", "replace")
-        return cls(name, path, b"", path.stat().st_size, encoding)
+        return cls(name, path, b"", path.stat().st_size, encoding, errors)
 
     @classmethod
     def oftext(cls, text: str, name: str) -> Self:
@@ -133,6 +150,14 @@ class Document:
             ) from error
         return cls(name, None, data, len(data))
 
+    @property
+    def ispage(self) -> bool:
+        """Whether it is a file that begins as a page of the web does, and is not called one."""
+        if self.path is None or "htm" in self.path.suffix:
+            return False
+        with self._opened() as stream:
+            return advice.MARKUP.match(stream.read(1000)) is not None
+
     def blocks(self, tick: Tick | None = None) -> Iterator[bytes]:
         """Yield the bytes, at most 128 KiB at a time.
 
@@ -143,14 +168,21 @@ class Document:
         TextError
             If the file cannot be read.
         """
+        with self._opened() as stream:
+            left = self.nbytes
+            while block := stream.read(min(BLOCK, left)):
+                left -= len(block)
+                if self.watch:
+                    self.watch(block)
+                yield block
+                if tick:
+                    tick(len(block))
+
+    @contextmanager
+    def _opened(self) -> Iterator[BinaryIO]:
         try:
             with io.BytesIO(self.data) if self.path is None else open(self.path, "rb") as stream:
-                left = self.nbytes
-                while block := stream.read(min(BLOCK, left)):
-                    left -= len(block)
-                    yield block
-                    if tick:
-                        tick(len(block))
+                yield stream
         except OSError as error:
             raise TextError(f"{self.name}: cannot be read: {error.strerror}.") from error
 
@@ -162,11 +194,11 @@ class Document:
         TextError
             If the file cannot be read, is not in ``encoding`` or is binary.
         """
-        decoder = codecs.getincrementaldecoder(self.encoding)()
+        decoder = codecs.getincrementaldecoder(self.encoding)(self.errors)
         seen, started = 0, False
         for block in self.blocks(tick):
             if not seen:
-                self._refuse_binary(block)
+                self._refuse(block)
             seen += len(block)
             piece = self._decode(decoder, block, seen)
             yield piece if started else piece.removeprefix("\ufeff")
@@ -182,47 +214,104 @@ class Document:
             # The decoder may have kept the first bytes of a character from the block before.
             offset = seen - len(error.object) + error.start
             raise TextError(self._undecodable(error, offset)) from error
+        except UnicodeError as error:
+            sample, _ = self._around(0)
+            raise TextError(
+                f"{self.name}: not {self.encoding}: it does not begin with a byte order mark. "
+                f"{self._advice(sample, 0)}"
+            ) from error
 
     def _undecodable(self, error: UnicodeDecodeError, offset: int) -> str:
+        sample, at = self._around(offset)
+        lines = 1 + sum(block.count(b"\n") for block in self._until(offset))
+        wrong = error.object[error.end : error.end + 1] if "continuation" in error.reason else b""
+        reason = error.reason + (f" 0x{wrong.hex()}" if wrong else "")
         message = (
             f"{self.name}: not {self.encoding}: byte 0x{error.object[error.start]:02x} at offset "
-            f"{offset:,} ({error.reason})."
+            f"{offset:,}, line {lines:,} ({reason})."
         )
-        if b"\0" in error.object:
-            return f"{message} It looks binary: level='byte' reads any file."
-        if self.encoding == "utf-8":
-            likely = " or ".join(f"encoding={name!r}" for name in _guesses(error.object))
-            return f"{message} If it is an older text, try {likely}."
-        return f"{message} Give the right encoding=, or read bytes with level='byte'."
+        if not (bad := advice.broken(sample, self.encoding)):
+            return f"{message} {self._advice(sample, at)}"
+        rest = "The rest of it" if len(sample) == self.nbytes else "The text around it"
+        but = "" if bad == 1 else f", but for {bad - 1:,} more such places"
+        return (
+            f"{message} {rest} is {self.encoding.upper()}{but}. Mend the file there, or give "
+            "errors='replace': such bytes are then read as unknown (U+FFFD)."
+        )
 
-    def _refuse_binary(self, block: bytes) -> None:
+    def _advice(self, sample: bytes, at: int) -> str:
+        """Say which encodings read all of it, and what they make of the place."""
+        told = []
+        for encoding in filter(self._reads, advice.likely(sample, self.encoding)):
+            word = advice.excerpt(sample, at, encoding)
+            told.append(f"encoding={encoding!r}" + (f" ({word!r} there)" if word else ""))
+        if told:
+            sure = len(told) == 1 and "'utf-" in told[0]
+            what = "It looks like another encoding" if sure else "If it is an older text"
+            return f"{what}, try {' or '.join(told)}."
+        if b"\0" in sample and not self.encoding.startswith(("utf-16", "utf-32")):
+            return "It looks binary: level='byte' reads any file."
+        return (
+            "Give the right encoding=; errors='replace' reads such bytes as unknown, and level='byte' "
+            "reads any file."
+        )
+
+    def _around(self, offset: int) -> tuple[bytes, int]:
+        """Return at most a megabyte around an offset, and where in that it is."""
+        start = max(0, offset - WINDOW // 2) // 4 * 4
+        with self._opened() as stream:
+            stream.seek(start)
+            sample = stream.read(min(self.nbytes, offset + WINDOW // 2) - start)
+        # Begin with a line, so that no character is cut.
+        cut = sample.find(b"\n", 0, offset - start) + 1 if start and b"\0" not in sample else 0
+        return sample[cut:], offset - start - cut
+
+    def _until(self, offset: int) -> Iterator[bytes]:
+        """Yield the bytes before an offset."""
+        return replace(self, nbytes=min(self.nbytes, offset), watch=None).blocks()
+
+    def _reads(self, encoding: str) -> bool:
+        """Whether an encoding reads all of it, or the first part of a very large one."""
+        decoder = codecs.getincrementaldecoder(encoding)()
+        try:
+            for block in self._until(LARGE):
+                decoder.decode(block)
+            decoder.decode(b"", self.nbytes <= LARGE)
+        except UnicodeError:
+            return False
+        return True
+
+    def _refuse(self, block: bytes) -> None:
+        """Raise TextError for what is no text, or in another encoding beyond doubt."""
+        if self.path and (kind := advice.kindof(block)):
+            raise TextError(f"{self.name}: {kind}, not a text. {advice.remedy(block)}")
         if self.encoding.startswith(("utf-16", "utf-32")):
+            if advice.narrow(block):
+                raise TextError(
+                    f"{self.name}: not {self.encoding}: it is UTF-8. Leave out encoding=."
+                )
             return
-        if block.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and b"\0" in block:
+        if self.path and (encoding := advice.marked(block)):
             raise TextError(
-                f"{self.name}: not {self.encoding}: it starts with the byte order mark of UTF-16. "
-                "Try encoding='utf-16'."
+                f"{self.name}: not {self.encoding}: it starts with the byte order mark of "
+                f"{encoding.upper()}. Try encoding={encoding!r}."
             )
         if block.count(0) * 100 > len(block):
+            self._refuse_zeros(block)
+
+    def _refuse_zeros(self, block: bytes) -> None:
+        if self.path and (encoding := advice.wide(block[: advice.SAMPLE])):
             raise TextError(
-                f"{self.name}: looks binary: {block.count(0):,} of its first {len(block):,} bytes "
-                "are zero. level='byte' reads any file."
+                f"{self.name}: not {self.encoding}: it looks like {encoding.upper()} without a byte "
+                f"order mark. Try encoding={encoding!r}."
             )
+        raise TextError(
+            f"{self.name}: looks binary: {block.count(0):,} of its first {len(block):,} bytes "
+            "are zero. level='byte' reads any file."
+        )
 
 
-def _guesses(sample: bytes) -> list[str]:
-    """Return the likeliest encodings of bytes that are not UTF-8."""
-    try:
-        from charset_normalizer import from_bytes
-    except ImportError:
-        return ["cp1252"]
-    best = from_bytes(sample[: 1 << 16]).best()
-    if best is None or best.encoding == "cp1252" or "cp1252" in best.could_be_from_charset:
-        return ["cp1252"]
-    return ["cp1252", best.encoding]
-
-
-def opentexts(source: Source, encoding: str = "utf-8") -> list[Document]:
+def opentexts(source: Source, encoding: str = "utf-8", *, errors: str = "strict") -> list[Document]:
     """Return the documents of a source, in order. Nothing is read yet.
 
     Parameters
@@ -232,13 +321,16 @@ def opentexts(source: Source, encoding: str = "utf-8") -> list[Document]:
     encoding : str
         Encoding of all the files: ``'utf-8'`` (default), ``'cp1252'``, ``'utf-16'``, …
         :class:`Texts` needs none.
+    errors : str
+        ``'replace'``: bytes that are not in the encoding become U+FFFD, which is "unknown". By
+        default they are an error.
 
     Raises
     ------
     TextError
         If a file does not exist, is not a file, or nothing is found at all.
     InputError
-        If Python knows no such encoding.
+        If Python knows no such encoding, or ``errors`` is something else.
 
     Example
     -------
@@ -249,14 +341,14 @@ def opentexts(source: Source, encoding: str = "utf-8") -> list[Document]:
     ...     opentexts(path)[0].nbytes, opentexts(f"{folder}/*.txt") == opentexts(str(path))
     (27, True)
     """
-    encoding = _checked(encoding)
+    encoding, errors = _checked(encoding), choose("errors", errors, ERRORS)
     if isinstance(source, Texts):
         documents = [
             Document.oftext(text, name)
             for name, text in zip(source.names, source.texts, strict=True)
         ]
     elif isinstance(source, str | os.PathLike):
-        documents = [Document.ofpath(path, encoding) for path in _files(source)]
+        documents = [Document.ofpath(path, encoding, errors) for path in files(source)]
     elif isinstance(source, Iterable):
         documents = []
         for item in source:
@@ -264,7 +356,7 @@ def opentexts(source: Source, encoding: str = "utf-8") -> list[Document]:
                 raise TextError(
                     f"Expected a list of file names, but an item is of type {type(item).__name__}."
                 )
-            documents += [Document.ofpath(path, encoding) for path in _files(item)]
+            documents += [Document.ofpath(path, encoding, errors) for path in files(item)]
     else:
         raise TextError(
             "Expected a file, a directory, a pattern, a list of files or Texts([...]), "
@@ -275,7 +367,7 @@ def opentexts(source: Source, encoding: str = "utf-8") -> list[Document]:
     return documents
 
 
-def readtext(source: Source, encoding: str = "utf-8") -> str:
+def readtext(source: Source, encoding: str = "utf-8", *, errors: str = "strict") -> str:
     """Return the whole text of a source as one string, its documents joined as they are.
 
     Example
@@ -283,9 +375,18 @@ def readtext(source: Source, encoding: str = "utf-8") -> str:
     >>> readtext(Texts(["\\ufeffIt was"]))
     'It was'
     """
-    return "".join(
-        piece for document in opentexts(source, encoding) for piece in document.characters()
-    )
+    documents = opentexts(source, encoding, errors=errors)
+    return "".join(piece for document in documents for piece in document.characters())
+
+
+def warnofpages(documents: Iterable[Document]) -> None:
+    """Warn of web pages among texts: a download that went wrong, say."""
+    pages = [document.name for document in documents if document.ispage]
+    if pages:
+        more = f" and {len(pages) - 1:,} more" if pages[1:] else ""
+        warn(
+            f"{pages[0]}{more}: a web page (HTML), whose markup is learned, too. Is it the right file?"
+        )
 
 
 def _checked(encoding: str) -> str:
@@ -300,55 +401,3 @@ def _checked(encoding: str) -> str:
         raise InputError(
             f"encoding={encoding!r} is not a text encoding that Python knows.{hint}"
         ) from None
-
-
-def _files(name: str | os.PathLike[str]) -> list[Path]:
-    """Return the files that one name stands for."""
-    if "\n" in str(name):
-        raise TextError(
-            f"Expected a file name, got a text: {str(name)[:40]!r}… "
-            "To read the strings themselves, use Texts([...])."
-        )
-    try:
-        return _found(name, Path(name).expanduser())
-    except OSError as error:
-        raise TextError(
-            f"{str(name)[:60]!r}: cannot be opened: {error.strerror}. Expected a file name; "
-            "to read the strings themselves, use Texts([...])."
-        ) from error
-
-
-def _found(name: str | os.PathLike[str], path: Path) -> list[Path]:
-    if path.is_file():
-        return [path]
-    if path.is_dir():
-        found = _walk(path)
-        if not found:
-            raise TextError(f"{name}: the directory holds no files.")
-        return found
-    if path.exists():
-        raise TextError(f"{name}: neither a file nor a directory; it cannot be read twice.")
-    if glob.has_magic(str(path)):
-        matches = (Path(match) for match in glob.iglob(str(path), recursive=True))
-        found = sorted(match for match in matches if match.is_file())
-        if not found:
-            raise TextError(f"{name}: no file matches this pattern (from {Path.cwd()}).")
-        return found
-    raise TextError(_missing(name, path))
-
-
-def _walk(folder: Path) -> list[Path]:
-    found = []
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(parent, name) for name in files if not name.startswith(".")]
-    return sorted(path for path in found if path.is_file())
-
-
-def _missing(name: str | os.PathLike[str], path: Path) -> str:
-    message = f"{name}: no such file (from {Path.cwd()})."
-    if path.parent.is_dir():
-        near = difflib.get_close_matches(path.name, os.listdir(path.parent), n=1)
-        if near:
-            message += f" Did you mean {str(path.parent / near[0])!r}?"
-    return message

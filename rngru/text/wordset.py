@@ -1,44 +1,37 @@
 """Text as words: :class:`WordSet`.
 
-Tokens are words (with inner apostrophes and hyphens), single punctuation marks and runs of white
-space. Joining them gives back exactly the text:
+:mod:`rngru.text.splitting` says what a word is.
 
->>> tokens("It's a so-called\\n  “test”.")
-["It's", ' ', 'a', ' ', 'so-called', '\\n  ', '“', 'test', '”', '.']
+>>> WordSet("It's a so-called “test”.").words[1:]
+(' ', '.', "It's", 'a', 'so-called', 'test', '“', '”')
 """
 
-import re
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cache, cached_property
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, Self, final
 
 import numpy as np
 
-from rngru.errors import TextError
+from rngru.errors import CheckpointDamaged, CheckpointTooNew, TextError
 from rngru.text.sources import Document, Tick
+from rngru.text.splitting import RULE, complete, kinds, tokens
 from rngru.text.vocabulary import Rare, Tally, Vocabulary, keepfrequent
-
-TOKEN = re.compile(r"\w+(?:[’'\-]\w+)*|[^\w\s]|\s+")
-
-# Everything up to the last place where a token ends, whatever follows.
-COMPLETE = re.compile(r"(?s:.*)(?:(?<=\s)(?=\S)|(?<=\S)(?=\s)|(?<=[^\w\s’'\-]))")
 
 # Characters processed at a time.
 PIECE = 1 << 22
 CANDIDATES = 1_000_000
 
 
-def tokens(text: str) -> list[str]:
-    """Split a text into tokens; joining them gives the text back."""
-    return TOKEN.findall(text)
-
-
 class Tokens:
     """The distinct tokens of a text that is given in pieces, numbered in order of appearance.
 
     Several times as fast as :func:`tokens`: no Python code runs for a word that was seen before.
+
+    Parameters
+    ----------
+    rule : int
+        By which rule; see :mod:`rngru.text.splitting`.
 
     Example
     -------
@@ -49,8 +42,8 @@ class Tokens:
     ['so', ' ', 'it', 'goes', ',', 'went']
     """
 
-    def __init__(self) -> None:
-        self.size = 0
+    def __init__(self, rule: int = RULE) -> None:
+        self.size, self._kinds = 0, kinds(rule)
         self._pool, self._bounds = np.empty(1 << 14, np.uint32), np.zeros(1, np.int64)
         self._hashes, self._table = np.empty(0, np.uint64), np.full(1, -1, np.int32)
         self._ascii = np.full(128, -1, np.int32)
@@ -64,7 +57,7 @@ class Tokens:
         at = done = 0
         while True:
             at, done, self.size = kernel.number(
-                codes, _kinds(), at, which, done,
+                codes, self._kinds, at, which, done,
                 self._pool, self._bounds, self._hashes, self._table, self._ascii, self.size,
             )  # fmt: skip
             if at == codes.size:
@@ -121,6 +114,8 @@ class WordSet(Vocabulary):
     ----------
     words : tuple of str
         All words in the order of their ids, U+FFFD first.
+    rule : int
+        By which rule a text is split; see :mod:`rngru.text.splitting`.
 
     Raises
     ------
@@ -141,6 +136,7 @@ class WordSet(Vocabulary):
     level = "word"
     units = "words"
     words: tuple[str, ...]
+    rule = RULE
 
     def __init__(
         self,
@@ -203,12 +199,12 @@ class WordSet(Vocabulary):
 
     def encoder(self) -> Callable[[str], np.ndarray]:
         """Return a function that encodes the pieces of one text and looks up each word once."""
-        seen, ids = Tokens(), np.zeros(0, self.dtype)
+        seen, ids = Tokens(self.rule), np.zeros(0, self.dtype)
 
         def encode(piece: str) -> np.ndarray:
             nonlocal seen, ids
             if seen.size > CANDIDATES:
-                seen, ids = Tokens(), ids[:0]
+                seen, ids = Tokens(self.rule), ids[:0]
             which = seen.number(piece)
             if new := [self.idxofchar(word) for word in seen.words(ids.size)]:
                 ids = np.append(ids, np.array(new, self.dtype))
@@ -218,7 +214,7 @@ class WordSet(Vocabulary):
 
     def split(self, text: str) -> list[str]:
         """Return the tokens of a text."""
-        return tokens(text)
+        return tokens(text, self.rule)
 
     def decode(self, ids: Iterable[int] | np.ndarray) -> str:
         """Return the text of ids, any integers in one dimension.
@@ -232,7 +228,7 @@ class WordSet(Vocabulary):
 
     def unknown_in(self, text: str) -> str:
         """Return the distinct words of ``text`` that are not in the set, sorted, with spaces."""
-        return " ".join(sorted(set(tokens(text)) - set(self.words)))
+        return " ".join(sorted(set(tokens(text, self.rule)) - set(self.words)))
 
     def idxofchar(self, char: str) -> int:
         """Return the id of a word, 0 if it is not in the set."""
@@ -252,6 +248,21 @@ class WordSet(Vocabulary):
 
     def _symbols(self) -> list[str]:
         return list(self.words)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as plain JSON data; :meth:`from_json` reads it back."""
+        return super().to_json() | ({"rule": self.rule} if self.rule > 1 else {})
+
+    @classmethod
+    def from_json(cls, data: Any) -> Self:
+        """Return the vocabulary that :meth:`to_json` described, which splits texts as it did then."""
+        vocab = super().from_json(data)
+        vocab.rule = data.get("rule", 1)
+        if type(vocab.rule) is not int or vocab.rule < 1:
+            raise CheckpointDamaged(f"The saved WordSet is not readable: rule {vocab.rule!r}.")
+        if vocab.rule > RULE:
+            raise CheckpointTooNew.unknown("The saved WordSet", [f"rule {vocab.rule}"])
+        return vocab
 
     @classmethod
     def _fromsymbols(cls, symbols: Any) -> Self:
@@ -278,9 +289,9 @@ def _complete(texts: Iterable[str], name: str) -> Iterator[str]:
         rest += text
         if len(rest) < PIECE:
             continue
-        if complete := COMPLETE.match(rest):
-            yield rest[: complete.end()]
-            rest = rest[complete.end() :]
+        if found := complete().match(rest):
+            yield rest[: found.end()]
+            rest = rest[found.end() :]
         if len(rest) >= PIECE:
             raise TextError(
                 f"{name}: a single word of {PIECE:,} characters or more, "
@@ -318,17 +329,3 @@ def _longer(array: np.ndarray, room: int) -> np.ndarray:
     longer = np.empty(array.size + room, array.dtype)
     longer[: array.size] = array
     return longer
-
-
-@cache
-def _kinds() -> np.ndarray:
-    """Return the kind of each code point: uint8, (code points,)."""
-    from rngru.kernels.tokens import JOINER, MARK, SPACE, WORD
-
-    everything = np.arange(sys.maxunicode + 1, dtype="<u4").tobytes()
-    text = everything.decode("utf-32-le", "surrogatepass")
-    kinds = np.full(len(text), MARK, np.uint8)
-    for kind, expression in [(WORD, r"\w+"), (SPACE, r"\s+"), (JOINER, r"[’'\-]")]:
-        for match in re.finditer(expression, text):
-            kinds[match.start() : match.end()] = kind
-    return kinds

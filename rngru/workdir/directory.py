@@ -21,7 +21,7 @@ import platform
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -29,7 +29,17 @@ from typing import Any, NoReturn
 from rngru import checkpoint, corpus
 from rngru.checkpoint import MANIFEST, Checkpoint, Checkpoints, readrecord
 from rngru.corpus import Corpus
-from rngru.disk import dangling, isforeign, reachable, refusals, remove, rename, sync, topath
+from rngru.disk import (
+    dangling,
+    reachable,
+    refusals,
+    remove,
+    rename,
+    sync,
+    topath,
+    unescaped,
+    unmade,
+)
 from rngru.errors import (
     CheckpointError,
     InputError,
@@ -46,17 +56,7 @@ from rngru.snapshot import Snapshot
 from rngru.text import Vocabulary
 from rngru.workdir import lock
 from rngru.workdir.journal import POINTS, Journal
-
-_FOLDERS = {
-    "checkpoints": checkpoint.foreign,
-    ".tmp-checkpoints": checkpoint.foreign,
-    "data": corpus.foreign,
-    ".tmp-data": corpus.foreign,
-}
-"""Folders of a working directory, and what finds in each of them what is not rngru's."""
-
-_FILES = {"history.jsonl": rb'"round"', "lock": lock.SOFT, "lock.json": rb'"(pid|format)"'}
-"""Its files, and a pattern that the first 4 kB of each of ours contain."""
+from rngru.workdir.names import FILES, FOLDERS, refuseforeign, refuselinks
 
 CHECKED = 1 << 26
 """Bytes of encoded text up to which it is verified on loading, whatever its date; more take too long."""
@@ -86,8 +86,11 @@ class Workdir:
         if not isinstance(path, str | Path) or path == "":
             raise InputError(f"Expected the path of a working directory, got {path!r}.")
         try:
-            path = topath(path).expanduser().absolute()
+            given = topath(path).expanduser()
+            path = given.absolute()
             os.fsencode(path)
+            if (meant := unescaped(str(given))) and not path.exists():
+                raise InputError(f"{str(given)!r}: was {meant} meant? Then type the r before it.")
             # Else "missing/../work" would make the directory "missing", too.
             self.path = path.resolve() if ".." in path.parts else path
         except RngruError:
@@ -119,7 +122,8 @@ class Workdir:
 
         With ``new`` it is for a new model, which would overwrite or remove what others have put
         under our names: that is refused. With ``text`` the directory must still be there, with its
-        text; otherwise one that is gone is made anew.
+        text; otherwise one that is gone is made anew. If a new
+        model comes to nothing, the directory is left as it was.
 
         Raises
         ------
@@ -129,9 +133,10 @@ class Workdir:
             If it cannot be written, is gone, or another model has taken this one's place, or
             another prompt has gone on with it.
         """
-        with self.alone():
+        with self.alone(), unmade(self.path) if new else nullcontext():
             if new:
-                self._refuseforeign()
+                refuseforeign(self.path)
+            before = set(os.listdir(self.path)) if os.path.isdir(self.path) else set()
             with self._writable():
                 if not os.path.lexists(self.path):
                     if text:
@@ -147,7 +152,22 @@ class Workdir:
                     self._refusestale()
                 with self._writable():
                     self._settle()
-                yield
+                try:
+                    yield
+                except BaseException:
+                    if new:
+                        self._undo(before)
+                    raise
+
+    def _undo(self, before: set[str]) -> None:
+        """Remove what a new model that came to nothing has left beside what was there ``before``."""
+        made = {"lock", "lock.json"}
+        if not before & {"checkpoints", ".tmp-checkpoints"}:
+            made |= {*FOLDERS, *FILES}
+        elif not os.path.isdir(self._old):  # else the old model is half replaced: see _settle
+            made.add(".tmp-data")
+        for name in made - before:
+            remove(self.path / name)
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -209,12 +229,7 @@ class Workdir:
                 f"{self.path} is not the directory that this model was in: it was replaced. Nothing "
                 "was written. Put the old one back, or move this one away and save again."
             )
-        for path in map(self.path.joinpath, (*_FOLDERS, *_FILES)):
-            if path.is_symlink():
-                raise WorkdirError(
-                    f"{path} is a symbolic link, and nothing is written elsewhere through one. Put "
-                    f"what it points at in its place: {os.path.realpath(path)}"
-                )
+        refuselinks(self.path)
 
     def _is(self, token: str | None) -> None:
         """Raise WorkdirError if it is another model that is here by now, where that is known."""
@@ -235,26 +250,6 @@ class Workdir:
         return None
 
     # ------------------------------------------------------- a new model in place of an old one
-
-    def _refuseforeign(self) -> None:
-        for path in self._foreign():
-            raise WorkdirError(
-                f"{path} was not made by rngru, and a model in {self.path} would overwrite or remove "
-                f"it. Name a directory of its own for the model, such as {str(self.path / 'model')!r}."
-            )
-
-    def _foreign(self) -> Iterator[Path]:
-        for name, foreign in _FOLDERS.items():
-            folder = self.path / name
-            if os.path.islink(folder):
-                continue  # refused as such
-            if os.path.isdir(folder):
-                yield from foreign(folder)
-            elif os.path.isfile(folder):
-                yield folder
-        for name, mark in _FILES.items():
-            if isforeign(self.path / name, mark):
-                yield self.path / name
 
     @property
     def _checkpoints(self) -> Path:
@@ -450,11 +445,13 @@ class Workdir:
             return None
         if corpus.digest != digest:
             warn(f"{self.data} holds another text than the one this model was trained on.")
-        if changed := corpus.changedsources():
-            more = f" and {len(changed) - 1:,} more" if changed[1:] else ""
+        changed, perhaps = corpus.changedsources()
+        if names := changed or perhaps:
+            more = f" and {len(names) - 1:,} more" if names[1:] else ""
             warn(
-                f"{changed[0]}{more} changed after it was encoded. Training goes on with the text as "
-                "it was; ModelState.initfromsrcfile makes a new model of it as it is."
+                f"{names[0]}{more} {'changed' if changed else 'may have changed'} after it was encoded. "
+                "Training goes on with the text as it was; ModelState.initfromsrcfile makes a new model "
+                "of it as it is."
             )
         return corpus
 
