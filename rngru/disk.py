@@ -205,7 +205,7 @@ def refusals(
 
 
 def _freespace(folder: Path) -> str:
-    try:
-        return f"{shutil.disk_usage(folder).free / 1e6:,.3f} MB are free"
-    except OSError:
-        return "the free space is unknown"
+    for place in (folder, *folder.parents):  # a folder that was made for it may be gone again
+        with suppress(OSError):
+            return f"{shutil.disk_usage(place).free / 1e6:,.3f} MB are free"
+    return "the free space is unknown"

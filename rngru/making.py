@@ -30,6 +30,9 @@ LARGE_VOCABULARY = 50_000
 MUCH = {"char": 0.02, "word": 0.1}
 """Share of a text above which it is worth a warning that it is read as unknown."""
 
+ENOUGH = 2000
+"""Symbols below which a text is too short for shares of it to say anything."""
+
 COUNTED = 10_000_000
 """Symbols of a text that are counted at a time."""
 
@@ -143,7 +146,7 @@ def _notices(corpus: Corpus, loss: float) -> list[str]:
 def warnofloss(corpus: Corpus) -> None:
     """Warn of a level, or a limit, that does not suit a text: much of it is unknown, or occurs once."""
     vocab, level = corpus.vocab, corpus.vocab.level
-    if vocab.unknown_idx is None:
+    if vocab.unknown_idx is None or len(corpus) < ENOUGH:
         return
     parts = {
         "the text": corpus.ids[: corpus.split],
@@ -173,10 +176,10 @@ def _unknown(ids: np.ndarray, unknown: int) -> float:
 
 
 def _warnofonce(corpus: Corpus) -> None:
-    """Warn if hardly a word comes again, as in a script without spaces; short texts say nothing."""
+    """Warn if hardly a word comes again, as in a script without spaces."""
     counts = np.bincount(corpus.ids[:COUNTED])
     once = np.flatnonzero(counts == 1)
-    if len(corpus) >= 2000 and 3 * len(once) > counts.sum():
+    if 3 * len(once) > counts.sum():
         words = ", ".join(repr(corpus.vocab.charatidx(int(idx))[:20]) for idx in once[-3:])
         warn(
             f"{100 * len(once) / counts.sum():.0f} % of the text, counted in words, is words that occur "

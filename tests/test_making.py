@@ -1,5 +1,6 @@
 """A level or a limit that does not suit a text is told, with what is lost; others are not."""
 
+import re
 import warnings
 
 import numpy as np
@@ -40,7 +41,9 @@ def test_words_of_a_script_without_spaces(tmp_path):
     assert f"{train:.0f} % of the text and {valid:.0f} % of the validation text" in said
     assert "level='char' reads all of it" in said
     said = told(tmp_path, text, level="word")
-    assert "49 % of the text, counted in words, is words that occur only once" in said
+    assert re.search(
+        r"^(49|50) % of the text, counted in words, is words that occur only once", said
+    )
     assert "level='char' suits" in said
     assert told(tmp_path, text) == ""
 
@@ -57,13 +60,16 @@ def test_limits_that_lose_much(tmp_path):
 
 def test_validation_in_another_language(tmp_path):
     """Catches validation whose words are all unknown, and a loss that looks good for it."""
-    for name, text in [("a.txt", "so it goes, " * 300), ("b.txt", "und so geht es auch weiter. ")]:
+    for name, text in [
+        ("a.txt", "so it goes, " * 500),
+        ("b.txt", "und es geht so weiter. "),
+    ]:
         (tmp_path / name).write_text(text)
     with pytest.warns(UserWarning, match=r"^\d\d % of the validation text, counted in words"):
         warnofloss(
             encodecorpus(
                 tmp_path / "a.txt", tmp_path / "data",
-                validfiles=tmp_path / "b.txt", level="word", min_count=2,
+                validfiles=tmp_path / "b.txt", level="word", min_count=3,
             )
         )  # fmt: skip
 
