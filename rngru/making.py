@@ -30,6 +30,9 @@ LARGE_VOCABULARY = 50_000
 MUCH = {"char": 0.02, "word": 0.1}
 """Share of a text above which it is worth a warning that it is read as unknown."""
 
+ENOUGH = 2000
+"""Symbols below which a text is too short for shares of it to say anything."""
+
 COUNTED = 10_000_000
 """Symbols of a text that are counted at a time."""
 
@@ -87,7 +90,6 @@ def make(
 
     corpus = encodecorpus(srcfile, folder, progress=follow, **options)
     hyper = HyperParams(corpus.vocab.vocab_size, **hyperparams)
-    warnofloss(corpus)
     if hyper.vocab_size > LARGE_VOCABULARY:
         _warnoflarge(model, hyper, seq_len, corpus.vocab.units)
     with fits(f"A model with {hyper!r}", "Choose smaller sizes."):
@@ -96,7 +98,7 @@ def make(
     seed = int(rng.integers(1 << 62))
     computes = backends.shielded(backend, model, hyper)
     loss = _untrained(Reader(model, hyper, corpus.vocab, arrays, computes), corpus)
-    for notice in _notices(corpus, loss):
+    for notice in filter(None, [*_notices(corpus, loss), whatislost(corpus)]):
         show(Notice(notice))
     made = Snapshot(
         modeltype=modeltype,
@@ -140,11 +142,11 @@ def _notices(corpus: Corpus, loss: float) -> list[str]:
     return notices
 
 
-def warnofloss(corpus: Corpus) -> None:
-    """Warn of a level, or a limit, that does not suit a text: much of it is unknown, or occurs once."""
+def whatislost(corpus: Corpus) -> str:
+    """Say that a level, or a limit, does not suit a text: much of it is unknown, or occurs once."""
     vocab, level = corpus.vocab, corpus.vocab.level
-    if vocab.unknown_idx is None:
-        return
+    if vocab.unknown_idx is None or len(corpus) < ENOUGH:
+        return ""
     parts = {
         "the text": corpus.ids[: corpus.split],
         "the validation text": corpus.ids[corpus.split :],
@@ -161,9 +163,8 @@ def warnofloss(corpus: Corpus) -> None:
             if vocab.rare
             else "U+FFFD already: perhaps encoding= is another"
         )
-        warn(f"{told}, counted in {vocab.units}, is read as unknown: {why}.")
-    elif level == "word":
-        _warnofonce(corpus)
+        return f"{told}, counted in {vocab.units}, is read as unknown: {why}."
+    return _once(corpus) if level == "word" else ""
 
 
 def _unknown(ids: np.ndarray, unknown: int) -> float:
@@ -172,17 +173,18 @@ def _unknown(ids: np.ndarray, unknown: int) -> float:
     return sum(np.count_nonzero(ids[n : n + COUNTED] == unknown) for n in places) / max(1, len(ids))
 
 
-def _warnofonce(corpus: Corpus) -> None:
-    """Warn if hardly a word comes again, as in a script without spaces; short texts say nothing."""
+def _once(corpus: Corpus) -> str:
+    """Say that hardly a word comes again, as in a script without spaces."""
     counts = np.bincount(corpus.ids[:COUNTED])
     once = np.flatnonzero(counts == 1)
-    if len(corpus) >= 2000 and 3 * len(once) > counts.sum():
-        words = ", ".join(repr(corpus.vocab.charatidx(int(idx))[:20]) for idx in once[-3:])
-        warn(
-            f"{100 * len(once) / counts.sum():.0f} % of the text, counted in words, is words that occur "
-            f"only once, such as {words}: nothing can be learned of them. level='char' suits a text "
-            "without spaces between its words."
-        )
+    if 3 * len(once) <= counts.sum():
+        return ""
+    words = ", ".join(repr(corpus.vocab.charatidx(int(idx))[:20]) for idx in once[-3:])
+    return (
+        f"{100 * len(once) / counts.sum():.0f} % of the text, counted in words, is words that occur "
+        f"only once, such as {words}: nothing can be learned of them. level='char' suits a text "
+        "without spaces between its words."
+    )
 
 
 def _warnoflarge(model: Model, hyper: HyperParams, seq_len: int, units: str) -> None:

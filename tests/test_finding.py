@@ -51,14 +51,14 @@ def test_the_files_of_models_are_no_text(home):
     for source in ("work", "work/data", "work/checkpoints/*/*", "w*/*.json", "work/c*"):
         with pytest.raises(TextError, match="no file"):
             opentexts(source)
-    assert names("work/lock.json") == ["work/lock.json"]  # named itself
+    assert names("work/lock") == ["work/lock"]  # named itself
 
 
 @pytest.mark.parametrize(
     "leave",
     [
         lambda work: None,
-        lambda work: [(work / name).unlink() for name in ("lock", "lock.json")],
+        lambda work: (work / "lock").unlink(),
         lambda work: shutil.rmtree(work / "checkpoints"),
         lambda work: [shutil.rmtree(work / "data"), (work / "lock").unlink()],
         lambda work: (work / "checkpoints").rename(work / ".tmp-checkpoints"),
@@ -77,7 +77,7 @@ def test_what_is_left_of_a_model_is_no_text_either(tmp_path, leave):
 
 def test_links_do_not_lead_into_a_model(home):
     """Catches a model reached by another name."""
-    (home / "texts" / "link.txt").symlink_to(home / "work" / "lock.json")
+    (home / "texts" / "link.txt").symlink_to(home / "work" / "lock")
     (home / "alias").symlink_to(home / "work")
     with pytest.warns(UserWarning, match="Left out"):
         assert names("texts/*") == ["texts/more.txt"]
