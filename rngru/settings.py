@@ -202,7 +202,8 @@ class Settings:
     def __init_subclass__(cls, *, positional: int = 1, noun: str = "setting") -> None:
         own = {name: item for name, item in vars(cls).items() if isinstance(item, Setting)}
         cls._settings, cls._noun, cls._positional = own, noun, positional
-        cls.__doc__ = (cls.__doc__ or "").replace("{table}", _table(own))
+        # Clean, for only from Python 3.13 on a docstring comes without its indentation.
+        cls.__doc__ = inspect.cleandoc(cls.__doc__ or "").replace("{table}", _table(own))
 
         def __init__(self: Settings, /, *values: object, **named: object) -> None:
             """Check every value; the table above says what they mean."""
@@ -346,7 +347,7 @@ def _table(settings: Mapping[str, Setting[Any]]) -> str:
         lines.append(f"{name:13}  {first:34}  {unit:13}  {default}".rstrip())
         lines += [f"{'':13}  {line}" for line in more]
     lines.insert(1, f"{'-' * 13}  {'-' * 34}  {'-' * 13}  {'-' * 9}")
-    return "\n    ".join(lines)
+    return "\n".join(lines)
 
 
 def checked(name: str, value: object, check: Check[T]) -> T:

@@ -911,24 +911,22 @@ def test_of_a_long_validation_text_the_beginning_is_read(monkeypatch):
     """Two seconds asked for and sixteen taken; or another part of the text in each round."""
     monkeypatch.setattr(session, "LEAST", 10)
     bank = bench(valid=[2.0] * 9)
-    bank.validlen = 1000  # at six symbols a second, and twice that without learning: 83 seconds
+    bank.validlen = 1000  # at six symbols a second, and thrice that without learning: 56 seconds
     told = bank.train(train_len=20, max_seconds=50)
-    assert bank.most == 60, "a tenth of the time, at twelve symbols a second"
+    assert bank.most == 100, "a fifth of the time, at 18 symbols a second: 180"
     (notice,) = of(Notice, told)
-    assert notice.text.startswith("Validation reads the first 60 of 1,000 characters")
-    assert bank.backend.stepped[44].rate and len(bank.backend.stepped) == 45, (
-        "five seconds are left"
-    )
+    assert notice.text.startswith("Validation reads the first 100 of 1,000 characters")
+    assert bank.backend.stepped[44].rate and len(bank.backend.stepped) == 45, "5.6 seconds are left"
     assert len(of(Round, told)) == 3
 
 
 def test_what_fits_into_the_time_is_read_whole():
-    """A recipe's figure on a part of the text, or a tenth of the time thrown away."""
+    """A recipe's figure on a part of the text, or a fifth of the time thrown away."""
     bank = bench(valid=[2.0] * 9)
-    bank.validlen = 24  # two seconds
+    bank.validlen = 24  # 1.3 seconds
     told = bank.train(train_len=20, max_seconds=50)
     assert bank.most == 24 and not of(Notice, told)
-    assert len(bank.backend.stepped) == 48
+    assert len(bank.backend.stepped) == 49
     bank = bench(valid=[2.0] * 9)
     bank.validlen = 1000
     told = bank.train(train_len=20, max_seconds=50, valid_len=100)

@@ -29,11 +29,11 @@ Enough that one surprising symbol is no alarm, and few, for whoever presses Ctrl
 NEXT_SECTION = 200
 """Batches validated on when all text is for training and ``valid_len`` is 0."""
 
-VALIDATION = 0.1
+VALIDATION = 0.2
 """Share of ``max_seconds`` that one validation may take; of a longer text, the beginning is read."""
 
-FORWARD = 2.0
-"""How much faster a text is evaluated than trained on, at least."""
+FORWARD = 3.0
+"""How much faster a text is evaluated than trained on, about."""
 
 LEAST = 2_000
 """Symbols that are validated on, however short the time."""
