@@ -355,6 +355,13 @@ def test_plateau_lowers_the_rate_after_a_round():
     assert bank.run.progress.learnrate == pytest.approx(0.32 * RATE)
 
 
+def test_plateau_compares_with_the_round_before():
+    """Compared with the best instead, a rate halved for one bad round falls on while the loss does."""
+    bank = bench(valid=[2.0, 3.0, 2.5], schedule="plateau")
+    bank.train(num_rounds=3, train_len=1)
+    assert bank.run.progress.learnrate == pytest.approx(0.5 * RATE)
+
+
 def test_exponential_falls_with_the_epochs():
     """A rate that falls with each batch, or a fall that is taken for the rate in force and compounds."""
     bank = bench(symbols=12, schedule="exponential")
@@ -434,13 +441,15 @@ def test_the_way_back_before_any_save():
 
 def test_the_way_back_leads_to_the_last_save():
     """A way back to the beginning of the call throws away an hour; one batch too few taken back."""
-    bank = bench([1.0, 1.25, 1.5, 1.75, 2.0, NAN, 1.125, 1.375, 1.625])
+    lost = Act(1.75, gradnorm=9), Act(2.0, gradnorm=9)
+    bank = bench([1.0, 1.25, 1.5, *lost, NAN, 1.125, 1.375, 1.625])
     told = bank.train(train_len=6, save_every=2.5)
     assert bank.keeper.kept[0].batches == 3
     (notice,) = of(Notice, told)
     assert notice.position == 3 * SIZE
     assert "Back to batch 3," in notice.text
-    _, curve, _ = bank.keeper.closed[0]
+    done, curve, _ = bank.keeper.closed[0]
+    assert done.gradnorm == 1.0
     assert curve == [(6, 1.0), (12, 1.25), (18, 1.5), (24, 1.125), (30, 1.375), (36, 1.625)]
     after = bank.backend.stepped[6]
     assert after.number == 4
