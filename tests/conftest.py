@@ -30,11 +30,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare the marker ``long``; let Ctrl-C work."""
+    """Declare the marker ``long``; let signals work."""
     config.addinivalue_line("markers", "long: takes minutes; runs only with --long")
-    # A shell that starts us in the background has it ignored, and children would inherit that.
+    # A shell that starts us in the background has Ctrl-C ignored, and nohup has SIGHUP; children
+    # would inherit that.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
