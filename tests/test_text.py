@@ -509,6 +509,19 @@ def test_a_device_is_not_a_text():
         opentexts("/dev/null")
 
 
+@pytest.mark.parametrize("kind", [set, frozenset])
+def test_a_set_is_one_order_in_every_process(tmp_path, monkeypatch, kind):
+    """The order of a set is another one in each process, so that the same seed gave another run."""
+    monkeypatch.chdir(tmp_path)
+    names = [f"{number:02}.txt" for number in range(30)]
+    for name in names:
+        (tmp_path / name).write_text(name)
+    assert [document.name for document in opentexts(kind(names))] == names
+    assert Texts(kind(names)).texts == tuple(names)
+    backwards = dict.fromkeys(reversed(names)).keys()
+    assert readtext(backwards) == "".join(reversed(names)), "in its own order"
+
+
 def test_texts_must_be_strings():
     for wrong, message in [([b"a"], "item 1 is of type bytes"), (["a", None], "item 2")]:
         with pytest.raises(TextError, match=message):
