@@ -1,6 +1,7 @@
 """Text ↔ ids: every level gives texts back, however they are cut into pieces, or says why not."""
 
 import builtins
+import io
 import json
 import re
 import subprocess
@@ -520,6 +521,20 @@ def test_a_set_is_one_order_in_every_process(tmp_path, monkeypatch, kind):
     assert Texts(kind(names)).texts == tuple(names)
     backwards = dict.fromkeys(reversed(names)).keys()
     assert readtext(backwards) == "".join(reversed(names)), "in its own order"
+
+
+def test_an_open_file_is_not_a_list_of_names(tmp_path):
+    """The first line of an open file was taken for the name of a file that does not exist."""
+    path = tmp_path / "poem.txt"
+    path.write_text("Tyger\nTyger\n")
+    for mode in ("r", "rb"):
+        with (
+            open(path, mode) as stream,
+            pytest.raises(TextError, match=re.escape(f"{str(path)!r}")),
+        ):
+            opentexts(stream)
+    with pytest.raises(TextError, match=r"an open one\. To read .* Texts"):
+        opentexts(io.StringIO("Tyger"))
 
 
 def test_texts_must_be_strings():

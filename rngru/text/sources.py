@@ -352,6 +352,7 @@ def opentexts(source: Source, encoding: str = "utf-8", *, errors: str = "strict"
     elif isinstance(source, str | os.PathLike):
         documents = [Document.ofpath(path, encoding, errors) for path in files(source)]
     elif isinstance(source, Iterable):
+        _refuseopen(source)
         documents = []
         for item in _inorder(source):
             if not isinstance(item, str | os.PathLike):
@@ -367,6 +368,17 @@ def opentexts(source: Source, encoding: str = "utf-8", *, errors: str = "strict"
     if not documents:
         raise TextError("The source holds no files and no texts.")
     return documents
+
+
+def _refuseopen(source: object) -> None:
+    """Raise TextError for an open file, which would be read as a list of names."""
+    if isinstance(source, io.IOBase):
+        name = getattr(source, "name", None)
+        hint = f" Give its name, {name!r}." if isinstance(name, str) else ""
+        raise TextError(
+            f"Expected the name of a file, got an open one.{hint} To read the strings themselves, use "
+            "Texts([...])."
+        )
 
 
 def _inorder(items: Iterable[T]) -> Iterable[T]:
