@@ -12,6 +12,7 @@ is imported when the first picture is asked for; it comes with ``pip install 'rn
 """
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from rngru.disk import topath
 from rngru.errors import InputError, MissingExtra, WorkdirError
 
 if TYPE_CHECKING:
@@ -216,7 +218,7 @@ def savepicture(figure: "Figure", path: str | Path) -> Path:
     Raises
     ------
     InputError
-        For a suffix that matplotlib does not know.
+        For what is no path, or a suffix that matplotlib does not know.
     WorkdirError
         If the file cannot be written.
 
@@ -228,7 +230,9 @@ def savepicture(figure: "Figure", path: str | Path) -> Path:
     ...     savepicture(figure, folder + "/neurons.png").name
     'neurons.png'
     """
-    path = Path(path)
+    if not isinstance(path, str | Path):
+        raise InputError(f"Expected the path of a picture, got {path!r}.")
+    path = Path(os.path.expanduser(topath(path)))  # as working directories are
     known = figure.canvas.get_supported_filetypes()
     if path.suffix.lower().lstrip(".") not in known:
         raise InputError(

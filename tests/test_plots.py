@@ -186,6 +186,20 @@ def test_a_picture_that_cannot_be_written_is_said(tmp_path):
         savepicture(figure, tmp_path / "missing" / "loss.png")
 
 
+@pytest.mark.parametrize("path", [5, True, b"loss.png", None, "lo\0ss.png"])
+def test_a_picture_needs_a_path(path):
+    """A bare TypeError or ValueError, which ``except RngruError`` lets through."""
+    with pytest.raises(InputError, match="path"):
+        savepicture(lossfigure(rounds(1)), path)
+
+
+def test_a_picture_is_drawn_at_home(tmp_path, monkeypatch):
+    """``~`` was the home directory in the name of a model, but not in that of its picture."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert savepicture(lossfigure(rounds(1)), "~/loss.png") == tmp_path / "loss.png"
+    assert (tmp_path / "loss.png").read_bytes().startswith(PNG)
+
+
 def test_without_matplotlib_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingExtra, match=r"pip install 'rngru\[plot\]'"):

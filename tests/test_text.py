@@ -1,6 +1,7 @@
 """Text ↔ ids: every level gives texts back, however they are cut into pieces, or says why not."""
 
 import builtins
+import io
 import json
 import re
 import subprocess
@@ -507,6 +508,33 @@ def test_sources_that_hold_nothing(tmp_path, monkeypatch):
 def test_a_device_is_not_a_text():
     with pytest.raises(TextError, match="neither a file"):
         opentexts("/dev/null")
+
+
+@pytest.mark.parametrize("kind", [set, frozenset])
+def test_a_set_is_one_order_in_every_process(tmp_path, monkeypatch, kind):
+    """The order of a set is another one in each process, so that the same seed gave another run."""
+    monkeypatch.chdir(tmp_path)
+    names = [f"{number:02}.txt" for number in range(30)]
+    for name in names:
+        (tmp_path / name).write_text(name)
+    assert [document.name for document in opentexts(kind(names))] == names
+    assert Texts(kind(names)).texts == tuple(names)
+    backwards = dict.fromkeys(reversed(names)).keys()
+    assert readtext(backwards) == "".join(reversed(names)), "in its own order"
+
+
+def test_an_open_file_is_not_a_list_of_names(tmp_path):
+    """The first line of an open file was taken for the name of a file that does not exist."""
+    path = tmp_path / "poem.txt"
+    path.write_text("Tyger\nTyger\n")
+    for mode in ("r", "rb"):
+        with (
+            open(path, mode) as stream,
+            pytest.raises(TextError, match=re.escape(f"{str(path)!r}")),
+        ):
+            opentexts(stream)
+    with pytest.raises(TextError, match=r"an open one\. To read .* Texts"):
+        opentexts(io.StringIO("Tyger"))
 
 
 def test_texts_must_be_strings():

@@ -8,7 +8,8 @@ A **source** is whatever the user hands over, turned by :func:`opentexts` into a
 ``"novels"``, a directory                  every file below it, sorted; names starting with a dot
                                            are skipped, and the files of a model
 ``"novels/*.txt"``, a pattern              every file that matches, sorted (``**`` descends)
-``["a.txt", Path("b.txt")]``               an iterable of any of the above, in its order
+``["a.txt", Path("b.txt")]``               an iterable of any of the above, in its order; a set,
+                                           which has none that lasts, is sorted
 ``Texts(["It was", " a dark night"])``     the strings themselves
 =========================================  =========================================================
 
@@ -34,7 +35,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import BinaryIO, Self, TypeVar
 
 from rngru.errors import InputError, TextError, choose, warn
 from rngru.text import advice
@@ -52,6 +53,7 @@ LARGE = 1 << 26
 ERRORS = ("strict", "replace")
 
 Tick = Callable[[int], object]
+T = TypeVar("T")
 
 
 class Texts:
@@ -76,7 +78,7 @@ class Texts:
     """
 
     def __init__(self, texts: Iterable[str], names: Iterable[str] | None = None):
-        self.texts = (texts,) if isinstance(texts, str) else tuple(texts)
+        self.texts = (texts,) if isinstance(texts, str) else tuple(_inorder(texts))
         for number, text in enumerate(self.texts, 1):
             if not isinstance(text, str):
                 raise TextError(
@@ -350,8 +352,9 @@ def opentexts(source: Source, encoding: str = "utf-8", *, errors: str = "strict"
     elif isinstance(source, str | os.PathLike):
         documents = [Document.ofpath(path, encoding, errors) for path in files(source)]
     elif isinstance(source, Iterable):
+        _refuseopen(source)
         documents = []
-        for item in source:
+        for item in _inorder(source):
             if not isinstance(item, str | os.PathLike):
                 raise TextError(
                     f"Expected a list of file names, but an item is of type {type(item).__name__}."
@@ -365,6 +368,22 @@ def opentexts(source: Source, encoding: str = "utf-8", *, errors: str = "strict"
     if not documents:
         raise TextError("The source holds no files and no texts.")
     return documents
+
+
+def _refuseopen(source: object) -> None:
+    """Raise TextError for an open file, which would be read as a list of names."""
+    if isinstance(source, io.IOBase):
+        name = getattr(source, "name", None)
+        hint = f" Give its name, {name!r}." if isinstance(name, str) else ""
+        raise TextError(
+            f"Expected the name of a file, got an open one.{hint} To read the strings themselves, use "
+            "Texts([...])."
+        )
+
+
+def _inorder(items: Iterable[T]) -> Iterable[T]:
+    """Return what is iterated over; a set, whose order is another one in each process, sorted."""
+    return sorted(items, key=str) if isinstance(items, set | frozenset) else items
 
 
 def readtext(source: Source, encoding: str = "utf-8", *, errors: str = "strict") -> str:
