@@ -277,3 +277,21 @@ def test_a_place_to_keep_what_is_compiled_is_not_needed(tmp_path):
     assert status == 0 and output.startswith("5 4\n"), output
     assert output.count("Set NUMBA_CACHE_DIR to a folder that you can write to.") == 1
     assert "keeping import" not in output, "told at a line of ours"
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts open files in /proc")
+def test_too_many_open_models_are_told_as_such(tmp_path, newmodel, verse):
+    """The error gave the space that is free, and not what to do."""
+    folder = str(newmodel(verse).workdir)
+    code = (
+        "import os, resource\nfrom rngru import *\n"
+        f"ms = ModelState.load({folder!r})\n"
+        "ms.trainmodel(batchsize=2, train_len=1, print_every=0, report='silent')\n"
+        "most = len(os.listdir('/proc/self/fd')) - 1\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (most, most + 99))\n"
+        "try:\n    ms.newcheckpoint()\nexcept RngruError as error:\n    print(error)\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (most + 99, most + 99))\n"
+        "print(ms.newcheckpoint())"
+    )
+    status, output = child(code)
+    assert status == 0 and "ulimit -n" in output, output
