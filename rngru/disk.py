@@ -25,6 +25,7 @@ _ADVICE = {
     errno.ENOSPC: "Free some space and save again; what was saved before is intact.",
     errno.EDQUOT: "Free some of your quota and save again; what was saved before is intact.",
     errno.EFBIG: "Raise the limit on file sizes (ulimit -f) and save again.",
+    errno.EMFILE: "Too many models or files are open: drop some, or raise the limit (ulimit -n).",
     errno.EACCES: "Make the directory writable for you, or use another one.",
     errno.EPERM: "Make the directory writable for you, or use another one.",
     errno.EBUSY: "Another program uses it, a virus scanner perhaps: try again.",

@@ -136,8 +136,9 @@ def warn(message: str) -> None:
     >>> str(caught[0].message)
     'The text is short.'
     """
-    # contextlib's frames lie between the body of a with statement and a function of ours.
-    inside = (f"{Path(__file__).parent}{os.sep}", contextlib.__file__)
+    # contextlib's frames lie between the body of a with statement and a function of ours, those of
+    # importlib between two modules of ours.
+    inside = (f"{Path(__file__).parent}{os.sep}", contextlib.__file__, "<frozen importlib")
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and frame.f_code.co_filename.startswith(inside):
         frame, level = frame.f_back, level + 1

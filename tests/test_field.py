@@ -257,3 +257,41 @@ def test_every_error_is_one_of_ours(newmodel, verse):
     ):
         with pytest.raises(RngruError):
             call()
+
+
+# ------------------------------------------------------------------------- poorer surroundings
+
+
+def test_a_place_to_keep_what_is_compiled_is_not_needed(tmp_path):
+    """In a container that runs as somebody else Numba could write nowhere: no model could compute."""
+    code = (
+        "from numba.core import caching\n"
+        "caching.FunctionCache._impl_class._locator_classes = []\n"
+        "from rngru import *\n"
+        "texts = Texts(['the ship sails ' * 9])\n"
+        f"ms = ModelState.initfromsrcfile(texts, {str(tmp_path / 'work')!r}, state_size=4, layers=1, rng=1,\n"
+        "    report='silent', seq_len=5)\n"
+        "print(len(ms.generatestring(5).text), len(WordSet('a b')))"
+    )
+    status, output = child(code)
+    assert status == 0 and output.startswith("5 4\n"), output
+    assert output.count("Set NUMBA_CACHE_DIR to a folder that you can write to.") == 1
+    assert "keeping import" not in output, "told at a line of ours"
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts open files in /proc")
+def test_too_many_open_models_are_told_as_such(tmp_path, newmodel, verse):
+    """The error gave the space that is free, and not what to do."""
+    folder = str(newmodel(verse).workdir)
+    code = (
+        "import os, resource\nfrom rngru import *\n"
+        f"ms = ModelState.load({folder!r})\n"
+        "ms.trainmodel(batchsize=2, train_len=1, print_every=0, report='silent')\n"
+        "most = len(os.listdir('/proc/self/fd')) - 1\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (most, most + 99))\n"
+        "try:\n    ms.newcheckpoint()\nexcept RngruError as error:\n    print(error)\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (most + 99, most + 99))\n"
+        "print(ms.newcheckpoint())"
+    )
+    status, output = child(code)
+    assert status == 0 and "ulimit -n" in output, output

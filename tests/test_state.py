@@ -798,6 +798,19 @@ def test_a_directory_without_a_model(tmp_path, verse):
     assert not (tmp_path / "missing").exists()
 
 
+@pytest.mark.parametrize("inside", ["checkpoints", "checkpoints/0", "data"])
+def test_a_folder_of_a_model_is_not_the_model(trained, inside):
+    """``load('work/checkpoints')`` asked for a directory with 'checkpoints' in it, and named none."""
+    with pytest.raises(NoModelError, match=re.escape(f"The model is in {str(trained.workdir)!r}.")):
+        ModelState.load(trained.workdir / inside)
+
+
+def test_a_home_that_nobody_has():
+    """Two full stops, one of them Python's."""
+    with pytest.raises(InputError, match=r"determine home directory\.$"):
+        ModelState.load("~nobody-of-this-name/work")
+
+
 def test_a_home_directory_may_be_abbreviated(tmp_path, verse, monkeypatch):
     """A folder that is called ``~`` is what nobody wants, and a dangerous thing to remove."""
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -12,6 +12,7 @@ import numpy as np
 
 from rngru.kernels import threads
 from rngru.kernels.elementwise import VECTOR, exp
+from rngru.kernels.keeping import KEEP
 from rngru.kernels.layers import Sums, narrowed, packed, widened
 from rngru.kernels.memory import reused
 from rngru.kernels.sequence import copyrow
@@ -21,7 +22,7 @@ ROWS_AT_ONCE = 64
 """Rows whose logits are in the cache together."""
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=KEEP)
 def _affine(rows, panels, bias, results, first, last):
     """Fill rows ``first`` … ``last - 1`` of ``results`` (N, P) from ``rows`` (N, I)."""
     size, width = rows.shape[1], results.shape[1]
@@ -33,7 +34,7 @@ def _affine(rows, panels, bias, results, first, last):
     )  # fmt: skip
 
 
-@numba.njit(nogil=True, cache=True, **VECTOR)
+@numba.njit(nogil=True, cache=KEEP, **VECTOR)
 def _softmax(row):
     """Turn logits into probabilities in place; return the logarithm of the sum of exponentials."""
     largest = row[0]
@@ -50,7 +51,7 @@ def _softmax(row):
     return largest + math.log(total)
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=KEEP)
 def _score(states, panels, bias, targets, deltas, losses, first, last):
     """Fill ``losses`` (N,) and ``deltas`` (N, P): the probabilities, minus one at the target."""
     for top in range(first, last, ROWS_AT_ONCE):
@@ -63,7 +64,7 @@ def _score(states, panels, bias, targets, deltas, losses, first, last):
             deltas[i, target] -= 1
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=KEEP)
 def _scale(deltas, scale, first, last):
     """Multiply rows ``first`` … ``last - 1`` by ``scale`` in place."""
     for i in range(first, last):

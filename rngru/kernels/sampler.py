@@ -13,6 +13,7 @@ import numpy as np
 
 from rngru.kernels import threads
 from rngru.kernels.elementwise import VECTOR, exp
+from rngru.kernels.keeping import KEEP
 from rngru.kernels.layers import packed, widened
 from rngru.kernels.sequence import advance, copyrow
 from rngru.kernels.spec import GRU, GRU_AFTER, LSTM, LayerSpec
@@ -23,7 +24,7 @@ CACHE_BYTES = 1 << 20
 """Up to so many bytes of weights, about the cache of one core, one thread is the fastest."""
 
 
-@numba.njit(nogil=True, cache=True, **VECTOR)
+@numba.njit(nogil=True, cache=KEEP, **VECTOR)
 def _draw(logits, temperature, uniform):
     """Return the index that :func:`rngru.sampling.draw` would, for one row; logits are overwritten."""
     best = 0
@@ -46,7 +47,7 @@ def _draw(logits, temperature, uniform):
     return best
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=KEEP)
 def _generate(
     cell, hard, table, inputs, biases, mains, extras, seconds, readout, output_bias,
     ids, state, other, side, logits, uniforms, temperature, drawn, share, shares, counter,

@@ -29,6 +29,7 @@ from numba.extending import intrinsic, overload
 
 from rngru.errors import InputError
 from rngru.forks import Lock
+from rngru.kernels.keeping import KEEP
 
 if numba.config.DISABLE_JIT:
     raise InputError(
@@ -235,7 +236,7 @@ def provide(dtype: np.dtype) -> None:
     name = np.dtype(dtype).name
     if name not in _provided:
         with _providing.held():
-            compiled = numba.cfunc(_SIGNATURE, cache=True)(_SOURCE[name])
+            compiled = numba.cfunc(_SIGNATURE, cache=KEEP)(_SOURCE[name])
             binding.add_symbol(_SYMBOL[name].symbol, compiled.address)
             _provided[name] = compiled
 
@@ -263,7 +264,7 @@ def _multiply(a, a_at, a_row, a_col, rows, inner, panels, first, count, c, c_at,
     return call
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=KEEP)
 def multiply_transposed(a, a_row, rows, inner, b, b_at, b_row, first, last, c, c_row, ribbon):
     """Add A-transposed times B to C, for the columns of panels ``first`` … ``last - 1``.
 
@@ -282,7 +283,7 @@ def multiply_transposed(a, a_row, rows, inner, b, b_at, b_row, first, last, c, c
             multiply(a, start * a_row, 1, a_row, rows, block, ribbon, 0, 1, c, p * PANEL, c_row)
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=KEEP)
 def pack(matrix, row, column, inner, columns, panels, first, last):
     """Pack panels ``first`` … ``last - 1`` of a matrix (inner, columns), zeros in the padding.
 

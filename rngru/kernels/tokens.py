@@ -12,11 +12,13 @@ look: tokens are compared character by character.
 import numba
 import numpy as np
 
+from rngru.kernels.keeping import KEEP
+
 MARK, WORD, SPACE, JOINER, EXTENDER, LINK, FLAG = range(7)
 """The kinds of code points."""
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=KEEP)
 def _same(codes, one, pool, other, length):
     i = 0
     while i < length and codes[one + i] == pool[other + i]:
@@ -24,13 +26,13 @@ def _same(codes, one, pool, other, length):
     return i == length
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=KEEP)
 def _slot(value, table):
     """Return where to look first for a hash; its low bits alone depend mostly on the last characters."""
     return (value ^ (value >> np.uint64(32))) & np.uint64(table.size - 1)
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=KEEP)
 def number(codes, kinds, at, which, done, pool, bounds, hashes, table, alone, found):
     """Number the tokens of ``codes`` from ``at`` on, equal ones alike, until there is no room left.
 
@@ -99,7 +101,7 @@ def number(codes, kinds, at, which, done, pool, bounds, hashes, table, alone, fo
     return n, done, found
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=KEEP)
 def place(hashes, table):
     """Fill the table, empty and larger than ``hashes`` (tokens,), uint64."""
     for token in range(hashes.size):

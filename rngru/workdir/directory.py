@@ -96,7 +96,9 @@ class Workdir:
         except RngruError:
             raise
         except (OSError, RuntimeError, ValueError) as problem:
-            raise InputError(f"{str(path)!r} is no path on this system: {problem}.") from problem
+            raise InputError(
+                f"{str(path)!r} is no path on this system: {str(problem).rstrip('.')}."
+            ) from problem
         self._journal = Journal(self.path / "history.jsonl")
         self._place: tuple[int, int] | None = None  # which directory it is, wherever it is moved
         self._timed: int | None = None  # the step of a checkpoint that the next one replaces
@@ -384,9 +386,12 @@ class Workdir:
         if not reachable(self.path):
             raise NoModelError(f"There is no folder {str(self.path)!r}.{dangling(self.path)}")
         if not self.holdsmodel:
+            mark = "checkpoints/[0-9]*/MANIFEST.json"
+            above = next((each for each in self.path.parents if any(each.glob(mark))), None)
             raise NoModelError(
                 f"{self.path} holds no model: expected a directory with 'checkpoints' in it, as "
                 "ModelState.initfromsrcfile makes it."
+                + (f" The model is in {str(above)!r}." if above else "")
             )
         here = os.stat(self.path)
         self._place = here.st_dev, here.st_ino
