@@ -21,7 +21,8 @@ from rngru.report import (
     SilentReporter,
     reporter,
 )
-from rngru.report.live import _Console, _Meter
+from rngru.report.bar import RichConsole
+from rngru.report.live import Meter
 from rngru.tables import Table, printable
 
 NASTY = (
@@ -108,7 +109,7 @@ def test_lines_say_how_far_encoding_is():
 
 def test_progress_is_exact_when_nothing_varies():
     """A mean that starts at zero, or a speed that counts compiling, shows wrong early figures."""
-    progress = _Meter()
+    progress = Meter()
     progress.follow(begin())
     progress.follow(batch(1, seconds=30.0, loss=3.0))
     assert "loss 3.000" in progress.words()
@@ -120,7 +121,7 @@ def test_progress_is_exact_when_nothing_varies():
 
 def test_validation_does_not_count_as_slow_training():
     """Ten seconds without a batch are no drop in speed when they were spent on validating."""
-    progress = _Meter()
+    progress = Meter()
     for event in (begin(), batch(1, seconds=1.0), batch(2, seconds=2.0)):
         progress.follow(event)
     progress.follow(round_(1, characters=200, seconds=12.0))
@@ -130,7 +131,7 @@ def test_validation_does_not_count_as_slow_training():
 
 def test_a_time_budget_decides_what_is_left():
     """With a budget the number of rounds says nothing about the end."""
-    progress = _Meter()
+    progress = Meter()
     progress.follow(begin(rounds=1, batches=1, max_seconds=60))
     for number in range(1, 4):
         progress.follow(batch(number, seconds=15.0 * number))
@@ -142,7 +143,7 @@ def test_a_time_budget_decides_what_is_left():
 
 
 def test_a_loss_that_is_no_number_is_shown_as_such():
-    progress = _Meter()
+    progress = Meter()
     progress.follow(begin())
     progress.follow(batch(1, seconds=1.0, loss=math.nan))
     assert "loss nan" in progress.words()
@@ -266,7 +267,7 @@ def test_a_pipe_that_nobody_reads_does_not_end_the_process():
     os.close(reading)
     before, after = (sys.stdout, sys.stderr), None
     with suppress(BrokenPipeError), open(writing, "w", buffering=1) as stream:
-        shown(RichReporter(_Console(file=stream, force_terminal=True)))
+        shown(RichReporter(RichConsole(file=stream, force_terminal=True)))
         after = sys.stdout, sys.stderr
     assert after == before
 
@@ -274,7 +275,7 @@ def test_a_pipe_that_nobody_reads_does_not_end_the_process():
 @pytest.mark.parametrize("seconds", [math.inf, 1e308])
 def test_a_run_without_an_end_says_so(seconds):
     """``max_seconds=inf`` is how one says: until I press Ctrl-C."""
-    progress = _Meter()
+    progress = Meter()
     progress.follow(begin(max_seconds=seconds))
     progress.follow(batch(1, seconds=1.0))
     assert progress.words().endswith("char/s  until Ctrl-C")

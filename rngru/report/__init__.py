@@ -28,12 +28,13 @@ round  epoch   train   valid  bits/char   rate  gradnorm  char/s  seconds
 1 round, 1 batch: all done.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from rngru.report.history import REASONS, History, Recorder, watched
 from rngru.report.live import (
     KINDS,
     PlainReporter,
     Reporter,
-    RichReporter,
     SilentReporter,
     reporter,
 )
@@ -50,3 +51,14 @@ __all__ = [
     "reporter",
     "watched",
 ]
+
+if TYPE_CHECKING:  # rich takes a while to import, and only a terminal needs it
+    from rngru.report.bar import RichReporter
+
+
+def __getattr__(name: str) -> Any:
+    if name == "RichReporter":
+        from rngru.report.bar import RichReporter
+
+        return RichReporter
+    raise AttributeError(f"module 'rngru.report' has no attribute {name!r}")

@@ -9,20 +9,11 @@ never as markup or control codes.
 
 import math
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Final, Protocol, Self, TextIO, final
 
-import rich.table
-from rich.console import Console, ConsoleOptions, RenderResult
-from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.rule import Rule
-from rich.text import Text
-
 from rngru.errors import choose
-from rngru.events import Batch, Begin, Drawn, End, Event, Notice, Reading, Round, short
+from rngru.events import Batch, Begin, Drawn, Event, Notice, Reading, Round, short
 from rngru.tables import printable
 
 
@@ -84,7 +75,7 @@ class PlainReporter:
         self._stream: TextIO | None = sys.stdout if stream is None else stream
         self._every = every
         self._next = every
-        self._meter = _Meter()
+        self._meter = Meter()
 
     def __call__(self, event: Event, /) -> None:
         """Write what ``event`` says, if anything."""
@@ -98,7 +89,7 @@ class PlainReporter:
             case Drawn():
                 self._write(f"--- epoch {event.epoch:.2f}\n{event.text}")
             case Round():
-                self._write(_round_words(event))
+                self._write(roundwords(event))
             case Notice():
                 self._write(event.text)
 
@@ -116,91 +107,6 @@ class PlainReporter:
 
     def __exit__(self, *error: object) -> None:
         pass
-
-
-class _Console(Console):
-    """One that does not end the process when nobody reads any more."""
-
-    def on_broken_pipe(self) -> None:
-        raise  # it is called where BrokenPipeError is being handled
-
-
-@final
-class RichReporter:
-    """Keep a progress bar at the bottom of a terminal; samples and rounds scroll by above it.
-
-    The bar appears with the first event, or when encoding a text takes more than half a second; it
-    is taken away at the end, on leaving the ``with`` block at the latest, so that an interrupt
-    leaves a clean prompt. It is drawn by the thread that trains, ten times a second at most. When the
-    terminal is gone, the report falls silent and training goes on.
-
-    Parameters
-    ----------
-    console
-        A rich console; None: one on standard error.
-    """
-
-    def __init__(self, console: Console | None = None) -> None:
-        self._console = _Console(stderr=True) if console is None else console
-        self._meter = _Meter()
-        self._drawn = -math.inf
-        self._live = Live(self._meter, console=self._console, auto_refresh=False, transient=True)
-        self._gone = False
-
-    def __call__(self, event: Event, /) -> None:
-        """Show ``event``."""
-        self._meter.follow(event)
-        if not self._gone:
-            with self._perhapsgone():
-                self._show(event)
-
-    @contextmanager
-    def _perhapsgone(self) -> Iterator[None]:
-        """Fall silent if the terminal is gone."""
-        try:
-            yield
-        except (OSError, ValueError) as error:
-            if isinstance(error, ValueError) and not self._console.file.closed:
-                raise
-            self._gone = True
-            with suppress(OSError, ValueError):
-                self._live.stop()  # gives standard output back to whoever writes to it
-
-    def _show(self, event: Event) -> None:
-        match event:
-            case Begin():
-                self._live.start()
-            case Reading() if event.done >= event.total:
-                self._live.stop()
-            case Reading() if event.seconds < 0.5:
-                pass
-            case Reading() if not self._live.is_started:
-                self._live.start(refresh=True)
-            case Batch() | Reading() if (now := self._console.get_time()) >= self._drawn + 0.1:
-                self._drawn = now
-                self._live.refresh()
-            case Drawn():
-                self._console.print(
-                    Rule(f"epoch {event.epoch:.2f}", align="left", style="dim"),
-                    self._text(event.text),
-                )
-            case Round():
-                self._console.print(self._text(_round_words(event), style="bold"))
-            case Notice():
-                self._console.print(self._text(event.text, style="yellow"))
-            case End():
-                self._live.stop()
-
-    def _text(self, text: str, style: str = "") -> Text:
-        # A Text is never read as markup, whatever brackets and colons the model has written.
-        return Text(printable(text, self._console.encoding), style=style)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        with self._perhapsgone():
-            self._live.stop()
 
 
 KINDS: Final = ("rich", "plain", "silent")
@@ -230,13 +136,17 @@ def reporter(kind: str | None = None) -> Reporter:
         for stream in (sys.stderr, sys.stdout):
             # Rich alone would believe FORCE_COLOR, and a log file has no line to draw over.
             if stream is not None and stream.isatty():
-                console = _Console(file=stream)
+                from rngru.report.bar import RichConsole, RichReporter
+
+                console = RichConsole(file=stream)
                 if console.is_terminal and not console.is_dumb_terminal:
                     return RichReporter(console)
         return PlainReporter()
     match choose("report", kind, KINDS):
         case "rich":
-            console = _Console(stderr=True)
+            from rngru.report.bar import RichConsole, RichReporter
+
+            console = RichConsole(stderr=True)
             # In a notebook, rich draws over nothing without another package.
             return PlainReporter() if console.is_jupyter else RichReporter(console)
         case "plain":
@@ -244,7 +154,7 @@ def reporter(kind: str | None = None) -> Reporter:
     return SilentReporter()
 
 
-class _Meter:
+class Meter:
     """The progress of a run, in words, and as a line that fits the width of a terminal."""
 
     def __init__(self) -> None:
@@ -321,20 +231,9 @@ class _Meter:
         unit = short(self._plan.units)
         return f"{epoch}  {loss} nats/{unit}  {speed:,.0f} {unit}/s  {rest}"
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        narrow = options.max_width < 76
-        words = Text(self.words(narrow=narrow), no_wrap=True, overflow="crop")
-        if narrow:
-            yield words
-            return
-        line = rich.table.Table.grid(expand=True, padding=(0, 2))
-        line.add_column(width=66)
-        line.add_column(ratio=1)
-        line.add_row(words, ProgressBar(total=1.0, completed=self.share))
-        yield line
 
-
-def _round_words(event: Round) -> str:
+def roundwords(event: Round) -> str:
+    """Return the line that a reporter shows of a round."""
     words = f"round {event.round}  epoch {event.epoch:.2f}  train {event.trainloss:.4f}"
     if event.validloss is not None:
         words += f"  valid {event.validloss:.4f} nats/{short(event.units)}"
