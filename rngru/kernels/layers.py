@@ -23,7 +23,7 @@ from rngru.kernels.sequence import (
     unroll_back,
 )
 from rngru.kernels.spec import GRU, GRU_AFTER, LSTM, RNN
-from rngru.kernels.tiles import BLOCK, PANEL, multiply_transposed, pack, padded, provide
+from rngru.kernels.tiles import PANEL, multiply_transposed, pack, padded, provide, room, unpack
 
 
 def widened(array: np.ndarray, gates: int) -> np.ndarray:
@@ -140,17 +140,20 @@ class Sums:
         self.work.append((columns // PANEL, cost, call))
 
     def product(self, pairs, from_column: int, result, to_column: int, columns: int) -> None:
-        """Plan adding ``left.T @ right`` of each pair to ``result``, for some columns of ``right``."""
-        flat = result.reshape(-1)[to_column:]
+        """Plan filling columns of ``result`` with the sum of ``left.T @ right`` of all pairs."""
+        rows, flat = len(result), result.reshape(-1)
 
         def call(first: int, last: int) -> None:
-            ribbon = np.empty(BLOCK * PANEL, result.dtype)
+            sums = np.zeros((last - first) * rows * PANEL, result.dtype)
+            scratch = np.empty(room(rows), result.dtype)
             for left, right in pairs:
                 multiply_transposed(
-                    left.reshape(-1), left.shape[1], len(result), left.shape[0],
-                    right.reshape(-1), from_column, right.shape[1], first, last,
-                    flat, result.shape[1], ribbon,
+                    left.reshape(-1), left.shape[1], rows, left.shape[0],
+                    right.reshape(-1), from_column + first * PANEL, right.shape[1], last - first,
+                    sums, scratch,
                 )  # fmt: skip
+            at = to_column + first * PANEL
+            unpack(sums, rows, last - first, flat, at, result.shape[1])
 
         self.add(columns, len(result) * sum(len(left) for left, _ in pairs), call)
 
@@ -230,7 +233,7 @@ def backward(
     deltas = gates.reshape(-1, columns)
     beside = side.reshape(len(deltas), side.shape[2])
     earlier = states[:-1].reshape(-1, size)  # the states before steps 1 … T - 1
-    drecurrent = np.zeros((size, columns), dtype)
+    drecurrent = np.empty((size, columns), dtype)
     dbias = np.zeros(columns, dtype)
     dsecond = np.zeros(width, dtype) if code == GRU_AFTER else None
     sums = Sums()
@@ -243,7 +246,7 @@ def backward(
         sums.product(before_step, 0, drecurrent, split, width)
         sums.rows(beside, dsecond)
     if inputs.ndim == 3:
-        dweight = np.zeros((inputs.shape[2], columns), dtype)
+        dweight = np.empty((inputs.shape[2], columns), dtype)
         sums.product([(inputs.reshape(-1, inputs.shape[2]), deltas)], 0, dweight, 0, columns)
         sums.rows(deltas, dbias)
     else:

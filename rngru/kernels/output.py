@@ -105,7 +105,7 @@ def affine_back(rows, weights, deltas, *, old=None, count):
     threads.run(
         lambda first, last: _affine(deltas, panels, zero, drows, first, last), len(rows), count
     )
-    dweights, dbias = np.zeros(wide.shape, rows.dtype), np.zeros(wide.shape[1], rows.dtype)
+    dweights, dbias = np.empty(wide.shape, rows.dtype), np.zeros(wide.shape[1], rows.dtype)
     sums = Sums()
     sums.product([(rows, deltas)], 0, dweights, 0, wide.shape[1])
     sums.rows(deltas, dbias)

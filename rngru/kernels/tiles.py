@@ -1,11 +1,22 @@
 r"""Matrix products on packed panels: the arithmetic that every kernel is made of.
 
-A product :math:`C \mathrel{+}= A B` walks over *tiles*: up to ``ROWS`` rows of ``C`` by one
-*panel* of ``PANEL`` columns, held in vector registers while the inner dimension runs. ``B`` is
-packed beforehand, so that a panel is one contiguous ribbon; ``A`` is read in place, with any
-strides. One element of ``C`` is always the same chain of fused multiply-adds, in the order of the
-inner index, whatever the tile it falls into: how the rows are divided over threads never changes
-a bit of the result.
+A product :math:`C \mathrel{+}= A B` walks over *tiles*: some rows of ``C`` by one *panel* of ``PANEL``
+columns, held in vector registers while the inner dimension runs. ``B`` is packed beforehand, so that a
+panel is one contiguous ribbon; ``A`` is read in place, with any strides. One element of ``C`` is always
+the same chain of multiply-adds, in the order of the inner index, whatever the tile it falls into: how
+the rows are divided over threads never changes a bit of the result.
+
+A tile of R rows and v vectors needs R v registers for its sums, v for the panel and one for an element
+of A. So its size follows from the registers of :data:`rngru.kernels.target.TARGET`:
+
+==============  ==========  =======================
+registers       panel       rows of a tile, float32
+==============  ==========  =======================
+32 of 64 bytes  32 columns  8
+16 of 32 bytes  16          6
+16 of 16 bytes   8          6
+32 of 16 bytes  16          6
+==============  ==========  =======================
 
 The tile is written in LLVM's vector instructions, because no loop in Python keeps a block of
 accumulators in registers; see Goto and van de Geijn, "Anatomy of high-performance matrix
@@ -19,6 +30,7 @@ zeros, so that the padding of every product is zero.
 """
 
 import importlib.util
+import math
 
 import numba
 import numpy as np
@@ -30,6 +42,7 @@ from numba.extending import intrinsic, overload
 from rngru.errors import InputError
 from rngru.forks import Lock
 from rngru.kernels.keeping import KEEP
+from rngru.kernels.target import TARGET
 
 if numba.config.DISABLE_JIT:
     raise InputError(
@@ -58,170 +71,186 @@ def _load_numba() -> None:
 
 _load_numba()
 
-PANEL = 32
-"""Columns of a panel; widths that kernels work with are padded to a multiple of it."""
+MOST_ROWS = 8
+"""A tile of more rows is no faster: eight already hide what a multiply-add takes."""
 
-_features = binding.get_host_cpu_features()
-if _features.get("avx512f"):
-    VECTOR_BYTES, ROWS = 64, 8
-elif _features.get("avx"):
-    VECTOR_BYTES, ROWS = 32, 3
-else:
-    VECTOR_BYTES, ROWS = 16, 2
+
+def tallest(vectors: int) -> int:
+    """Return how many rows of ``vectors`` registers fit into the registers together."""
+    return min(MOST_ROWS, (TARGET.registers - 1 - vectors) // vectors)
+
+
+PANEL = max(v * TARGET.vector // 4 for v in (1, 2, 4) if tallest(v) >= 6 and v * TARGET.vector <= 128)
+"""Columns of a panel; widths that kernels work with are padded to a multiple of it.
+
+As many as still leave six rows to a tile, but at most 32, for padding is arithmetic too.
+"""
 
 BLOCK = 256
-"""Inner length of one pass of a gradient product: two blocks of it stay in the caches."""
+"""Inner length of one pass over a panel that several tiles read: it stays in the first cache."""
+
+
+WIDE = math.lcm(PANEL, tallest(PANEL * 4 // TARGET.vector))
+"""Columns of A that a gradient product copies together: whole panels, and whole tiles in float32."""
+
+AHEAD = 8
+"""How many rows ahead a gathering copy fetches."""
 
 
 def padded(width: int) -> int:
     """Return ``width`` rounded up to whole panels.
 
-    >>> padded(1), padded(32), padded(100)
-    (32, 32, 128)
+    >>> padded(1) == PANEL, padded(2 * PANEL) == 2 * PANEL
+    (True, True)
     """
     return -(-width // PANEL) * PANEL
 
 
-def _tile(rows, panels=1):
-    """Return the intrinsic that adds ``rows`` rows of A times neighbouring panels of B to a tile of C.
+@intrinsic
+def _tile(typingctx, kind, height, a, a_row, a_col, b, b_panel, c, c_row, c_panel, inner):
+    """Add ``height`` rows of A times panels of B to a tile of C: one panel, or four if height is 1.
 
-    Its arguments are ``kind``, a scalar of the dtype; then for A the address, the strides of rows
-    and columns; for B the address and the stride of panels; for C the address, the strides of rows
-    and panels; and the length of the inner dimension. Addresses and strides count bytes.
+    ``kind`` is a scalar of the dtype. Then come for A the address, the strides of rows and columns;
+    for B the address and the stride of panels; for C the address, the strides of rows and panels; and
+    the length of the inner dimension. Addresses and strides count bytes.
     """
 
-    @intrinsic
-    def tile(typingctx, kind, a, a_row, a_col, b, b_panel, c, c_row, c_panel, inner):
-        def generate(context, builder, signature, args):
-            _, a, a_row, a_col, b, b_panel, c, c_row, c_panel, inner = args
-            scalar = context.get_data_type(kind)
-            lanes = VECTOR_BYTES * 8 // kind.bitwidth
-            vector = ir.VectorType(scalar, lanes)
-            word = inner.type
-            each = PANEL // lanes
-            vectors = range(panels * each)
-            fma = cgutils.get_or_insert_function(
-                builder.module,
-                ir.FunctionType(vector, [vector] * 3),
-                f"llvm.fma.v{lanes}f{kind.bitwidth}",
-            )
+    def generate(context, builder, signature, args):
+        _, height, *numbers = args
+        lanes = TARGET.vector * 8 // kind.bitwidth
+        done = builder.append_basic_block("done")
+        heights = [0, *range(1, tallest(PANEL // lanes) + 1)]
+        cases = {rows: builder.append_basic_block(f"rows{rows}") for rows in heights}
+        switch = builder.switch(height, cases[heights[-1]])
+        for rows, block in cases.items():
+            switch.add_case(height.type(rows), block)
+            builder.position_at_end(block)
+            _Tile(builder, context.get_data_type(kind), lanes, rows or 1, 1 if rows else 4)(*numbers)
+            builder.branch(done)
+        builder.position_at_end(done)
+        return context.get_dummy_value()
 
-            def load(address, of):
-                return builder.load(builder.inttoptr(address, of.as_pointer()), align=4)
-
-            def broadcast(value):
-                undefined = ir.Constant(vector, ir.Undefined)
-                zeros = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
-                first = builder.insert_element(undefined, value, ir.IntType(32)(0))
-                return builder.shuffle_vector(first, undefined, zeros)
-
-            def shift(j, panel):
-                within = word(j % each * VECTOR_BYTES)
-                return builder.add(builder.mul(panel, word(j // each)), within)
-
-            rows_a = [builder.mul(a_row, word(i)) for i in range(rows)]
-            places = [
-                [
-                    builder.add(builder.add(c, builder.mul(c_row, word(i))), shift(j, c_panel))
-                    for j in vectors
-                ]
-                for i in range(rows)
-            ]
-            before = [[load(place, vector) for place in row] for row in places]
-            shifts = [shift(j, b_panel) for j in vectors]
-
-            entry = builder.block
-            loop = builder.append_basic_block("inner")
-            done = builder.append_basic_block("done")
-            builder.cbranch(builder.icmp_signed(">", inner, word(0)), loop, done)
-
-            builder.position_at_end(loop)
-            k, here_a, here_b = builder.phi(word), builder.phi(word), builder.phi(word)
-            sums = [[builder.phi(vector) for _ in vectors] for _ in range(rows)]
-            panel = [load(builder.add(here_b, shifts[j]), vector) for j in vectors]
-            after = []
-            for i in range(rows):
-                left = broadcast(load(builder.add(here_a, rows_a[i]), scalar))
-                after.append([builder.call(fma, [left, panel[j], sums[i][j]]) for j in vectors])
-            following = builder.add(k, word(1))
-            steps = [
-                (k, word(0), following),
-                (here_a, a, builder.add(here_a, a_col)),
-                (here_b, b, builder.add(here_b, word(PANEL * kind.bitwidth // 8))),
-            ]
-            steps += [(sums[i][j], before[i][j], after[i][j]) for i in range(rows) for j in vectors]
-            for phi, first, later in steps:
-                phi.add_incoming(first, entry)
-                phi.add_incoming(later, loop)
-            builder.cbranch(builder.icmp_signed("<", following, inner), loop, done)
-
-            builder.position_at_end(done)
-            results = []
-            for i in range(rows):
-                for j in vectors:
-                    result = builder.phi(vector)
-                    result.add_incoming(before[i][j], entry)
-                    result.add_incoming(after[i][j], loop)
-                    results.append((result, places[i][j]))
-            for result, place in results:
-                builder.store(result, builder.inttoptr(place, vector.as_pointer()), align=4)
-            return context.get_dummy_value()
-
-        return types.void(kind, *[types.intp] * 9), generate
-
-    return tile
+    return types.void(kind, *[types.intp] * 10), generate
 
 
-_tile1, _tile2, _tile3, _tile4 = _tile(1), _tile(2), _tile(3), _tile(4)
-_tile5, _tile6, _tile7, _tile8 = _tile(5), _tile(6), _tile(7), _tile(8)
-_wide1 = _tile(1, panels=4)
+class _Tile:
+    """Writes the code of a tile of ``rows`` rows and ``panels`` neighbouring panels."""
+
+    def __init__(self, builder, scalar, lanes: int, rows: int, panels: int) -> None:
+        self.builder, self.scalar, self.lanes = builder, scalar, lanes
+        self.vector = ir.VectorType(scalar, lanes)
+        self.rows, self.each = range(rows), PANEL // lanes
+        self.vectors = range(panels * self.each)
+
+    def __call__(self, a, a_row, a_col, b, b_panel, c, c_row, c_panel, inner) -> None:
+        build, word = self.builder, inner.type
+        rows_a = [build.mul(a_row, word(i)) for i in self.rows]
+        places = [
+            [build.add(build.add(c, build.mul(c_row, word(i))), self._shift(j, c_panel)) for j in self.vectors]
+            for i in self.rows
+        ]
+        before = [[self._load(place, self.vector) for place in row] for row in places]
+        shifts = [self._shift(j, b_panel) for j in self.vectors]
+
+        entry = build.block
+        loop, done = build.append_basic_block("inner"), build.append_basic_block("stored")
+        build.cbranch(build.icmp_signed(">", inner, word(0)), loop, done)
+
+        build.position_at_end(loop)
+        k, here_a, here_b = build.phi(word), build.phi(word), build.phi(word)
+        sums = [[build.phi(self.vector) for _ in self.vectors] for _ in self.rows]
+        panel = [self._load(build.add(here_b, shift), self.vector) for shift in shifts]
+        after = []
+        for i in self.rows:
+            left = self._broadcast(self._load(build.add(here_a, rows_a[i]), self.scalar))
+            after.append([self._multiply_add(left, panel[j], sums[i][j]) for j in self.vectors])
+        following = build.add(k, word(1))
+        ribbon = word(PANEL // self.lanes * TARGET.vector)
+        steps = [
+            (k, word(0), following),
+            (here_a, a, build.add(here_a, a_col)),
+            (here_b, b, build.add(here_b, ribbon)),
+        ]
+        steps += [(sums[i][j], before[i][j], after[i][j]) for i in self.rows for j in self.vectors]
+        for phi, first, later in steps:
+            phi.add_incoming(first, entry)
+            phi.add_incoming(later, loop)
+        build.cbranch(build.icmp_signed("<", following, inner), loop, done)
+
+        build.position_at_end(done)
+        results = []
+        for i in self.rows:
+            for j in self.vectors:
+                result = build.phi(self.vector)
+                result.add_incoming(before[i][j], entry)
+                result.add_incoming(after[i][j], loop)
+                results.append((result, places[i][j]))
+        for result, place in results:
+            build.store(result, build.inttoptr(place, self.vector.as_pointer()), align=4)
+
+    def _load(self, address, of):
+        return self.builder.load(self.builder.inttoptr(address, of.as_pointer()), align=4)
+
+    def _broadcast(self, value):
+        undefined = ir.Constant(self.vector, ir.Undefined)
+        zeros = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), [0] * self.lanes)
+        first = self.builder.insert_element(undefined, value, ir.IntType(32)(0))
+        return self.builder.shuffle_vector(first, undefined, zeros)
+
+    def _multiply_add(self, x, y, total):
+        if not TARGET.fused:  # the intrinsic would be a call of the C library for each number
+            return self.builder.fadd(total, self.builder.fmul(x, y))
+        bits = TARGET.vector * 8 // self.lanes
+        fma = cgutils.get_or_insert_function(
+            self.builder.module,
+            ir.FunctionType(self.vector, [self.vector] * 3),
+            f"llvm.fma.v{self.lanes}f{bits}",
+        )
+        return self.builder.call(fma, [x, y, total])
+
+    def _shift(self, j: int, panel):
+        word = panel.type
+        within = word(j % self.each * TARGET.vector)
+        return self.builder.add(self.builder.mul(panel, word(j // self.each)), within)
 
 
 @numba.njit(nogil=True)
-def _product(kind, a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, c_panel):
-    """Add A times ``count`` panels of B to C, in tiles of nearly equal height.
+def _product(kind, most, size, a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, c_panel):
+    """Add A times ``count`` panels of B to C, in tiles of nearly equal height, ``most`` rows at most.
 
-    25 rows are 7 + 6 + 6 + 6, not 8 + 8 + 8 + 1. Addresses and strides count bytes.
+    25 rows are 7 + 6 + 6 + 6, not 8 + 8 + 8 + 1. Addresses and strides count bytes; ``size`` is those
+    of one number.
     """
-    tiles = (rows + ROWS - 1) // ROWS
+    tiles = (rows + most - 1) // most
     done = 0
     if rows == 1:
         # Each sum waits for its own last addition, and one panel has few sums: add to four at once.
         while done + 4 <= count:
             panel, into = b + done * b_panel, c + done * c_panel
-            _wide1(kind, a, a_row, a_col, panel, b_panel, into, c_row, c_panel, inner)
+            _tile(kind, 0, a, a_row, a_col, panel, b_panel, into, c_row, c_panel, inner)
             done += 4
+    block = inner if tiles == 1 else BLOCK
     for p in range(done, count):
-        panel, column = b + p * b_panel, c + p * c_panel
-        for i in range(tiles):
-            top = i * rows // tiles
-            height = (i + 1) * rows // tiles - top
-            left, into = a + top * a_row, column + top * c_row
-            # Numba leaves out the branches of tiles higher than ROWS, and what they call.
-            if ROWS >= 8 and height == 8:
-                _tile8(kind, left, a_row, a_col, panel, 0, into, c_row, 0, inner)
-            elif ROWS >= 7 and height == 7:
-                _tile7(kind, left, a_row, a_col, panel, 0, into, c_row, 0, inner)
-            elif ROWS >= 6 and height == 6:
-                _tile6(kind, left, a_row, a_col, panel, 0, into, c_row, 0, inner)
-            elif ROWS >= 5 and height == 5:
-                _tile5(kind, left, a_row, a_col, panel, 0, into, c_row, 0, inner)
-            elif ROWS >= 4 and height == 4:
-                _tile4(kind, left, a_row, a_col, panel, 0, into, c_row, 0, inner)
-            elif ROWS >= 3 and height == 3:
-                _tile3(kind, left, a_row, a_col, panel, 0, into, c_row, 0, inner)
-            elif height == 2:
-                _tile2(kind, left, a_row, a_col, panel, 0, into, c_row, 0, inner)
-            else:
-                _tile1(kind, left, a_row, a_col, panel, 0, into, c_row, 0, inner)
+        for start in range(0, inner, block):
+            length = min(block, inner - start)
+            panel, left = b + p * b_panel + start * PANEL * size, a + start * a_col
+            for i in range(tiles):
+                top = i * rows // tiles
+                height = (i + 1) * rows // tiles - top
+                into = c + p * c_panel + top * c_row
+                _tile(kind, height, left + top * a_row, a_row, a_col, panel, 0, into, c_row, 0, length)
+
+
+_MOST = {bits: tallest(PANEL * bits // 8 // TARGET.vector) for bits in (32, 64)}
+_MOST32, _MOST64 = _MOST[32], _MOST[64]
 
 
 def _product32(a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, c_panel):
-    _product(np.float32(0), a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, c_panel)
+    _product(np.float32(0), _MOST32, 4, a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, c_panel)
 
 
 def _product64(a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, c_panel):
-    _product(np.float64(0), a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, c_panel)
+    _product(np.float64(0), _MOST64, 8, a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, c_panel)
 
 
 _SIGNATURE = types.void(*[types.intp] * 11)
@@ -264,23 +293,97 @@ def _multiply(a, a_at, a_row, a_col, rows, inner, panels, first, count, c, c_at,
     return call
 
 
-@numba.njit(nogil=True, cache=KEEP)
-def multiply_transposed(a, a_row, rows, inner, b, b_at, b_row, first, last, c, c_row, ribbon):
-    """Add A-transposed times B to C, for the columns of panels ``first`` … ``last - 1``.
+@intrinsic
+def _move(typingctx, kind, source, into, ahead):
+    """Copy PANEL numbers of the type of ``kind`` between two addresses; fetch what lies at ``ahead``."""
 
-    A is (inner, rows) and B is (inner, columns), both as they lie in memory; C is (rows, columns).
-    This is the weight gradient: ``inner`` runs over every time step and lane at once. B is packed
-    here, a block of ``BLOCK`` rows of one panel at a time, into ``ribbon``, (BLOCK * PANEL,).
+    def generate(context, builder, signature, args):
+        _, source, into, ahead = args
+        lanes = TARGET.vector * 8 // kind.bitwidth
+        pointer = ir.VectorType(context.get_data_type(kind), lanes).as_pointer()
+        numbers = ir.IntType(32)
+        prefetch = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, *[numbers] * 3]),
+            "llvm.prefetch.p0i8",
+        )
+        for j in range(PANEL // lanes):
+            shift = source.type(j * TARGET.vector)
+            value = builder.load(builder.inttoptr(builder.add(source, shift), pointer), align=4)
+            builder.store(value, builder.inttoptr(builder.add(into, shift), pointer), align=4)
+        for line in range(0, PANEL * kind.bitwidth // 8, 64):
+            place = builder.inttoptr(builder.add(ahead, source.type(line)), cgutils.voidptr_t)
+            builder.call(prefetch, [place, numbers(0), numbers(3), numbers(1)])
+        return context.get_dummy_value()
+
+    return types.void(kind, *[types.intp] * 3), generate
+
+
+@numba.njit(nogil=True, cache=KEEP)
+def _gather(matrix, at, row, width, height, ribbon):
+    """Copy ``height`` rows of ``width`` numbers, the first at ``at``, into a ribbon (height, PANEL)."""
+    for k in range(height):
+        here = at + k * row
+        source, into = matrix[here : here + width], ribbon[k * PANEL : k * PANEL + width]
+        for j in range(width):
+            into[j] = source[j]
+
+
+@numba.njit(nogil=True)
+def _gather(matrix, at, row, width, height, ribbon, into, step):
+    """Copy ``height`` rows of ``width`` numbers, the first at ``at``, to a ribbon with rows of ``step``."""
+    zero, size = matrix.dtype.type(0), matrix.itemsize
+    source, target = matrix.ctypes.data + at * size, ribbon.ctypes.data + into * size
+    whole = width // PANEL * PANEL
+    for k in range(height):
+        here, there = source + k * row * size, target + k * step * size
+        for j in range(0, whole, PANEL):
+            # The rows are too far apart for the processor to see where the next ones will be.
+            place = here + j * size
+            _move(zero, place, there + j * size, place + AHEAD * row * size)
+        for j in range(whole, width):
+            ribbon[into + k * step + j] = matrix[at + k * row + j]
+
+
+@numba.njit(nogil=True, cache=KEEP)
+def multiply_transposed(a, a_row, rows, inner, b, b_at, b_row, count, c, scratch):
+    """Add A-transposed times B to C, for ``count`` panels of B.
+
+    A is (inner, rows) and B is (inner, columns), both as they lie in memory; C is (count, rows, PANEL).
+    This is the weight gradient: ``inner`` runs over every time step and lane at once. Both are copied
+    together, ``BLOCK`` rows at a time, into ``scratch``, of :func:`room` numbers.
     """
+    ribbon = BLOCK * ((rows + WIDE - 1) // WIDE * WIDE)
     for start in range(0, inner, BLOCK):
         block = min(BLOCK, inner - start)
-        for p in range(first, last):
-            for k in range(block):
-                here = b_at + (start + k) * b_row + p * PANEL
-                source, into = b[here : here + PANEL], ribbon[k * PANEL : (k + 1) * PANEL]
-                for j in range(PANEL):
-                    into[j] = source[j]
-            multiply(a, start * a_row, 1, a_row, rows, block, ribbon, 0, 1, c, p * PANEL, c_row)
+        for left in range(0, rows, WIDE):
+            width = min(WIDE, rows - left)
+            _gather(a, start * a_row + left, a_row, width, block, scratch, left * BLOCK, WIDE)
+        for p in range(count):
+            _gather(b, b_at + start * b_row + p * PANEL, b_row, PANEL, block, scratch, ribbon, PANEL)
+            panel = scratch[ribbon:]
+            for left in range(0, rows, WIDE):
+                multiply(
+                    scratch, left * BLOCK, 1, WIDE, min(WIDE, rows - left), block,
+                    panel, 0, 1, c, (p * rows + left) * PANEL, PANEL,
+                )  # fmt: skip
+
+
+def room(rows: int) -> int:
+    """Return how many numbers of scratch :func:`multiply_transposed` needs for ``rows`` rows of C."""
+    return BLOCK * (-(-rows // WIDE) * WIDE + PANEL)
+
+
+@numba.njit(nogil=True, cache=KEEP)
+def unpack(panels, rows, count, matrix, at, row):
+    """Copy ``count`` panels (rows, PANEL) side by side into a flat matrix, the first at ``at``."""
+    for i in range(rows):
+        for p in range(count):
+            source = panels[(p * rows + i) * PANEL : (p * rows + i + 1) * PANEL]
+            here = at + i * row + p * PANEL
+            into = matrix[here : here + PANEL]
+            for j in range(PANEL):
+                into[j] = source[j]
 
 
 @numba.njit(nogil=True, cache=KEEP)

@@ -48,7 +48,7 @@ class Case:
         first layer's run over a table of one row for each character. Padding, elementwise work,
         packing and the update are not counted.
         """
-        gates = self.model.layer(self.hyper).gates
+        gates = self.model.spec(self.hyper).gates
         rows, square = self.lanes * self.steps, self.size * self.size * gates
         recurrent, inputs = rows * square * self.layers, rows * square * (self.layers - 1)
         first, readout = SYMBOLS * square, rows * self.size * SYMBOLS
