@@ -156,11 +156,13 @@ def test_packing_keeps_every_number_and_pads_with_zeros(columns, transpose, dtyp
 
 def test_packing_some_columns_takes_those():
     """The candidate's weights are the last columns of a matrix that holds three gates."""
-    matrix = np.random.default_rng(2).normal(size=(4, 96)).astype(np.float32)
-    part = layers.packed(matrix, 1, left=32, right=64).reshape(4, 32)
-    assert np.array_equal(part, matrix[:, 32:64])
-    turned = layers.packed(matrix, 1, left=64, right=70, transpose=True).reshape(6, 32)
-    assert np.array_equal(turned[:, :4], matrix[:, 64:70].T) and not turned[:, 4:].any()
+    n = tiles.PANEL
+    matrix = np.random.default_rng(2).normal(size=(4, 3 * n)).astype(np.float32)
+    part = layers.packed(matrix, 1, left=n, right=2 * n).reshape(4, n)
+    assert np.array_equal(part, matrix[:, n : 2 * n])
+    turned = layers.packed(matrix, 1, left=2 * n, right=2 * n + 6, transpose=True).reshape(6, n)
+    assert np.array_equal(turned[:, :4], matrix[:, 2 * n : 2 * n + 6].T)
+    assert not turned[:, 4:].any()
 
 
 @pytest.mark.parametrize("size", [1, 32, 33])
@@ -177,10 +179,13 @@ def test_narrowed_undoes_widened(size):
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize(
     ("rows", "inner", "columns"),
-    [*((rows, 5, 32) for rows in range(1, 18)), (25, 33, 70), (1, 1, 1), (64, 300, 96), (3, 0, 32)],
-)
+    [
+        *((rows, 5, columns) for rows in range(1, 18) for columns in (7, 32, 7 * tiles.PANEL)),
+        (25, 33, 70), (1, 1, 1), (64, 300, 96), (3, 0, 32), (64, 2 * tiles.BLOCK + 1, 7),
+    ],
+)  # fmt: skip
 def test_product_agrees_with_numpy(rows, inner, columns, dtype):
-    """Every height of a tile, with rows and columns left over, A in both orders, added to C."""
+    """Every form of a tile, with rows and panels left over, A in both orders, added to C."""
     tiles.provide(dtype)
     rng = np.random.default_rng(rows)
     a, b = whole(rng, (rows, inner), dtype), whole(rng, (inner, columns), dtype)
@@ -198,13 +203,13 @@ def test_product_agrees_with_numpy(rows, inner, columns, dtype):
 def test_product_writes_nothing_outside_its_block():
     """An offset counted in the wrong unit tramples on a neighbour, who may be of another thread."""
     tiles.provide(np.float32)
-    rng = np.random.default_rng(4)
-    a, b = whole(rng, (6, 9), np.float32), whole(rng, (7, 96), np.float32)
-    c = np.full((6, 128), 5, np.float32)
-    args = (2 * 9 + 1, 9, 1, 3, 7, layers.packed(b, 1), 1, 2, c.reshape(-1), 128 + 32, 128)
+    rng, n = np.random.default_rng(4), tiles.PANEL
+    a, b = whole(rng, (6, 9), np.float32), whole(rng, (7, 3 * n), np.float32)
+    c = np.full((6, 4 * n), 5, np.float32)
+    args = (2 * 9 + 1, 9, 1, 3, 7, layers.packed(b, 1), 1, 2, c.reshape(-1), 5 * n, 4 * n)
     _multiply(a.reshape(-1), *args)
-    expected = np.full((6, 128), 5, np.float32)
-    expected[1:4, 32:96] += a[2:5, 1:8] @ b[:, 32:96]
+    expected = np.full((6, 4 * n), 5, np.float32)
+    expected[1:4, n : 3 * n] += a[2:5, 1:8] @ b[:, n : 3 * n]
     assert np.array_equal(c, expected)
 
 
@@ -217,7 +222,8 @@ def test_a_row_of_a_product_has_the_same_bits_in_any_company():
 
     def product(some):
         c = np.zeros((len(some), 64), np.float32)
-        _multiply(some.reshape(-1), 0, 77, 1, len(some), 77, panels, 0, 2, c.reshape(-1), 0, 64)
+        count = 64 // tiles.PANEL
+        _multiply(some.reshape(-1), 0, 77, 1, len(some), 77, panels, 0, count, c.reshape(-1), 0, 64)
         return c
 
     together = product(a)
@@ -256,16 +262,20 @@ def test_scipy_waits_until_somebody_wants_it():
 def test_transposed_product_agrees_with_numpy(inner, dtype):
     """The weight gradient sums over steps and lanes in blocks: the last, short one counts too."""
     tiles.provide(dtype)
-    rng = np.random.default_rng(inner)
-    a, b = whole(rng, (inner, 13), dtype), whole(rng, (inner, 160), dtype)
-    c = whole(rng, (13, 96), dtype)
-    expected = c.copy()
-    expected[:10, 32:96] += a[:, :10].T @ b[:, 64:128]
-    ribbon = np.empty(tiles.BLOCK * tiles.PANEL, dtype)
+    rng, n = np.random.default_rng(inner), tiles.PANEL
+    a, b = whole(rng, (inner, 2 * n + 5), dtype), whole(rng, (inner, 5 * n), dtype)
+    rows = 2 * n + 3
+    before, scratch = whole(rng, (2, rows, n), dtype), np.empty(tiles.room(rows), dtype)
+    panels = before.copy()
     tiles.multiply_transposed(
-        a.reshape(-1), 13, 10, inner, b.reshape(-1), 32, 160, 1, 3, c.reshape(-1), 96, ribbon
+        a.reshape(-1), 2 * n + 5, rows, inner, b.reshape(-1), n, 5 * n, 2, panels.reshape(-1), scratch
     )
-    assert np.array_equal(c, expected)
+    found = np.full((rows, 4 * n), 7, dtype)
+    tiles.unpack(panels.reshape(-1), rows, 2, found.reshape(-1), n, 4 * n)
+    expected = np.full((rows, 4 * n), 7, dtype)
+    expected[:, n : 3 * n] = a[:, :rows].T @ b[:, n : 3 * n]
+    expected[:, n : 3 * n] += before.transpose(1, 0, 2).reshape(rows, 2 * n)
+    assert np.array_equal(found, expected)
 
 
 # --------------------------------------------------------------------------- affine and loss

@@ -75,22 +75,43 @@ MOST_ROWS = 8
 """A tile of more rows is no faster: eight already hide what a multiply-add takes."""
 
 
-def tallest(vectors: int) -> int:
-    """Return how many rows of ``vectors`` registers fit into the registers together."""
-    return min(MOST_ROWS, (TARGET.registers - 1 - vectors) // vectors)
+def _rows(vectors: int) -> int:
+    """Return how many rows of ``vectors`` sums fit into the registers.
+
+    Beside the sums, either the vectors of B stay there and one element of A at a time, or one vector of
+    B at a time and an element of A for each row.
+    """
+    free = TARGET.registers - 1
+    return max(1, min(MOST_ROWS, max((free - vectors) // vectors, free // (vectors + 1))))
 
 
-PANEL = max(v * TARGET.vector // 4 for v in (1, 2, 4) if tallest(v) >= 6 and v * TARGET.vector <= 128)
+PANEL = max(v * TARGET.vector // 4 for v in (1, 2, 4) if _rows(v) >= 6 and v * TARGET.vector <= 128)
 """Columns of a panel; widths that kernels work with are padded to a multiple of it.
 
 As many as still leave six rows to a tile, but at most 32, for padding is arithmetic too.
 """
 
+
+PAIRED = 9 if TARGET.registers == 16 else 3
+"""Up to so many rows, tiles of two panels are faster."""
+
+
+def tallest(bits: int, panels: int = 1) -> int:
+    """Return the most rows of a tile of one panel or two, for numbers of so many bits."""
+    most = _rows(panels * PANEL * bits // 8 // TARGET.vector)
+    return most if panels == 1 else min(most, PAIRED)
+
+
+def forms(bits: int) -> list[tuple[int, int]]:
+    """Return the forms of tiles, (rows, panels)."""
+    return [(r, p) for p in (1, 2) for r in range(1, tallest(bits, p) + 1)] + [(1, 4)]
+
+
 BLOCK = 256
 """Inner length of one pass over a panel that several tiles read: it stays in the first cache."""
 
 
-WIDE = math.lcm(PANEL, tallest(PANEL * 4 // TARGET.vector))
+WIDE = math.lcm(PANEL, tallest(32))
 """Columns of A that a gradient product copies together: whole panels, and whole tiles in float32."""
 
 AHEAD = 8
@@ -107,8 +128,8 @@ def padded(width: int) -> int:
 
 
 @intrinsic
-def _tile(typingctx, kind, height, a, a_row, a_col, b, b_panel, c, c_row, c_panel, inner):
-    """Add ``height`` rows of A times panels of B to a tile of C: one panel, or four if height is 1.
+def _tile(typingctx, kind, rows, panels, a, a_row, a_col, b, b_panel, c, c_row, c_panel, inner):
+    """Add ``rows`` rows of A times ``panels`` panels of B to a tile of C, of a form in :func:`forms`.
 
     ``kind`` is a scalar of the dtype. Then come for A the address, the strides of rows and columns;
     for B the address and the stride of panels; for C the address, the strides of rows and panels; and
@@ -116,21 +137,22 @@ def _tile(typingctx, kind, height, a, a_row, a_col, b, b_panel, c, c_row, c_pane
     """
 
     def generate(context, builder, signature, args):
-        _, height, *numbers = args
+        _, rows, panels, *numbers = args
+        word = rows.type
         lanes = TARGET.vector * 8 // kind.bitwidth
         done = builder.append_basic_block("done")
-        heights = [0, *range(1, tallest(PANEL // lanes) + 1)]
-        cases = {rows: builder.append_basic_block(f"rows{rows}") for rows in heights}
-        switch = builder.switch(height, cases[heights[-1]])
-        for rows, block in cases.items():
-            switch.add_case(height.type(rows), block)
+        cases = {form: builder.append_basic_block("tile") for form in forms(kind.bitwidth)}
+        chosen = builder.add(builder.mul(panels, word(16)), rows)
+        switch = builder.switch(chosen, cases[1, 1])
+        for (height, width), block in cases.items():
+            switch.add_case(word(16 * width + height), block)
             builder.position_at_end(block)
-            _Tile(builder, context.get_data_type(kind), lanes, rows or 1, 1 if rows else 4)(*numbers)
+            _Tile(builder, context.get_data_type(kind), lanes, height, width)(*numbers)
             builder.branch(done)
         builder.position_at_end(done)
         return context.get_dummy_value()
 
-    return types.void(kind, *[types.intp] * 10), generate
+    return types.void(kind, *[types.intp] * 11), generate
 
 
 class _Tile:
@@ -159,11 +181,22 @@ class _Tile:
         build.position_at_end(loop)
         k, here_a, here_b = build.phi(word), build.phi(word), build.phi(word)
         sums = [[build.phi(self.vector) for _ in self.vectors] for _ in self.rows]
-        panel = [self._load(build.add(here_b, shift), self.vector) for shift in shifts]
-        after = []
-        for i in self.rows:
-            left = self._broadcast(self._load(build.add(here_a, rows_a[i]), self.scalar))
-            after.append([self._multiply_add(left, panel[j], sums[i][j]) for j in self.vectors])
+        # Whichever is fewer stays in registers: the elements of A, or the vectors of the panel.
+        left = [build.add(here_a, row) for row in rows_a]
+        right = [build.add(here_b, shift) for shift in shifts]
+        after = [[None] * len(self.vectors) for _ in self.rows]
+        if len(left) < len(right):
+            column = [self._broadcast(self._load(place, self.scalar)) for place in left]
+            for j in self.vectors:
+                vector = self._load(right[j], self.vector)
+                for i in self.rows:
+                    after[i][j] = self._multiply_add(column[i], vector, sums[i][j])
+        else:
+            panel = [self._load(place, self.vector) for place in right]
+            for i in self.rows:
+                element = self._broadcast(self._load(left[i], self.scalar))
+                for j in self.vectors:
+                    after[i][j] = self._multiply_add(element, panel[j], sums[i][j])
         following = build.add(k, word(1))
         ribbon = word(PANEL // self.lanes * TARGET.vector)
         steps = [
@@ -214,43 +247,47 @@ class _Tile:
         return self.builder.add(self.builder.mul(panel, word(j // self.each)), within)
 
 
-@numba.njit(nogil=True)
-def _product(kind, most, size, a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, c_panel):
+@numba.njit(nogil=True, _nrt=False)
+def _product(kind, size, most, low, a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, c_panel):
     """Add A times ``count`` panels of B to C, in tiles of nearly equal height, ``most`` rows at most.
 
-    25 rows are 7 + 6 + 6 + 6, not 8 + 8 + 8 + 1. Addresses and strides count bytes; ``size`` is those
-    of one number.
+    25 rows are 7 + 6 + 6 + 6, not 8 + 8 + 8 + 1. A few rows make too few sums to be fast, since each
+    sum waits for its own last addition: then a tile is ``low`` rows of two panels, or one of four.
+    Addresses and strides count bytes; ``size`` is those of one number.
     """
-    tiles = (rows + most - 1) // most
-    done = 0
-    if rows == 1:
-        # Each sum waits for its own last addition, and one panel has few sums: add to four at once.
-        while done + 4 <= count:
-            panel, into = b + done * b_panel, c + done * c_panel
-            _tile(kind, 0, a, a_row, a_col, panel, b_panel, into, c_row, c_panel, inner)
-            done += 4
-    block = inner if tiles == 1 else BLOCK
-    for p in range(done, count):
+    panels = 4 if rows == 1 else 2 if rows <= PAIRED else 1
+    p = 0
+    while p < count:
+        while panels > count - p:
+            panels //= 2
+        tallest = (1, most, low, 0, 1)[panels]
+        tiles = (rows + tallest - 1) // tallest
+        block = BLOCK if tiles > 1 else max(inner, 1)
         for start in range(0, inner, block):
             length = min(block, inner - start)
             panel, left = b + p * b_panel + start * PANEL * size, a + start * a_col
             for i in range(tiles):
                 top = i * rows // tiles
                 height = (i + 1) * rows // tiles - top
-                into = c + p * c_panel + top * c_row
-                _tile(kind, height, left + top * a_row, a_row, a_col, panel, 0, into, c_row, 0, length)
+                here, into = left + top * a_row, c + p * c_panel + top * c_row
+                _tile(kind, height, panels, here, a_row, a_col, panel, b_panel, into, c_row, c_panel, length)
+        p += panels
 
 
-_MOST = {bits: tallest(PANEL * bits // 8 // TARGET.vector) for bits in (32, 64)}
-_MOST32, _MOST64 = _MOST[32], _MOST[64]
+_MOST32, _MOST64 = tallest(32), tallest(64)
+_LOW32, _LOW64 = tallest(32, panels=2), tallest(64, panels=2)
 
 
 def _product32(a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, c_panel):
-    _product(np.float32(0), _MOST32, 4, a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, c_panel)
+    _product(
+        np.float32(0), 4, _MOST32, _LOW32, a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, c_panel
+    )
 
 
 def _product64(a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, c_panel):
-    _product(np.float64(0), _MOST64, 8, a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, c_panel)
+    _product(
+        np.float64(0), 8, _MOST64, _LOW64, a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, c_panel
+    )
 
 
 _SIGNATURE = types.void(*[types.intp] * 11)
