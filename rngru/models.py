@@ -37,7 +37,7 @@ import numpy as np
 
 from rngru.errors import InputError, choose
 from rngru.hyper import HyperParams
-from rngru.kernels.spec import LayerSpec
+from rngru.kernels.spec import LayerSpec, Weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,16 +209,36 @@ class Engine:
 
     Parameters
     ----------
-    layer: ``layer(spec, inputs, weights, start, recurrent[, second bias])`` gives (states, ending).
+    layers: ``layers(spec, ids, weights, start, masks)`` gives (outputs, endings) of each layer of a stack;
+        the arguments are those of :func:`rngru.kernels.layers.forward`.
     affine: ``affine(rows, weights, bias)``.
     tanh, zeros_like, concatenate: as in NumPy.
     """
 
-    layer: Callable
+    layers: Callable
     affine: Callable
     tanh: Callable
     zeros_like: Callable
     concatenate: Callable
+
+
+def apart(layer: Callable) -> Callable:
+    """Return ``layers`` of an :class:`Engine` from what computes a single layer.
+
+    ``layer(spec, inputs, into, start, recurrent[, second bias])`` gives (states, ending).
+    """
+
+    def layers(spec: LayerSpec, inputs: Any, weights: Any, start: Any, masks: Any = None) -> Any:
+        outputs, endings = [], []
+        for i, each in enumerate(weights):
+            second = () if each.second is None else (each.second,)
+            states, ending = layer(spec, inputs, each.into, start[i], each.recurrent, *second)
+            inputs = states if masks is None else states * masks[i]
+            outputs.append(inputs)
+            endings.append(ending)
+        return outputs, endings
+
+    return layers
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,21 +294,13 @@ class Network:
         (outputs of each layer (T, B, S), ending of each layer (B, H)).
         """
         spec, parameters = self.model.spec(self.hyper), self.parameters
-        states: list[Any] = []
-        endings: list[Any] = []
-        inputs: Any = ids
-        weights: tuple[Any, ...] = (self.table(tower),)
-        for i in range(self.hyper.layers):
-            name = f"{tower}.{i}"
-            if i > 0:
-                inputs, weights = states[-1], (parameters[f"{name}.U"], parameters[f"{name}.b"])
-            second = (parameters[f"{name}.d"],) if spec.row.second_bias else ()
-            output, ending = self.engine.layer(
-                spec, inputs, weights, start[i], parameters[f"{name}.W"], *second
-            )
-            states.append(output if masks is None else output * masks[i])
-            endings.append(ending)
-        return states, endings
+        weights: list[Weights] = []
+        for name in (f"{tower}.{i}" for i in range(self.hyper.layers)):
+            into = (parameters[f"{name}.U"], parameters[f"{name}.b"])
+            second = parameters[f"{name}.d"] if spec.row.second_bias else None
+            first = (self.table(tower),) if not weights else into
+            weights.append(Weights(first, parameters[f"{name}.W"], second))
+        return self.engine.layers(spec, ids, weights, start, masks)
 
     def predict(
         self, x: Any, y: Any, start: Any, noise: Mapping[str, Any] | None = None

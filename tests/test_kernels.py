@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from rngru.kernels import layers, output, threads, tiles
 from rngru.kernels.elementwise import VECTOR, exp, gate, gate_slope, tanh
-from rngru.kernels.spec import LayerSpec
+from rngru.kernels.spec import LayerSpec, Weights
 from tests import reference
 from tests.reference import CELLS, GATES, Array, close, gradients
 
@@ -268,7 +268,16 @@ def test_transposed_product_agrees_with_numpy(inner, dtype):
     before, scratch = whole(rng, (2, rows, n), dtype), np.empty(tiles.room(rows), dtype)
     panels = before.copy()
     tiles.multiply_transposed(
-        a.reshape(-1), 2 * n + 5, rows, inner, b.reshape(-1), n, 5 * n, 2, panels.reshape(-1), scratch
+        a.reshape(-1),
+        2 * n + 5,
+        rows,
+        inner,
+        b.reshape(-1),
+        n,
+        5 * n,
+        2,
+        panels.reshape(-1),
+        scratch,
     )
     found = np.full((rows, 4 * n), 7, dtype)
     tiles.unpack(panels.reshape(-1), rows, 2, found.reshape(-1), n, 4 * n)
@@ -372,7 +381,7 @@ class Case:
             inputs, weights = draw(steps, lanes, 6), [draw(6, columns), draw(columns)]
         start, recurrent = draw(lanes, state), draw(size, columns, spread=1 / np.sqrt(size))
         second = draw(size) if spec.cell == "GRU_AFTER" else None
-        self.arguments = (spec, inputs, tuple(weights), start, recurrent, second)
+        self.arguments = (spec, inputs, [Weights(tuple(weights), recurrent, second)], start[None])
         self.above, self.ending = draw(steps, lanes, size), draw(lanes, state)
 
         def node(value):
@@ -394,22 +403,22 @@ class Case:
         found = gradients(total, wanted)
         self.gradients = ([np.stack(found[: len(rows)])] if rows else []) + found[len(rows) :]
 
-    def forward(self, count, old=(None, None, None)):
+    def forward(self, count, old=None):
         return layers.forward(*self.arguments, old=old, count=count)
 
-    def backward(self, count, states, gates, side):
+    def backward(self, count, passes):
         """Gradients of inputs (not characters), weights, start, recurrent, second bias if any."""
-        dinputs, dweights, *others = layers.backward(
-            *self.arguments[:5], states, gates, side, self.above, self.ending, count=count
-        )
-        return [each for each in (dinputs, *dweights, *others) if each is not None]
+        found = layers.backward(*self.arguments, passes, [self.above], [self.ending], count=count)
+        (mine,) = found.weights
+        some = [found.inputs, *mine.into, found.start[0], mine.recurrent, mine.second]
+        return [each for each in some if each is not None]
 
 
-def everything(case, count, old=(None, None, None)):
+def everything(case, count, old=None):
     """All that a layer gives, there and back."""
-    states, ending, gates, side = case.forward(count, old)
-    results = [states.copy(), ending.copy()]
-    return results + case.backward(count, states, gates, side)
+    passes = case.forward(count, old)
+    results = [passes[0].states.copy(), passes[0].ending.copy()]
+    return results + case.backward(count, passes)
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
@@ -478,14 +487,13 @@ def test_weight_gradients_are_cut_evenly(work, count):
 def test_arrays_given_back_for_reuse_are_only_written_to(cell):
     """What the last batch left in them, NaN for example, must not leak into the next."""
     case = Case(LayerSpec(cell), "floats", 4, 3, 33, np.float32)
-    states, _, gates, side = case.forward(1)
     expected = everything(case, 1)
-    old = tuple(np.full_like(each, np.nan) for each in (states, gates, side))
+    old = [layers.Pass(*(np.full_like(each, np.nan) for each in case.forward(1)[0]))]
     for one, same in zip(expected, everything(case, 1, old), strict=True):
         assert np.array_equal(one, same)
-    again = case.forward(1, old)
-    assert np.shares_memory(again[0], old[0]) and np.shares_memory(again[2], old[1])
-    assert not np.shares_memory(again[1], old[0]), "the ending is the caller's to keep"
+    (again,) = case.forward(1, old)
+    assert again.states is old[0].states and again.gates is old[0].gates
+    assert not any(np.shares_memory(again.ending, each) for each in old[0]), "the caller's to keep"
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -493,12 +501,12 @@ def test_one_lane_that_is_not_a_number_leaves_the_others_alone(cell):
     """Lanes share tiles of a product: NaN must neither spread over one nor be lost in it."""
     clean = Case(LayerSpec(cell), "floats", 3, 4, 5, np.float32)
     spoiled = Case(LayerSpec(cell), "floats", 3, 4, 5, np.float32)
-    spoiled.arguments[3][2] = np.nan
+    spoiled.arguments[3][0, 2] = np.nan
     one, other = clean.forward(1), spoiled.forward(1)
     rest = [0, 1, 3]
-    assert np.isnan(other[0][:, 2]).all() and np.isnan(other[1][2]).all()
-    assert np.array_equal(one[0][:, rest], other[0][:, rest])
-    back = clean.backward(1, one[0], *one[2:]), spoiled.backward(1, other[0], *other[2:])
+    assert np.isnan(other[0].states[:, 2]).all() and np.isnan(other[0].ending[2]).all()
+    assert np.array_equal(one[0].states[:, rest], other[0].states[:, rest])
+    back = clean.backward(1, one), spoiled.backward(1, other)
     assert np.isnan(back[1][0][:, 2]).all() and np.array_equal(
         back[0][0][:, rest], back[1][0][:, rest]
     )

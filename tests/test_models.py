@@ -104,9 +104,10 @@ def test_graph_agrees_with_the_loops(modeltype, gate, after, fast):
              for name in numbers}  # fmt: skip
         ids, targets, start = pt.imatrix("x"), pt.imatrix("y"), pt.dtensor3("start")
         affine = Affine() if fast else lambda rows, weights, bias: rows @ weights + bias
-        layer, mode = (fused, CPU_MODE) if fast else (partial(scanned, mode=PLAIN), PLAIN)
+        plain = models.apart(partial(scanned, mode=PLAIN))
+        layers, mode = (fused, CPU_MODE) if fast else (plain, PLAIN)
         model = models.MODELS[modeltype]
-        engine = models.Engine(layer, affine, pt.tanh, pt.zeros_like, pt.concatenate)
+        engine = models.Engine(layers, affine, pt.tanh, pt.zeros_like, pt.concatenate)
         network = models.Network(model, hyper, p, engine)
         top, endings = network.predict(ids, targets, start)
         rows = top.reshape((-1, p["V"].shape[0]))

@@ -11,11 +11,10 @@ from rngru.backends.ops import (
     Affine,
     CrossEntropy,
     CrossEntropyGradient,
-    Recurrence,
     RecurrenceGradient,
 )
 from rngru.backends.recurrence import fused
-from rngru.kernels.spec import LayerSpec
+from rngru.kernels.spec import LayerSpec, Weights
 from tests.reference import GATES
 
 CELLS = [("GRU", False), ("GRU", True), ("GRU_AFTER", False), ("LSTM", False), ("RNN", False)]
@@ -37,6 +36,12 @@ def numbers(cell, *, steps=4, lanes=3, inputs=3, size=5, dtype=np.float64):
     return [rng.normal(0, 0.7, shape).astype(dtype) for shape in shapes]
 
 
+def single(spec, inputs, into, start, recurrent, second=None):
+    """A stack of one layer."""
+    states, ending = fused(spec, inputs, [Weights(into, recurrent, second)], start[None])
+    return states[0], ending[0]
+
+
 def outcome(states, ending):
     """Both results of a layer as one vector, so that both have a gradient."""
     return pt.concatenate([states.flatten(), ending.flatten()])
@@ -52,7 +57,7 @@ def test_gradient_of_a_layer_by_finite_differences(double, cell, hard):
     layer = LayerSpec(cell, hard)
 
     def run(inputs, weights, bias, start, recurrent, *second):
-        return outcome(*fused(layer, inputs, (weights, bias), start, recurrent, *second))
+        return outcome(*single(layer, inputs, (weights, bias), start, recurrent, *second))
 
     verify(run, *numbers(cell))
 
@@ -65,7 +70,7 @@ def test_gradient_of_a_layer_that_reads_characters_by_finite_differences(double,
     table = np.random.default_rng(3).normal(size=(4, GATES[cell] * 5))
 
     def run(table, start, recurrent, *second):
-        return outcome(*fused(layer, pt.constant(ids), (table,), start, recurrent, *second))
+        return outcome(*single(layer, pt.constant(ids), (table,), start, recurrent, *second))
 
     verify(run, table, start, *rest)
 
@@ -76,9 +81,38 @@ def test_gradient_of_states_alone_and_of_the_ending_alone(double):
     for which in (0, 1):
 
         def run(inputs, weights, bias, start, recurrent, which=which):
-            return fused(layer, inputs, (weights, bias), start, recurrent)[which]
+            return single(layer, inputs, (weights, bias), start, recurrent)[which]
 
         verify(run, *numbers("LSTM"))
+
+
+@pytest.mark.parametrize(("cell", "hard"), CELLS)
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("which", [(2,), (0, 4), (1, 2, 3, 5)])
+def test_gradient_of_a_stack_by_finite_differences(double, cell, hard, masked, which):
+    """For costs of any of the outputs and endings of three layers, of which the rest have no gradient."""
+    spec, depth, rng = LayerSpec(cell, hard), 3, np.random.default_rng(7)
+    _, _, _, start, *_ = numbers(cell)
+    ids = np.array([[0, 2, 2], [3, 0, 2], [3, 3, 0]], np.int32)
+    first = [rng.normal(0, 0.7, (4, GATES[cell] * 5)), *numbers(cell)[4:]]
+    above = [numbers(cell, inputs=5)[1:3] + numbers(cell)[4:] for _ in range(depth - 1)]
+    masks = rng.integers(0, 2, (depth, 1, 3, 5)) * 1.5 if masked else None
+    sizes = [len(first), *map(len, above)]
+
+    def run(start, *flat):
+        rest, layers = iter(flat), []
+        for i, size in enumerate(sizes):
+            part = [next(rest) for _ in range(size)]
+            into = 1 if i == 0 else 2
+            layers.append(Weights(tuple(part[:into]), *part[into:]))
+        given = None if masks is None else pt.constant(masks)
+        outputs, endings = fused(spec, pt.constant(ids), layers, start, given)
+        both = [*outputs, *endings]
+        untouched = [0 * each.flatten() for each in (start, *flat)]  # verify_grad asks for all
+        return pt.concatenate([*(both[i].flatten() for i in which), *untouched])
+
+    flat = [*first, *(each for part in above for each in part)]
+    verify(run, np.stack([start] * depth), *flat)
 
 
 def test_gradient_of_an_affine_map_by_finite_differences(double):
@@ -104,7 +138,7 @@ def network():
     ids, targets = pt.imatrix("ids"), pt.ivector("targets")
     table, start, W, V = pt.fmatrices("table", "start", "W", "V")
     c = pt.fvector("c")
-    states, ending = fused(LayerSpec("GRU"), ids, (table,), start, W)
+    states, ending = single(LayerSpec("GRU"), ids, (table,), start, W)
     score = CrossEntropy()(states.reshape((-1, W.shape[0])), V, c, targets)
     return [ids, targets, table, start, W, V, c], [table, start, W, V], (score, states, ending)
 
@@ -199,8 +233,8 @@ def test_inputs_in_any_memory_layout_give_the_same(batch):
 def test_one_compiled_layer_takes_any_size():
     """Storage kept from a larger batch must not be taken for that of a smaller one."""
     variables = [pt.ftensor3(), pt.fmatrix(), pt.fvector(), pt.fmatrix(), pt.fmatrix()]
-    op = Recurrence(LayerSpec("GRU"))
-    states, ending, *_ = op(*variables)
+    inputs, into, bias, start, recurrent = variables
+    states, ending = single(LayerSpec("GRU"), inputs, (into, bias), start, recurrent)
     cost = pt.sqr(states).sum() + ending.sum()
     outputs = [states, *pytensor.grad(cost, variables)]
     function = pytensor.function(variables, outputs, mode=CPU_MODE)

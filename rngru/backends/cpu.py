@@ -10,6 +10,7 @@ from rngru import models
 from rngru.backends.base import Backend, Losses, Step, Trace, Written, given, shrinks
 from rngru.kernels import layers, output, threads, update
 from rngru.kernels.memory import Recycled
+from rngru.kernels.preparing import prepare
 from rngru.kernels.sampler import Sampler
 from rngru.models import Engine, Network
 
@@ -22,6 +23,7 @@ class CPU(Backend):
 
     def __init__(self, model, hyper) -> None:
         super().__init__(model, hyper)
+        prepare()
         self._gradients: Any = None
         self._sampler: tuple[Any, Sampler] | None = None
         self._fresh = Recycled()
@@ -122,19 +124,17 @@ class CPU(Backend):
         )
 
 
-def _layer(spec, inputs, weights, start, recurrent, second_bias=None):
-    """A layer on NumPy arrays, by the kernels."""
-    states, ending, *_ = layers.forward(
-        spec, inputs, weights, start, recurrent, second_bias, count=threads.available()
-    )
-    return states, ending
+def _layers(spec, inputs, weights, start, masks=None):
+    """Layers on NumPy arrays, by the kernels."""
+    passes = layers.forward(spec, inputs, weights, start, masks, count=threads.available())
+    return [each.output for each in passes], [each.ending for each in passes]
 
 
 def _affine(rows, weights, bias):
     return output.affine(rows, weights, bias, count=threads.available())
 
 
-_ENGINE = Engine(_layer, _affine, np.tanh, np.zeros_like, np.concatenate)
+_ENGINE = Engine(_layers, _affine, np.tanh, np.zeros_like, np.concatenate)
 
 
 def _readout(network: Network) -> tuple[np.ndarray, np.ndarray]:

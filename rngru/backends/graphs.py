@@ -1,8 +1,8 @@
 """The graphs of a model: a training step, the losses of a text, a trace of it, and text drawn.
 
 Each function returns (inputs, outputs) for ``pytensor.function``. They are written in PyTensor's own
-operations, so any backend that can compile those can use them; ``layer`` computes a layer, as in
-:mod:`rngru.backends.recurrence`. Parameters come first among the inputs, in the order of
+operations, so any backend that can compile those can use them; ``layers`` computes a stack
+of layers, as in :class:`rngru.models.Engine`. Parameters come first among the inputs, in the order of
 ``model.shapes(hyper)``.
 
 Shapes: T steps, B lanes, L layers, S units, H state, V vocabulary, n symbols drawn.
@@ -21,7 +21,7 @@ from rngru.backends.base import shrinks
 from rngru.backends.ops import zeros_like
 from rngru.backends.recurrence import setmode, stepped
 from rngru.hyper import CACHES, HyperParams
-from rngru.models import Engine, Model, Network
+from rngru.models import Engine, Model, Network, apart
 
 _KINDS = {1: pt.fvector, 2: pt.fmatrix}
 
@@ -41,10 +41,10 @@ def crossentropy(logits, targets):
     return pt.log(pt.exp(shifted).sum(axis=-1)) - shifted[pt.arange(targets.size), targets]
 
 
-def network(model: Model, hyper: HyperParams, layer: Callable, product: Callable = affine):
+def network(model: Model, hyper: HyperParams, layers: Callable, product: Callable = affine):
     """Return a network of symbolic parameters."""
     parameters = {n: _KINDS[len(s)](n) for n, s in model.shapes(hyper).items()}
-    engine = Engine(layer, product, pt.tanh, zeros_like, pt.concatenate)
+    engine = Engine(layers, product, pt.tanh, zeros_like, pt.concatenate)
     return Network(model, hyper, parameters, engine)
 
 
@@ -63,11 +63,11 @@ def predicting(net: Network, *, training: bool = True):
     return [x, y, start, *noise.values()], rows, endings
 
 
-def step(model: Model, hyper: HyperParams, layer: Callable) -> tuple[list[Any], list[Any]]:
+def step(model: Model, hyper: HyperParams, layers: Callable) -> tuple[list[Any], list[Any]]:
     """A training step: parameters, caches, x, y, rate, number, start, noise to
     (loss, norm, endings, new parameters, new caches).
     """
-    net = network(model, hyper, layer)
+    net = network(model, hyper, layers)
     values = list(net.parameters.values())
     (x, y, *given), rows, endings = predicting(net)
     loss = crossentropy(affine(rows, *net.readout()), y.flatten()).sum()
@@ -92,17 +92,17 @@ def step(model: Model, hyper: HyperParams, layer: Callable) -> tuple[list[Any], 
     return [*values, *memory, x, y, rate, number, *given], [loss, norm, *endings, *new]
 
 
-def losses(model: Model, hyper: HyperParams, layer: Callable) -> tuple[list[Any], list[Any]]:
+def losses(model: Model, hyper: HyperParams, layers: Callable) -> tuple[list[Any], list[Any]]:
     """Losses of a text: parameters, x, y, start to (losses (T, B), endings)."""
-    net = network(model, hyper, layer)
+    net = network(model, hyper, layers)
     (x, y, start), rows, endings = predicting(net, training=False)
     found = crossentropy(affine(rows, *net.readout()), y.flatten())
     return [*net.parameters.values(), x, y, start], [found.reshape(y.shape), *endings]
 
 
-def trace(model: Model, hyper: HyperParams, layer: Callable) -> tuple[list[Any], list[Any]]:
+def trace(model: Model, hyper: HyperParams, layers: Callable) -> tuple[list[Any], list[Any]]:
     """What a text does: parameters, x, start to (logits (T, B, V), states of each layer, endings)."""
-    net = network(model, hyper, layer)
+    net = network(model, hyper, layers)
     x, start = pt.imatrix("x"), pt.ftensor3("start")
     states, top, endings = net.look(x, start)
     return [*net.parameters.values(), x, start], [affine(top, *net.readout()), *states, *endings]
@@ -114,7 +114,7 @@ def generate(model: Model, hyper: HyperParams, mode: Any) -> tuple[list[Any], li
 
     One scan over the uniform numbers; the draw is that of :func:`rngru.sampling.draw`, in float64.
     """
-    net = network(model, hyper, stepped)
+    net = network(model, hyper, apart(stepped))
     names, values = list(net.parameters), list(net.parameters.values())
     ids = pt.ivector("ids")
     start = pt.tensor("start", dtype="float32", shape=(hyper.layers, None, None))

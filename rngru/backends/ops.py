@@ -1,7 +1,7 @@
 """The kernels as PyTensor ``Op``s with gradients of their own, and how they are compiled.
 
-Shapes: T steps, B lanes, S units, G gates, H state, P = S padded to whole panels, V symbols; N rows of
-I or S numbers.
+Shapes: L layers, T steps, B lanes, S units, G gates, H state, P = S padded to whole panels, V symbols;
+N rows of I or S numbers.
 
 >>> import pytensor
 >>> rows, weights, bias = pt.fmatrix("rows"), pt.fmatrix("weights"), pt.fvector("bias")
@@ -12,6 +12,7 @@ I or S numbers.
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from pytensor.graph.utils import InconsistencyError
 from pytensor.link.basic import PerformLinker
 
 from rngru.kernels import layers, output, threads
-from rngru.kernels.spec import LayerSpec
+from rngru.kernels.spec import LayerSpec, Weights
 
 
 def zeros_like(value):
@@ -35,49 +36,106 @@ def zeros_like(value):
     return pt.zeros(value.shape, dtype=value.dtype)
 
 
-def _arguments(given: Sequence[np.ndarray]) -> Any:
-    """Sort a node's inputs into what :func:`rngru.kernels.layers.forward` takes, all contiguous."""
-    inputs = [np.ascontiguousarray(each) for each in given]
-    count = 1 if inputs[0].ndim == 2 else 2
-    start, recurrent, *second = inputs[1 + count :]
-    return inputs[0], inputs[1 : 1 + count], start, recurrent, second[0] if second else None
+def _contiguous(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    return [np.ascontiguousarray(each) for each in arrays]
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """What a stack of layers is made of, and in which order an ``Op`` takes and gives its parts.
+
+    Parameters
+    ----------
+    spec: each layer.
+    depth: how many there are.
+    masked: whether their outputs are multiplied by masks, for dropout.
+    """
+
+    spec: LayerSpec
+    depth: int
+    masked: bool = False
+
+    def weights(self, flat: Sequence[Any], ndim: int) -> list[Weights]:
+        """Sort what :meth:`~rngru.kernels.spec.Weights.all` put in a row; ``ndim`` is that of the inputs."""
+        rest, sorted_ = iter(flat), []
+        for i in range(self.depth):
+            into = tuple(next(rest) for _ in range(1 if i == 0 and ndim == 2 else 2))
+            recurrent = next(rest)
+            second = next(rest) if self.spec.row.second_bias else None
+            sorted_.append(Weights(into, recurrent, second))
+        return sorted_
+
+    def passes(self, flat: Sequence[Any]) -> list[layers.Pass]:
+        """Sort outputs, endings, states, gates and sides of all layers; without masks, outputs are states."""
+        kinds = [
+            flat[k * self.depth : (k + 1) * self.depth] for k in range(len(flat) // self.depth)
+        ]
+        if not self.masked:
+            kinds.insert(2, kinds[0])
+        return [layers.Pass(*each) for each in zip(*kinds, strict=True)]
+
+    def flat(self, passes: Sequence[layers.Pass]) -> list[Any]:
+        """Undo :meth:`passes`."""
+        kinds = list(zip(*passes, strict=True))
+        if not self.masked:
+            del kinds[2]
+        return [each for kind in kinds for each in kind]
+
+    def given(self, inputs: Sequence[np.ndarray]):
+        """Sort the inputs of the ``Op``: (inputs, weights, start, masks), all contiguous."""
+        first, start, *rest = _contiguous(inputs)
+        masks = rest.pop(0) if self.masked else None
+        return first, self.weights(rest, first.ndim), start, masks
 
 
 class Recurrence(Op):
-    """One layer over a sequence, on the kernels.
+    """A stack of layers over a sequence, on the kernels.
 
-    Inputs: ``inputs, *weights, start, recurrent[, second_bias]``. Outputs: states (T, B, S),
-    ending (B, H), and two that the gradient needs: gates (T, B, G P) and side (T, B, P or 0).
+    Inputs: ``inputs, start[, masks], *weights``. Outputs, each of all layers: output (T, B, S), ending
+    (B, H), and what the gradient needs: [states (T, B, S) if masked,] gates (T, B, G P) and side
+    (T, B, P or 0).
     """
 
-    __props__ = ("spec",)
+    __props__ = ("stack",)
 
-    def __init__(self, spec: LayerSpec) -> None:
-        self.spec = spec
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
 
     def make_node(self, *inputs) -> Apply:
+        kinds = (3, 2, 3, 3, 3) if self.stack.masked else (3, 2, 3, 3)
         dtype = inputs[-1].dtype
-        outputs = [pt.tensor(dtype=dtype, shape=(None,) * ndim) for ndim in (3, 2, 3, 3)]
+        outputs = [
+            pt.tensor(dtype=dtype, shape=(None,) * ndim)
+            for ndim in kinds
+            for _ in range(self.stack.depth)
+        ]
         return Apply(self, list(inputs), outputs)
 
     def perform(self, node, inputs, output_storage) -> None:
-        states, _, gates, side = (cell[0] for cell in output_storage)
+        old = self.stack.passes([cell[0] for cell in output_storage])
         results = layers.forward(
-            self.spec, *_arguments(inputs), old=(states, gates, side), count=threads.available()
+            self.stack.spec, *self.stack.given(inputs), old=old, count=threads.available()
         )
-        for cell, result in zip(output_storage, results, strict=True):
+        for cell, result in zip(output_storage, self.stack.flat(results), strict=True):
             cell[0] = result
 
     def pullback(self, inputs, outputs, cotangents):
-        states, ending, gates, side = outputs
-        above, below = (
-            zeros_like(value) if isinstance(gradient.type, DisconnectedType) else gradient
-            for value, gradient in zip((states, ending), cotangents[:2], strict=True)
-        )
-        gradients = RecurrenceGradient(self.spec)(gates, side, states, above, below, *inputs)
+        public = cotangents[: 2 * self.stack.depth]
+        linked = tuple(not isinstance(each.type, DisconnectedType) for each in public)
+        op = RecurrenceGradient(self.stack, linked)
+        some = [each for each, there in zip(public, linked, strict=True) if there]
+        passes = self.stack.passes(outputs)
+        gates, sides = [each.gates for each in passes], [each.side for each in passes]
+        kept = [each.states for each in passes]
+        if self.stack.masked:
+            kept += [each.output for each in passes]
+        found = op(*gates, *sides, *kept, *some, *inputs)
+        results = found[: op.wanted(inputs)]
         if inputs[0].ndim == 2:
-            return [grad_undefined(self, 0, inputs[0], "characters are not numbers"), *gradients]
-        return gradients
+            results.insert(0, grad_undefined(self, 0, inputs[0], "characters are not numbers"))
+        if self.stack.masked:
+            results.insert(2, grad_undefined(self, 2, inputs[2], "noise is not a parameter"))
+        return results
 
     L_op = pullback
 
@@ -85,33 +143,65 @@ class Recurrence(Op):
 class RecurrenceGradient(Op):
     """Backpropagation through time of :class:`Recurrence`.
 
-    Inputs: ``gates, side, states`` of ``Recurrence``, the gradients of states and ending, and the
-    inputs of ``Recurrence``. Outputs: the gradient of each of those but characters. With ``inplace``
-    it writes over ``gates`` and ``side``, the largest arrays of all.
+    Inputs: of all layers the gates, the sides, the states and, if masked, the outputs; those gradients
+    of outputs and endings that are ``linked``, which says of each whether there is one; and the inputs
+    of ``Recurrence``. Outputs: the gradient of each of those but characters and masks, then memory for
+    the next call. With ``inplace`` it writes over the gates and sides, the largest arrays of all.
     """
 
-    __props__ = ("spec", "inplace")
+    __props__ = ("stack", "linked", "inplace")
 
-    def __init__(self, spec: LayerSpec, inplace: bool = False) -> None:
-        self.spec, self.inplace = spec, inplace
+    def __init__(self, stack: Stack, linked: tuple[bool, ...], inplace: bool = False) -> None:
+        self.stack, self.linked, self.inplace = stack, linked, inplace
         # Which input each output writes over; for PyTensor any two outputs will do.
-        self.destroy_map = {0: [0], 1: [1]} if inplace else {}
+        self.destroy_map = {i: [i] for i in range(2 * stack.depth)} if inplace else {}
+
+    def written(self) -> "RecurrenceGradient":
+        """Return the one that writes over its inputs."""
+        return RecurrenceGradient(self.stack, self.linked, inplace=True)
+
+    def wanted(self, inputs) -> int:
+        """Return how many of the inputs of ``Recurrence`` have a gradient."""
+        return len(inputs) - (inputs[0].ndim == 2) - self.stack.masked
+
+    def _begin(self) -> int:
+        """Return where the inputs of ``Recurrence`` begin."""
+        return (4 if self.stack.masked else 3) * self.stack.depth + sum(self.linked)
 
     def make_node(self, *inputs) -> Apply:
-        wanted = inputs[5:] if inputs[5].ndim == 3 else inputs[6:]
-        return Apply(self, list(inputs), [each.type() for each in wanted])
+        given = list(inputs[self._begin() :])
+        wanted = list(given)
+        if self.stack.masked:
+            del wanted[2]
+        if wanted[0].ndim == 2:
+            del wanted[0]
+        memory = [inputs[2 * self.stack.depth] for _ in range(self.stack.depth - 1)]
+        return Apply(self, list(inputs), [each.type() for each in (*wanted, *memory)])
 
     def perform(self, node, inputs, output_storage) -> None:
-        gates, side, states, above, ending = map(np.ascontiguousarray, inputs[:5])
+        depth, begin = self.stack.depth, self._begin()
+        gates, sides, states, *rest = (
+            _contiguous(inputs[k * depth : (k + 1) * depth]) for k in range(begin // depth)
+        )
+        outputs = rest[0] if self.stack.masked else states
         if not self.inplace:
-            gates, side = gates.copy(), side.copy()
-        text, weights, start, recurrent, _ = _arguments(inputs[5:])
-        dinputs, dweights, *others = layers.backward(
-            self.spec, text, weights, start, recurrent, states, gates, side, above, ending,
-            old=output_storage[0][0] if text.ndim == 3 else None, count=threads.available(),
+            gates, sides = ([each.copy() for each in kind] for kind in (gates, sides))
+        passes = [
+            layers.Pass(output, None, *more)
+            for output, *more in zip(outputs, states, gates, sides, strict=True)
+        ]
+        some = iter(_contiguous(inputs[begin - sum(self.linked) : begin]))
+        above = [next(some) if there else None for there in self.linked]
+        text, weights, start, masks = self.stack.given(inputs[begin:])
+        first = output_storage[0][0] if text.ndim == 3 else None
+        memory = output_storage[len(output_storage) - depth + 1 :]
+        found = layers.backward(
+            self.stack.spec, text, weights, start, passes, above[:depth], above[depth:], masks,
+            old=[first, *(cell[0] for cell in memory)], count=threads.available(),
         )  # fmt: skip
-        results = (each for each in (dinputs, *dweights, *others) if each is not None)
-        for cell, result in zip(output_storage, results, strict=True):
+        results = [] if text.ndim == 2 else [found.inputs]
+        results += [found.start, *(each for layer in found.weights for each in layer.all())]
+        for cell, result in zip(output_storage, results + found.between[1:], strict=True):
             cell[0] = result
 
 
@@ -222,7 +312,7 @@ class InPlace(GraphRewriter):
     def apply(self, fgraph) -> None:
         for node in fgraph.toposort():
             if isinstance(node.op, RecurrenceGradient):
-                op: Op = RecurrenceGradient(node.op.spec, inplace=True)
+                op: Op = node.op.written()
             elif isinstance(node.op, CrossEntropyGradient):
                 op = CrossEntropyGradient(inplace=True)
             else:

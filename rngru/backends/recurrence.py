@@ -1,21 +1,23 @@
-"""A cell over time, in three forms with the same arguments and the same numbers.
+"""Cells over time, in three forms with the same numbers.
 
-:func:`scanned` is a ``pytensor.scan``, the definition. :func:`fused` is one ``Op`` that runs the kernels:
-forward over the whole sequence, backpropagation through time, and the weight gradients as products
-after the loop. :func:`stepped` is one step, for a loop that somebody else writes.
+:func:`scanned` is a ``pytensor.scan`` of one layer, the definition. :func:`stepped` is one step of a
+layer, for a loop that somebody else writes. :func:`fused` is one ``Op`` that runs the kernels on a whole
+stack of layers: forward over the whole sequence, backpropagation through time, and the weight
+gradients as products after the loop.
 
-Shapes: T steps, B lanes, I inputs, S units, G gates, H state. ``inputs`` is (T, B) characters with
-``weights = (table,)``, one row (G S,) of pre-activations for each; or (T, B, I) floats with
-``weights = (U, b)``. ``start`` is (B, H) and ``recurrent`` (S, G S).
+Shapes: T steps, B lanes, I inputs, S units, G gates, H state, L layers. ``inputs`` is (T, B) characters
+with ``weights = (table,)``, one row (G S,) of pre-activations for each; or (T, B, I) floats with
+``weights = (U, b)``. ``start`` is (B, H), for a stack (L, B, H), and ``recurrent`` (S, G S).
 
 >>> import pytensor.tensor as pt
 >>> ids, table = pt.imatrix("ids"), pt.fmatrix("table")
->>> start, recurrent = pt.fmatrix("start"), pt.fmatrix("recurrent")
->>> states, ending = fused(LayerSpec("GRU"), ids, (table,), start, recurrent)
->>> states.ndim, ending.ndim
+>>> start, recurrent = pt.ftensor3("start"), pt.fmatrix("recurrent")
+>>> outputs, endings = fused(LayerSpec("GRU"), ids, [Weights((table,), recurrent)], start)
+>>> outputs[0].ndim, endings[0].ndim
 (3, 2)
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytensor
@@ -23,9 +25,9 @@ from pytensor.compile.mode import Mode
 from pytensor.link.vm import VMLinker
 from pytensor.scan.op import Scan
 
-from rngru.backends.ops import Recurrence
+from rngru.backends.ops import Recurrence, Stack
 from rngru.cells import GATE_FUNCTIONS, STEPS
-from rngru.kernels.spec import LayerSpec
+from rngru.kernels.spec import LayerSpec, Weights
 
 
 def scanned(spec: LayerSpec, inputs, weights, start, recurrent, second_bias=None, *, mode=None):
@@ -67,11 +69,16 @@ def setmode(output, mode: Any) -> None:
     node.op.mode = mode
 
 
-def fused(spec: LayerSpec, inputs, weights, start, recurrent, second_bias=None):
-    """Return (states (T, B, S), ending (B, H)) from the kernels."""
-    second = () if second_bias is None else (second_bias,)
-    states, ending, *_ = Recurrence(spec)(inputs, *weights, start, recurrent, *second)
-    return states, ending
+def fused(spec: LayerSpec, inputs, weights: Sequence[Weights], start, masks=None):
+    """Return (outputs (T, B, S), endings (B, H)) of every layer of a stack, from the kernels.
+
+    The arguments are those of :func:`rngru.kernels.layers.forward`.
+    """
+    stack = Stack(spec, len(weights), masks is not None)
+    given = [inputs, start, *(() if masks is None else (masks,))]
+    flat = [each for layer in weights for each in layer.all()]
+    results = Recurrence(stack)(*given, *flat)
+    return results[: stack.depth], results[stack.depth : 2 * stack.depth]
 
 
 def stepped(spec: LayerSpec, inputs, weights, start, recurrent, second_bias=None):

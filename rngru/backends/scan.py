@@ -10,6 +10,7 @@ import pytensor
 from rngru.backends import graphs
 from rngru.backends.base import Backend, Losses, Step, Trace, Written, given
 from rngru.backends.recurrence import PLAIN, scanned
+from rngru.models import apart
 
 
 @final
@@ -77,11 +78,11 @@ class Scan(Backend):
     def _function(self, name: str):
         """Compile one of the graphs when it is first needed."""
         if name not in self._functions:
-            layer = partial(scanned, mode=self._mode)
+            layers = apart(partial(scanned, mode=self._mode))
             build = {
-                "step": partial(graphs.step, layer=layer),
-                "losses": partial(graphs.losses, layer=layer),
-                "trace": partial(graphs.trace, layer=layer),
+                "step": partial(graphs.step, layers=layers),
+                "losses": partial(graphs.losses, layers=layers),
+                "trace": partial(graphs.trace, layers=layers),
                 "generate": partial(graphs.generate, mode=self._mode),
             }[name]
             # A draw is in float64 on purpose; where the user forbids that, other graphs are meant.

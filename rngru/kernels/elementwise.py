@@ -19,6 +19,8 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
+from rngru.kernels.compiling import kernel
+
 VECTOR = {"fastmath": {"contract", "nsz"}, "error_model": "numpy"}
 """Compiler options of elementwise code. Multiply-adds may be fused; NaN, infinity and the order of
 sums stay as written; a division does not check for zero. Nothing is allowed that gives other bits in
@@ -87,7 +89,7 @@ def _exp(x):
     return reduced
 
 
-@numba.njit(nogil=True, forceinline=True, **VECTOR)
+@kernel(keep=False, forceinline=True, **VECTOR)
 def gate(x, hard):
     """Logistic sigmoid of ``x``, or ``clip(0.2 x + 0.5, 0, 1)`` if ``hard``.
 
@@ -101,7 +103,7 @@ def gate(x, hard):
     return half + half * tanh(half * x)
 
 
-@numba.njit(nogil=True, forceinline=True, **VECTOR)
+@kernel(keep=False, forceinline=True, **VECTOR)
 def gate_slope(g, hard):
     """Derivative of :func:`gate`, from its value ``g``."""
     one = type(g)(1)

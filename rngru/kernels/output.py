@@ -7,12 +7,11 @@ Shapes: N rows (every step of every lane), I inputs, K outputs (symbols), P = pa
 
 import math
 
-import numba
 import numpy as np
 
 from rngru.kernels import threads
+from rngru.kernels.compiling import kernel
 from rngru.kernels.elementwise import VECTOR, exp
-from rngru.kernels.keeping import KEEP
 from rngru.kernels.layers import Sums, narrowed, packed, widened
 from rngru.kernels.memory import reused
 from rngru.kernels.sequence import copyrow
@@ -22,7 +21,7 @@ ROWS_AT_ONCE = 64
 """Rows whose logits are in the cache together."""
 
 
-@numba.njit(nogil=True, cache=KEEP)
+@kernel()
 def _affine(rows, panels, bias, results, first, last):
     """Fill rows ``first`` … ``last - 1`` of ``results`` (N, P) from ``rows`` (N, I)."""
     size, width = rows.shape[1], results.shape[1]
@@ -34,7 +33,7 @@ def _affine(rows, panels, bias, results, first, last):
     )  # fmt: skip
 
 
-@numba.njit(nogil=True, cache=KEEP, **VECTOR)
+@kernel(**VECTOR)
 def _softmax(row):
     """Turn logits into probabilities in place; return the logarithm of the sum of exponentials."""
     largest = row[0]
@@ -51,7 +50,7 @@ def _softmax(row):
     return largest + math.log(total)
 
 
-@numba.njit(nogil=True, cache=KEEP)
+@kernel()
 def _score(states, panels, bias, targets, deltas, losses, first, last):
     """Fill ``losses`` (N,) and ``deltas`` (N, P): the probabilities, minus one at the target."""
     for top in range(first, last, ROWS_AT_ONCE):
@@ -64,7 +63,7 @@ def _score(states, panels, bias, targets, deltas, losses, first, last):
             deltas[i, target] -= 1
 
 
-@numba.njit(nogil=True, cache=KEEP)
+@kernel()
 def _scale(deltas, scale, first, last):
     """Multiply rows ``first`` … ``last - 1`` by ``scale`` in place."""
     for i in range(first, last):
@@ -91,20 +90,24 @@ def affine(rows, weights, bias, *, count):
     return narrowed(results, 1, bias.size)
 
 
-def affine_back(rows, weights, deltas, *, old=None, count):
+def affine_back(rows, weights, deltas, *, scale=None, old=None, count):
     """Return the gradients of rows, weights and bias of :func:`affine`, from that of its result.
 
     ``deltas`` may be (N, K) or padded, (N, P); ``old`` is the gradient of rows of an earlier call, to
-    be overwritten.
+    be overwritten. With a ``scale``, padded deltas are multiplied by it in place first.
     """
     size, columns = weights.shape
     deltas, wide = widened(deltas, 1), widened(weights, 1)
     panels = packed(wide, count, transpose=True)
     zero = np.zeros(padded(size), rows.dtype)
     drows = reused(old, (len(rows), padded(size)), rows.dtype)
-    threads.run(
-        lambda first, last: _affine(deltas, panels, zero, drows, first, last), len(rows), count
-    )
+
+    def share(first: int, last: int) -> None:
+        if scale is not None:
+            _scale(deltas, scale, first, last)
+        _affine(deltas, panels, zero, drows, first, last)
+
+    threads.run(share, len(rows), count)
     dweights, dbias = np.empty(wide.shape, rows.dtype), np.zeros(wide.shape[1], rows.dtype)
     sums = Sums()
     sums.product([(rows, deltas)], 0, dweights, 0, wide.shape[1])
@@ -137,9 +140,5 @@ def score_back(states, weights, deltas, scale, *, old=None, count):
     ``deltas`` comes from :func:`score` and is overwritten; so is ``old``, the dstates of an earlier
     call.
     """
-    threads.run(
-        lambda first, last: _scale(deltas, deltas.dtype.type(scale), first, last),
-        len(deltas),
-        threads.worth(deltas.size, count),
-    )
-    return affine_back(states, weights, deltas, old=old, count=count)
+    scale = deltas.dtype.type(scale)
+    return affine_back(states, weights, deltas, scale=scale, old=old, count=count)

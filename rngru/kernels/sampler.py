@@ -8,12 +8,11 @@ Shapes: L layers, n streams, S units, V symbols, P = padded(S), H state, G gates
 
 import time
 
-import numba
 import numpy as np
 
 from rngru.kernels import threads
+from rngru.kernels.compiling import kernel
 from rngru.kernels.elementwise import VECTOR, exp
-from rngru.kernels.keeping import KEEP
 from rngru.kernels.layers import packed, widened
 from rngru.kernels.sequence import advance, copyrow
 from rngru.kernels.spec import GRU, GRU_AFTER, LSTM, LayerSpec
@@ -24,7 +23,7 @@ CACHE_BYTES = 1 << 20
 """Up to so many bytes of weights, about the cache of one core, one thread is the fastest."""
 
 
-@numba.njit(nogil=True, cache=KEEP, **VECTOR)
+@kernel(**VECTOR)
 def _draw(logits, temperature, uniform):
     """Return the index that :func:`rngru.sampling.draw` would, for one row; logits are overwritten."""
     best = 0
@@ -47,17 +46,19 @@ def _draw(logits, temperature, uniform):
     return best
 
 
-@numba.njit(nogil=True, cache=KEEP)
+@kernel()
 def _generate(
     cell, hard, table, inputs, biases, mains, extras, seconds, readout, output_bias,
-    ids, state, other, side, logits, uniforms, temperature, drawn, share, shares, counter,
+    state, other, side, logits, uniforms, temperature, drawn, here, scratch, row,
+    share, shares, counter,
 ):  # fmt: skip
     """Fill ``drawn`` (characters, n), as thread ``share`` of ``shares``.
 
     Each thread computes its own panels of every gate, and of the logits. The threads meet wherever
-    one needs results of the others. ``ids`` (n,) is the last character of each stream and ``state``
-    (L, n, H) the state before it; ``other`` has the same shape, and each step reads one of the two
-    and fills the other. ``side`` is (n, P), ``logits`` (n, K).
+    one needs results of the others. ``state`` (L, n, H) is the state before the first step; ``other`` has
+    the same shape, and each step reads one of the two and fills the other. ``side`` is (n, P), ``logits``
+    (n, K). The thread's own are ``here`` (n,), the last character of each stream, ``scratch``
+    (n G P,) and ``row`` (K,).
     """
     depth, lanes, height = state.shape
     columns, symbols = table.shape[1], output_bias.size
@@ -69,10 +70,10 @@ def _generate(
     last = min(first + own, size)
     symbol_left = symbols // PANEL * share // shares
     symbol_right = symbols // PANEL * (share + 1) // shares
-    gates = np.empty((lanes, gates_of * own), table.dtype)
-    row = np.empty(symbols, table.dtype)
-    flat, flat_side, flat_logits = gates.reshape(-1), side.reshape(-1), logits.reshape(-1)
-    now, new, here = state, other, ids.copy()
+    flat = scratch[: lanes * gates_of * own]
+    gates = flat.reshape(lanes, gates_of * own)
+    flat_side, flat_logits = side.reshape(-1), logits.reshape(-1)
+    now, new = state, other
     met = 0
     for i in range(drawn.shape[0]):
         for k in range(depth):
@@ -226,11 +227,12 @@ class Sampler:
 
         def run(shares: int) -> None:
             def share(first: int, last: int) -> None:
+                scratch = np.empty(lanes * self.table.shape[1], bias.dtype)
                 _generate(
                     self.spec.code, self.spec.hard, self.table, self.inputs, self.biases,
                     self.mains, self.extras, self.seconds, self.readout, bias,
-                    ids, state, other, side, logits, uniforms, temperature, drawn,
-                    first, shares, counter,
+                    state, other, side, logits, uniforms, temperature, drawn,
+                    ids.copy(), scratch, np.empty_like(bias), first, shares, counter,
                 )  # fmt: skip
 
             began = time.perf_counter()

@@ -28,15 +28,13 @@ thread takes ``first`` … ``last - 1`` of them through the whole sequence and m
 at the end; the weight gradients are one product over all steps and lanes after that.
 """
 
-import numba
-
+from rngru.kernels.compiling import kernel
 from rngru.kernels.elementwise import VECTOR, gate, gate_slope, tanh
-from rngru.kernels.keeping import KEEP
 from rngru.kernels.spec import GRU, GRU_AFTER, LSTM, RNN
 from rngru.kernels.tiles import PANEL, multiply
 
 
-@numba.njit(nogil=True, cache=KEEP, _nrt=False, **VECTOR)
+@kernel(**VECTOR)
 def advance(cell, phase, hard, gates, before, memory, side, state):
     """The elementwise part of one step of one lane, forward.
 
@@ -76,7 +74,7 @@ def advance(cell, phase, hard, gates, before, memory, side, state):
         state[j] = c[j] + z[j] * (before[j] - c[j])
 
 
-@numba.njit(nogil=True, cache=KEEP, _nrt=False, **VECTOR)
+@kernel(**VECTOR)
 def retreat(cell, phase, hard, gates, before, memory, side, above, carry, kept):
     """The elementwise part of one step of one lane, backward: the reverse of :func:`advance`.
 
@@ -130,20 +128,20 @@ def retreat(cell, phase, hard, gates, before, memory, side, above, carry, kept):
         r[j] = kept[j] * before[j] * gate_slope(r[j], hard)
 
 
-@numba.njit(nogil=True, _nrt=False)
+@kernel(keep=False)
 def copyrow(source, target):
     """Copy a row; a loop, because an array assignment takes ten times as long to compile."""
     for j in range(source.size):
         target[j] = source[j]
 
 
-@numba.njit(nogil=True, _nrt=False)
+@kernel(keep=False)
 def _clear(target):
     for j in range(target.size):
         target[j] = 0
 
 
-@numba.njit(nogil=True, cache=KEEP, _nrt=False)
+@kernel()
 def lookup(ids, table, gates, first, last):
     """Fill ``gates`` with rows of ``table`` (V, G P) for ``ids`` (T, B): the first layer's input."""
     for t in range(gates.shape[0]):
@@ -151,7 +149,7 @@ def lookup(ids, table, gates, first, last):
             copyrow(table[ids[t, b]], gates[t, b])
 
 
-@numba.njit(nogil=True, cache=KEEP, _nrt=False)
+@kernel()
 def project(inputs, panels, bias, gates, first, last):
     """Fill ``gates`` with ``inputs`` (T, B, I) times the packed U (I, G P), plus ``bias`` (G P,)."""
     steps, lanes, width = gates.shape
@@ -167,7 +165,7 @@ def project(inputs, panels, bias, gates, first, last):
         )  # fmt: skip
 
 
-@numba.njit(nogil=True, cache=KEEP, _nrt=False)
+@kernel()
 def unroll(cell, hard, gates, start, states, side, main, extra, bias, first, last):
     """Run the cell forward over all steps of lanes ``first`` … ``last - 1``.
 
@@ -218,7 +216,7 @@ def unroll(cell, hard, gates, start, states, side, main, extra, bias, first, las
                 advance(cell, phase, hard, gates[t, b], before, memory, side[t, b], states[t, b])
 
 
-@numba.njit(nogil=True, cache=KEEP, _nrt=False)
+@kernel()
 def unroll_back(
     cell,
     hard,
@@ -311,7 +309,7 @@ def unroll_back(
             copyrow(kept[b, :size], dstart[b, size:])
 
 
-@numba.njit(nogil=True, cache=KEEP, _nrt=False)
+@kernel()
 def project_back(gates, panels, dinputs, first, last):
     """Fill ``dinputs`` (T, B, padded(I)) with the gradients in ``gates`` times the packed U-transposed."""
     steps, lanes, width = gates.shape
@@ -327,7 +325,7 @@ def project_back(gates, panels, dinputs, first, last):
         )  # fmt: skip
 
 
-@numba.njit(nogil=True, cache=KEEP, _nrt=False)
+@kernel()
 def lookup_back(ids, gates, dtable, first, last):
     """Add the rows of ``gates`` to the rows of ``dtable`` (V, G P) they came from.
 
@@ -341,7 +339,7 @@ def lookup_back(ids, gates, dtable, first, last):
                 row[j] += source[j]
 
 
-@numba.njit(nogil=True, cache=KEEP, _nrt=False)
+@kernel()
 def column_sums(matrix, sums, first, last):
     """Add the rows of ``matrix`` (rows, N) to ``sums`` (N,), for panels ``first`` … ``last - 1``."""
     left, right = first * PANEL, last * PANEL

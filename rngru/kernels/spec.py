@@ -1,4 +1,4 @@
-"""Descriptions of cells and layers, without their weights. Models import it, so it loads no Numba.
+"""Descriptions of cells and layers. Models import it, so it loads no Numba.
 
 Each cell is one row of :data:`CELLS`. Its equations stand in :mod:`rngru.cells`, its loops over time
 in :mod:`rngru.kernels.sequence`; everything else that differs between cells is in the row.
@@ -8,7 +8,7 @@ in :mod:`rngru.kernels.sequence`; everything else that differs between cells is 
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 GRU: Final = 0
 GRU_AFTER: Final = 1
@@ -84,3 +84,23 @@ class LayerSpec:
     def state(self, size: int) -> int:
         """Numbers in the state of one lane."""
         return 2 * size if self.row.memory else size
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """The weights of one layer.
+
+    Parameters
+    ----------
+    into: for floats ``(U, b)``, (I, G S) and (G S,); for characters ``(table,)``, (V, G S), a row each.
+    recurrent: W, (S, G S).
+    second: the candidate's second bias, (S,), for GRU_AFTER; or None.
+    """
+
+    into: tuple[Any, ...]
+    recurrent: Any
+    second: Any = None
+
+    def all(self) -> tuple[Any, ...]:
+        """Return them side by side."""
+        return (*self.into, self.recurrent, *(() if self.second is None else (self.second,)))

@@ -4,21 +4,30 @@ A kernel releases the GIL, so a plain Python thread is enough. Work is cut so th
 how many threads there are: no two tasks add to the same number. :func:`run` gives each thread its
 share of ``range(count)``; the caller's thread takes the first share and waits for the others.
 
+Between two calls a thread that has nothing to do watches for a moment (:data:`WATCH`) before it goes to
+sleep: to be woken takes tens of microseconds, and a training step has a dozen such gaps. No longer
+than that, for the core may be wanted by somebody else.
+
 Shares that wait for each other inside a kernel (:func:`meet`) must all run at the same time. Whoever
 starts such shares holds :data:`together`: two sets of them in the same queues could wait for ever.
 """
 
+import functools
 import os
 import threading
+import time
 from collections.abc import Callable
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
+from typing import Any
 
-import numba
+import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from rngru.forks import Lock, inchild
+from rngru.kernels.compiling import kernel
 
 
 def available() -> int:
@@ -69,19 +78,97 @@ def _read(typingctx, counter):
     return types.int64(counter), generate
 
 
-@numba.njit(nogil=True)
+@intrinsic
+def _pause(typingctx):
+    """Let the other thread of this core run for some tens of cycles."""
+
+    def generate(context, builder, signature, args):
+        processor, number = builder.module.triple.split("-")[0], ir.IntType(32)
+        wait, given = {
+            "x86_64": ("llvm.x86.sse2.pause", []),
+            "aarch64": ("llvm.aarch64.hint", [number(1)]),
+            "arm64": ("llvm.aarch64.hint", [number(1)]),
+        }.get(processor, ("", []))
+        if wait:
+            kind = ir.FunctionType(ir.VoidType(), [number] * len(given))
+            builder.call(cgutils.get_or_insert_function(builder.module, kind, wait), given)
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+PATIENCE = 2000
+"""Looks at a counter before a thread offers its core to others: about 50 microseconds."""
+
+_give_way = types.ExternalFunction(
+    "SwitchToThread" if os.name == "nt" else "sched_yield", types.int32()
+)
+
+
+@kernel(keep=False)
 def meet(counter, times):
     """Add one to ``counter`` (1,), int64, and wait until it is ``times``: until all threads are here."""
     _add_one(counter)
+    looks = 0
     while _read(counter) < times:
-        pass
+        looks += 1
+        if looks < PATIENCE:
+            _pause()
+        else:  # the other may wait for this very core
+            _give_way()
+
+
+@kernel()
+def _watch(counter, before, looks):
+    """Return when ``counter`` (1,), int64, is no longer ``before``, or after so many looks at it."""
+    for _ in range(looks):
+        if _read(counter) != before:
+            return
+        _pause()
+
+
+WATCH = 200e-6
+"""Seconds for which a thread watches before it sleeps."""
+
+
+@functools.cache
+def looks() -> int:
+    """Return how many looks at a counter take :data:`WATCH`."""
+    counter, some = np.zeros(1, np.int64), 200
+    _watch(counter, 0, some)  # compiled now, if it was not
+    took = []
+    for _ in range(3):
+        began = time.perf_counter()
+        _watch(counter, 0, some)
+        took.append(time.perf_counter() - began)
+    return max(1, round(some * WATCH / max(min(took), 1e-9)))
+
+
+class _Mail:
+    """A queue whose reader watches for a moment before it sleeps."""
+
+    def __init__(self) -> None:
+        self._queue: SimpleQueue = SimpleQueue()
+        self._number = np.zeros(1, np.int64)
+
+    def put(self, item: object) -> None:
+        self._queue.put(item)
+        self._number[0] += 1
+
+    def get(self) -> Any:
+        before = int(self._number[0])
+        try:
+            return self._queue.get_nowait()
+        except Empty:
+            _watch(self._number, before, looks())
+            return self._queue.get()
 
 
 class _Worker:
     """One daemon thread with its queue of calls."""
 
     def __init__(self) -> None:
-        self.calls: SimpleQueue = SimpleQueue()
+        self.calls = _Mail()
         threading.Thread(target=self._serve, name="rngru-kernel", daemon=True).start()
 
     def _serve(self) -> None:
@@ -124,7 +211,7 @@ def run(call: Callable[[int, int], object], count: int, threads: int) -> None:
         with _grow.held():
             while len(_workers) < threads - 1:
                 _workers.append(_Worker())
-    done: SimpleQueue = SimpleQueue()
+    done = _Mail()
     for i in range(1, threads):
         share = (call, i * count // threads, (i + 1) * count // threads, done)
         _workers[i - 1].calls.put(share)

@@ -41,7 +41,7 @@ from numba.extending import intrinsic, overload
 
 from rngru.errors import InputError
 from rngru.forks import Lock
-from rngru.kernels.keeping import KEEP
+from rngru.kernels.compiling import kernel, pointer
 from rngru.kernels.target import TARGET
 
 if numba.config.DISABLE_JIT:
@@ -168,7 +168,10 @@ class _Tile:
         build, word = self.builder, inner.type
         rows_a = [build.mul(a_row, word(i)) for i in self.rows]
         places = [
-            [build.add(build.add(c, build.mul(c_row, word(i))), self._shift(j, c_panel)) for j in self.vectors]
+            [
+                build.add(build.add(c, build.mul(c_row, word(i))), self._shift(j, c_panel))
+                for j in self.vectors
+            ]
             for i in self.rows
         ]
         before = [[self._load(place, self.vector) for place in row] for row in places]
@@ -247,8 +250,10 @@ class _Tile:
         return self.builder.add(self.builder.mul(panel, word(j // self.each)), within)
 
 
-@numba.njit(nogil=True, _nrt=False)
-def _product(kind, size, most, low, a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, c_panel):
+@kernel(keep=False)
+def _product(
+    kind, size, most, low, a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, c_panel
+):
     """Add A times ``count`` panels of B to C, in tiles of nearly equal height, ``most`` rows at most.
 
     25 rows are 7 + 6 + 6 + 6, not 8 + 8 + 8 + 1. A few rows make too few sums to be fast, since each
@@ -270,7 +275,20 @@ def _product(kind, size, most, low, a, a_row, a_col, rows, inner, b, b_panel, co
                 top = i * rows // tiles
                 height = (i + 1) * rows // tiles - top
                 here, into = left + top * a_row, c + p * c_panel + top * c_row
-                _tile(kind, height, panels, here, a_row, a_col, panel, b_panel, into, c_row, c_panel, length)
+                _tile(
+                    kind,
+                    height,
+                    panels,
+                    here,
+                    a_row,
+                    a_col,
+                    panel,
+                    b_panel,
+                    into,
+                    c_row,
+                    c_panel,
+                    length,
+                )
         p += panels
 
 
@@ -280,13 +298,41 @@ _LOW32, _LOW64 = tallest(32, panels=2), tallest(64, panels=2)
 
 def _product32(a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, c_panel):
     _product(
-        np.float32(0), 4, _MOST32, _LOW32, a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, c_panel
+        np.float32(0),
+        4,
+        _MOST32,
+        _LOW32,
+        a,
+        a_row,
+        a_col,
+        rows,
+        inner,
+        b,
+        b_panel,
+        count,
+        c,
+        c_row,
+        c_panel,
     )
 
 
 def _product64(a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, c_panel):
     _product(
-        np.float64(0), 8, _MOST64, _LOW64, a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, c_panel
+        np.float64(0),
+        8,
+        _MOST64,
+        _LOW64,
+        a,
+        a_row,
+        a_col,
+        rows,
+        inner,
+        b,
+        b_panel,
+        count,
+        c,
+        c_row,
+        c_panel,
     )
 
 
@@ -302,7 +348,7 @@ def provide(dtype: np.dtype) -> None:
     name = np.dtype(dtype).name
     if name not in _provided:
         with _providing.held():
-            compiled = numba.cfunc(_SIGNATURE, cache=KEEP)(_SOURCE[name])
+            compiled = pointer(_SIGNATURE, _SOURCE[name])
             binding.add_symbol(_SYMBOL[name].symbol, compiled.address)
             _provided[name] = compiled
 
@@ -356,17 +402,7 @@ def _move(typingctx, kind, source, into, ahead):
     return types.void(kind, *[types.intp] * 3), generate
 
 
-@numba.njit(nogil=True, cache=KEEP)
-def _gather(matrix, at, row, width, height, ribbon):
-    """Copy ``height`` rows of ``width`` numbers, the first at ``at``, into a ribbon (height, PANEL)."""
-    for k in range(height):
-        here = at + k * row
-        source, into = matrix[here : here + width], ribbon[k * PANEL : k * PANEL + width]
-        for j in range(width):
-            into[j] = source[j]
-
-
-@numba.njit(nogil=True)
+@kernel(keep=False)
 def _gather(matrix, at, row, width, height, ribbon, into, step):
     """Copy ``height`` rows of ``width`` numbers, the first at ``at``, to a ribbon with rows of ``step``."""
     zero, size = matrix.dtype.type(0), matrix.itemsize
@@ -382,7 +418,7 @@ def _gather(matrix, at, row, width, height, ribbon, into, step):
             ribbon[into + k * step + j] = matrix[at + k * row + j]
 
 
-@numba.njit(nogil=True, cache=KEEP)
+@kernel()
 def multiply_transposed(a, a_row, rows, inner, b, b_at, b_row, count, c, scratch):
     """Add A-transposed times B to C, for ``count`` panels of B.
 
@@ -397,7 +433,9 @@ def multiply_transposed(a, a_row, rows, inner, b, b_at, b_row, count, c, scratch
             width = min(WIDE, rows - left)
             _gather(a, start * a_row + left, a_row, width, block, scratch, left * BLOCK, WIDE)
         for p in range(count):
-            _gather(b, b_at + start * b_row + p * PANEL, b_row, PANEL, block, scratch, ribbon, PANEL)
+            _gather(
+                b, b_at + start * b_row + p * PANEL, b_row, PANEL, block, scratch, ribbon, PANEL
+            )
             panel = scratch[ribbon:]
             for left in range(0, rows, WIDE):
                 multiply(
@@ -411,7 +449,7 @@ def room(rows: int) -> int:
     return BLOCK * (-(-rows // WIDE) * WIDE + PANEL)
 
 
-@numba.njit(nogil=True, cache=KEEP)
+@kernel()
 def unpack(panels, rows, count, matrix, at, row):
     """Copy ``count`` panels (rows, PANEL) side by side into a flat matrix, the first at ``at``."""
     for i in range(rows):
@@ -423,7 +461,7 @@ def unpack(panels, rows, count, matrix, at, row):
                 into[j] = source[j]
 
 
-@numba.njit(nogil=True, cache=KEEP)
+@kernel()
 def pack(matrix, row, column, inner, columns, panels, first, last):
     """Pack panels ``first`` … ``last - 1`` of a matrix (inner, columns), zeros in the padding.
 

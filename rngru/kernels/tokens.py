@@ -9,16 +9,15 @@ The hash is that of Fowler, Noll and Vo (FNV-1a, 64 bits) over code points. It o
 look: tokens are compared character by character.
 """
 
-import numba
 import numpy as np
 
-from rngru.kernels.keeping import KEEP
+from rngru.kernels.compiling import kernel
 
 MARK, WORD, SPACE, JOINER, EXTENDER, LINK, FLAG = range(7)
 """The kinds of code points."""
 
 
-@numba.njit(nogil=True, cache=KEEP)
+@kernel()
 def _same(codes, one, pool, other, length):
     i = 0
     while i < length and codes[one + i] == pool[other + i]:
@@ -26,13 +25,13 @@ def _same(codes, one, pool, other, length):
     return i == length
 
 
-@numba.njit(nogil=True, cache=KEEP)
+@kernel()
 def _slot(value, table):
     """Return where to look first for a hash; its low bits alone depend mostly on the last characters."""
     return (value ^ (value >> np.uint64(32))) & np.uint64(table.size - 1)
 
 
-@numba.njit(nogil=True, cache=KEEP)
+@kernel()
 def number(codes, kinds, at, which, done, pool, bounds, hashes, table, alone, found):
     """Number the tokens of ``codes`` from ``at`` on, equal ones alike, until there is no room left.
 
@@ -101,7 +100,7 @@ def number(codes, kinds, at, which, done, pool, bounds, hashes, table, alone, fo
     return n, done, found
 
 
-@numba.njit(nogil=True, cache=KEEP)
+@kernel()
 def place(hashes, table):
     """Fill the table, empty and larger than ``hashes`` (tokens,), uint64."""
     for token in range(hashes.size):

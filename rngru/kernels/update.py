@@ -9,12 +9,11 @@ and fills new ones, so a step that is interrupted or refused leaves everything a
 import math
 from collections.abc import Sequence
 
-import numba
 import numpy as np
 
 from rngru.kernels import threads
+from rngru.kernels.compiling import kernel
 from rngru.kernels.elementwise import VECTOR
-from rngru.kernels.keeping import KEEP
 
 RMSPROP, ADAM, SGD, ADAGRAD = range(4)
 
@@ -25,7 +24,7 @@ BLOCK = 1 << 16
 """Numbers that one thread updates at a time."""
 
 
-@numba.njit(nogil=True, cache=KEEP, **VECTOR)
+@kernel(**VECTOR)
 def _penalise(gradient, parameter, penalty, first, last):
     """Add ``penalty * parameter`` to ``gradient`` and return the sum of its squares."""
     total, g, p = 0.0, gradient[first:last], parameter[first:last]
@@ -43,7 +42,7 @@ def _penalise(gradient, parameter, penalty, first, last):
     return total
 
 
-@numba.njit(nogil=True, cache=KEEP, **VECTOR)
+@kernel(**VECTOR)
 def _apply(
     rule, g, scale, clip, rate, keep, keep_square, fix, fix_square, shrink,
     p, m, v, new_p, new_m, new_v,

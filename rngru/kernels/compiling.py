@@ -1,0 +1,194 @@
+"""How kernels are compiled, and where the result is kept for the next process.
+
+:func:`kernel` is what every kernel is decorated with. Numba has a cache of its own, but it looks only at
+the file of one function, where a kernel also depends on the others; it refuses to compile at all
+where it finds no place to write; and a file that was cut short ends a training run. So files are kept
+here: one for each function, named after all that it depends on (the source of all kernels, the
+versions, the types and the processor), written all at once, and read only if they are whole. Whatever
+goes wrong, it is compiled again.
+
+The places, of which the first that can be written is used: ``NUMBA_CACHE_DIR``, ``__pycache__`` beside the
+source, the user's cache, and a private folder among the temporary files. These files are code: no place
+is read that somebody else could have written.
+"""
+
+import contextlib
+import functools
+import hashlib
+import os
+import pickle
+import shutil
+import stat
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import llvmlite
+import numba
+from numba.core.caching import _Cache
+from numba.core.ccallback import CFunc
+from numba.core.compiler import CompileResult
+from numba.core.serialize import dumps
+
+from rngru.errors import warn
+
+_HERE: Final = Path(__file__).parent
+_TAG: Final = f"rngru-{sys.implementation.cache_tag}-"
+
+
+@functools.cache
+def _digest() -> str:
+    """Return what names the kernels of this source and these versions."""
+    found = hashlib.blake2b(f"{numba.__version__} {llvmlite.__version__}".encode(), digest_size=16)
+    for path in sorted(_HERE.glob("*.py")):
+        found.update(path.read_bytes())
+    if not _HERE.is_dir():  # in an archive: what is kept could be another version's
+        found.update(os.urandom(16))
+    return found.hexdigest()
+
+
+def _places() -> Iterator[Path]:
+    """Yield the folders to look in, and to write to, the best first."""
+    if wanted := os.environ.get("NUMBA_CACHE_DIR"):
+        yield Path(wanted)
+    yield _HERE / "__pycache__"
+    with contextlib.suppress(RuntimeError):  # nobody knows where home is
+        caches = os.environ.get("LOCALAPPDATA" if os.name == "nt" else "XDG_CACHE_HOME")
+        yield (Path(caches) if caches else Path.home() / ".cache") / "rngru"
+    owner = os.getuid() if hasattr(os, "getuid") else "user"
+    private = Path(tempfile.gettempdir(), f"rngru-{owner}")
+    with contextlib.suppress(OSError):
+        private.mkdir(mode=0o700, exist_ok=True)
+        known = private.lstat()
+        if stat.S_ISDIR(known.st_mode) and (
+            os.name == "nt" or (known.st_uid == owner and not known.st_mode & 0o077)
+        ):
+            yield private
+
+
+def _folder(place: Path) -> Path:
+    return place / (_TAG + _digest())
+
+
+def read(name: str) -> bytes | None:
+    """Return what was kept under a name, or None if that is nothing, or not whole."""
+    for place in _places():
+        with contextlib.suppress(OSError):
+            found = (_folder(place) / name).read_bytes()
+            size = hashlib.blake2b().digest_size
+            if hashlib.blake2b(found[size:]).digest() == found[:size]:
+                return found[size:]
+    return None
+
+
+def write(name: str, data: bytes) -> bool:
+    """Keep ``data`` under a name; return False, and say so once, if that is possible nowhere."""
+    problem = None
+    for place in _places():
+        folder = _folder(place)
+        try:
+            if not folder.is_dir():
+                folder.mkdir(parents=True, exist_ok=True)
+                if place == _HERE / "__pycache__":
+                    _forget(place)
+            handle, path = tempfile.mkstemp(prefix=".", dir=folder)
+            try:
+                with open(handle, "wb") as file:
+                    file.write(hashlib.blake2b(data).digest() + data)
+                os.replace(path, folder / name)
+            except BaseException:
+                os.unlink(path)
+                raise
+        except OSError as error:
+            problem = problem or error
+        else:
+            return True
+    _unkept(str(problem))
+    return False
+
+
+@functools.cache
+def _unkept(problem: str) -> None:
+    warn(
+        "Each start takes seconds longer than it need: there is no place to keep what was compiled "
+        f"({problem}). Set NUMBA_CACHE_DIR to a folder that you can write to."
+    )
+
+
+def _forget(place: Path) -> None:
+    """Remove what an older version left beside the source: nothing will read it again."""
+    for path in place.glob(f"{_TAG}*"):
+        if path != _folder(place):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+class _Kept(_Cache):
+    """Numba's idea of a cache, for one function."""
+
+    def __init__(self, function: Callable) -> None:
+        self._function, self._enabled = function, True
+
+    @property
+    def cache_path(self) -> str:
+        return str(_folder(next(_places())))
+
+    def enable(self) -> None:
+        self._enabled = True
+
+    def disable(self) -> None:
+        self._enabled = False
+
+    def flush(self) -> None:
+        pass
+
+    def load_overload(self, sig, target_context):
+        target_context.refresh()
+        data = read(self._name(sig, target_context.codegen())) if self._enabled else None
+        if data is None:
+            return None
+        try:
+            return CompileResult._rebuild(target_context, *pickle.loads(data))  # noqa: S301 (it is code)
+        except Exception:
+            return None  # whole, but not what this Numba wrote
+
+    def save_overload(self, sig, data) -> None:
+        if self._enabled:
+            write(self._name(sig, data.codegen), dumps(data._reduce()))
+
+    def _name(self, sig, codegen) -> str:
+        key = hashlib.blake2b(f"{sig} {codegen.magic_tuple()}".encode(), digest_size=12)
+        return f"{self._function.__module__}.{self._function.__qualname__}-{key.hexdigest()}"
+
+
+def kernel(*, keep: bool = True, **options: Any) -> Callable:
+    """Return a decorator that compiles a function for any thread, without the GIL.
+
+    A kernel gets all its memory from the caller, so Numba need not count references: for the rows
+    that a loop goes through, counting took three times as long as the arithmetic. One that makes
+    arrays says ``_nrt=True``. With ``keep=False`` it is compiled as a part of whatever calls it.
+
+    >>> @kernel(keep=False)
+    ... def double(x):
+    ...     return 2 * x
+    >>> double(21)
+    42
+    """
+
+    def decorate(function: Callable) -> Any:
+        dispatcher = numba.njit(**{"nogil": True, "_nrt": False} | options)(function)
+        if keep:
+            dispatcher._cache = _Kept(function)
+        return dispatcher
+
+    return decorate
+
+
+def pointer(signature, function: Callable) -> Any:
+    """Compile a function to be called by its address, as in C."""
+    types = signature.args, signature.return_type
+    compiled = CFunc(function, types, locals={}, options={"nopython": True, "_nrt": False})
+    compiled._cache = _Kept(function)
+    compiled.compile()
+    return compiled
