@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from rngru.kernels import layers, output, threads, tiles
 from rngru.kernels.elementwise import VECTOR, exp, gate, gate_slope, tanh
+from rngru.kernels.panels import multiply_transposed, room, unpack
 from rngru.kernels.spec import LayerSpec, Weights
 from tests import reference
 from tests.reference import CELLS, GATES, Array, close, gradients
@@ -265,9 +266,9 @@ def test_transposed_product_agrees_with_numpy(inner, dtype):
     rng, n = np.random.default_rng(inner), tiles.PANEL
     a, b = whole(rng, (inner, 2 * n + 5), dtype), whole(rng, (inner, 5 * n), dtype)
     rows = 2 * n + 3
-    before, scratch = whole(rng, (2, rows, n), dtype), np.empty(tiles.room(rows), dtype)
+    before, scratch = whole(rng, (2, rows, n), dtype), np.empty(room(rows), dtype)
     panels = before.copy()
-    tiles.multiply_transposed(
+    multiply_transposed(
         a.reshape(-1),
         2 * n + 5,
         rows,
@@ -280,7 +281,7 @@ def test_transposed_product_agrees_with_numpy(inner, dtype):
         scratch,
     )
     found = np.full((rows, 4 * n), 7, dtype)
-    tiles.unpack(panels.reshape(-1), rows, 2, found.reshape(-1), n, 4 * n)
+    unpack(panels.reshape(-1), rows, 2, found.reshape(-1), n, 4 * n)
     expected = np.full((rows, 4 * n), 7, dtype)
     expected[:, n : 3 * n] = a[:, :rows].T @ b[:, n : 3 * n]
     expected[:, n : 3 * n] += before.transpose(1, 0, 2).reshape(rows, 2 * n)

@@ -7,14 +7,15 @@ here: one for each function, named after all that it depends on (the source of a
 versions, the types and the processor), written all at once, and read only if they are whole. Whatever
 goes wrong, it is compiled again.
 
-The places, of which the first that can be written is used: ``NUMBA_CACHE_DIR``, ``__pycache__`` beside the
-source, the user's cache, and a private folder among the temporary files. These files are code: no place
-is read that somebody else could have written.
+The places, of which the first that can be written is used: ``NUMBA_CACHE_DIR`` if it is set, else
+``__pycache__`` beside the source or the user's cache; and a private folder among the temporary files.
+These files are code: no place is read that somebody else could have written.
 """
 
 import contextlib
 import functools
 import hashlib
+import importlib.util
 import os
 import pickle
 import shutil
@@ -32,7 +33,34 @@ from numba.core.ccallback import CFunc
 from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
 
-from rngru.errors import warn
+from rngru.errors import InputError, warn
+
+if numba.config.DISABLE_JIT:
+    raise InputError(
+        "NUMBA_DISABLE_JIT is set, but the kernels run compiled only. Unset it, and start Python anew."
+    )
+
+
+def _load_numba() -> None:
+    """Load Numba's array functions without SciPy.
+
+    They import all of ``scipy.linalg``, 0.2 s, only to note whether ``np.dot`` will find a BLAS. No
+    kernel needs one. So for these few milliseconds Numba's check says yes if SciPy is installed at
+    all; it has been put back when user code compiles an ``np.dot``, and imports SciPy then.
+    """
+    from numba.np import linalg
+
+    check = getattr(linalg, "ensure_blas", None)
+    if check is not None and importlib.util.find_spec("scipy") is not None:
+        linalg.ensure_blas = lambda: None
+    try:
+        import numba.np.arraymath  # noqa: F401
+    finally:
+        if check is not None:
+            linalg.ensure_blas = check
+
+
+_load_numba()
 
 _HERE: Final = Path(__file__).parent
 _TAG: Final = f"rngru-{sys.implementation.cache_tag}-"
@@ -53,19 +81,24 @@ def _places() -> Iterator[Path]:
     """Yield the folders to look in, and to write to, the best first."""
     if wanted := os.environ.get("NUMBA_CACHE_DIR"):
         yield Path(wanted)
-    yield _HERE / "__pycache__"
-    with contextlib.suppress(RuntimeError):  # nobody knows where home is
-        caches = os.environ.get("LOCALAPPDATA" if os.name == "nt" else "XDG_CACHE_HOME")
-        yield (Path(caches) if caches else Path.home() / ".cache") / "rngru"
-    owner = os.getuid() if hasattr(os, "getuid") else "user"
-    private = Path(tempfile.gettempdir(), f"rngru-{owner}")
+    else:
+        yield _HERE / "__pycache__"
+        with contextlib.suppress(RuntimeError):  # nobody knows where home is
+            caches = os.environ.get("LOCALAPPDATA" if os.name == "nt" else "XDG_CACHE_HOME")
+            yield (Path(caches) if caches else Path.home() / ".cache") / "rngru"
     with contextlib.suppress(OSError):
+        private, owner = _private(), os.getuid() if hasattr(os, "getuid") else None
         private.mkdir(mode=0o700, exist_ok=True)
-        known = private.lstat()
-        if stat.S_ISDIR(known.st_mode) and (
-            os.name == "nt" or (known.st_uid == owner and not known.st_mode & 0o077)
-        ):
+        found = private.lstat()
+        mine = owner is None or (found.st_uid == owner and not found.st_mode & 0o077)
+        if mine and stat.S_ISDIR(found.st_mode):
             yield private
+
+
+def _private() -> Path:
+    return Path(
+        tempfile.gettempdir(), f"rngru-{os.getuid() if hasattr(os, 'getuid') else 'kernels'}"
+    )
 
 
 def _folder(place: Path) -> Path:
@@ -104,17 +137,25 @@ def write(name: str, data: bytes) -> bool:
         except OSError as error:
             problem = problem or error
         else:
+            if place == _private():
+                _tell(f"Compiled kernels are kept in {place}, which may be cleared at any time")
             return True
-    _unkept(str(problem))
+    _tell(
+        "Each start takes seconds longer than it need: compiled kernels can be kept nowhere",
+        problem,
+    )
     return False
 
 
-@functools.cache
-def _unkept(problem: str) -> None:
-    warn(
-        "Each start takes seconds longer than it need: there is no place to keep what was compiled "
-        f"({problem}). Set NUMBA_CACHE_DIR to a folder that you can write to."
-    )
+_said: set[str] = set()
+
+
+def _tell(what: str, problem: object = None) -> None:
+    """Warn of something once in this process."""
+    if what not in _said:
+        _said.add(what)
+        reason = f" ({problem})" if problem else ""
+        warn(f"{what}{reason}. Set NUMBA_CACHE_DIR to a folder that you can write to.")
 
 
 def _forget(place: Path) -> None:

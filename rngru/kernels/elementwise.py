@@ -13,6 +13,7 @@ checks, the C library is called. NaN stays NaN in all of them.
 """
 
 import math
+from typing import Any
 
 import numba
 import numpy as np
@@ -21,7 +22,7 @@ from numba.extending import overload
 
 from rngru.kernels.compiling import kernel
 
-VECTOR = {"fastmath": {"contract", "nsz"}, "error_model": "numpy"}
+VECTOR: dict[str, Any] = {"fastmath": {"contract", "nsz"}, "error_model": "numpy"}
 """Compiler options of elementwise code. Multiply-adds may be fused; NaN, infinity and the order of
 sums stay as written; a division does not check for zero. Nothing is allowed that gives other bits in
 vector code than in scalar code, such as dividing by an estimate of the reciprocal: which of the two

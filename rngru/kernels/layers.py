@@ -17,6 +17,7 @@ import numpy as np
 
 from rngru.kernels import threads
 from rngru.kernels.memory import reused
+from rngru.kernels.panels import multiply_transposed, pack, room, unpack
 from rngru.kernels.sequence import (
     column_sums,
     lookup,
@@ -27,7 +28,7 @@ from rngru.kernels.sequence import (
     unroll_back,
 )
 from rngru.kernels.spec import GRU, GRU_AFTER, LSTM, RNN, LayerSpec, Weights
-from rngru.kernels.tiles import PANEL, multiply_transposed, pack, padded, provide, room, unpack
+from rngru.kernels.tiles import PANEL, padded, provide
 
 
 def widened(array: np.ndarray, gates: int) -> np.ndarray:

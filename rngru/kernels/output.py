@@ -14,6 +14,7 @@ from rngru.kernels.compiling import kernel
 from rngru.kernels.elementwise import VECTOR, exp
 from rngru.kernels.layers import Sums, narrowed, packed, widened
 from rngru.kernels.memory import reused
+from rngru.kernels.panels import span
 from rngru.kernels.sequence import copyrow
 from rngru.kernels.tiles import PANEL, multiply, padded, provide
 
@@ -26,10 +27,10 @@ def _affine(rows, panels, bias, results, first, last):
     """Fill rows ``first`` … ``last - 1`` of ``results`` (N, P) from ``rows`` (N, I)."""
     size, width = rows.shape[1], results.shape[1]
     for i in range(first, last):
-        copyrow(bias, results[i])
+        copyrow(bias, span(results, i * width, width))
     multiply(
-        rows.reshape(-1), first * size, size, 1, last - first, size,
-        panels, 0, width // PANEL, results.reshape(-1), first * width, width,
+        rows, first * size, size, 1, last - first, size,
+        panels, 0, width // PANEL, results, first * width, width,
     )  # fmt: skip
 
 
@@ -53,23 +54,24 @@ def _softmax(row):
 @kernel()
 def _score(states, panels, bias, targets, deltas, losses, first, last):
     """Fill ``losses`` (N,) and ``deltas`` (N, P): the probabilities, minus one at the target."""
+    width = deltas.shape[1]
     for top in range(first, last, ROWS_AT_ONCE):
         bottom = min(top + ROWS_AT_ONCE, last)
         _affine(states, panels, bias, deltas, top, bottom)
         for i in range(top, bottom):
             target = targets[i]
             chosen = deltas[i, target]
-            losses[i] = _softmax(deltas[i]) - chosen
+            losses[i] = _softmax(span(deltas, i * width, width)) - chosen
             deltas[i, target] -= 1
 
 
 @kernel()
 def _scale(deltas, scale, first, last):
     """Multiply rows ``first`` … ``last - 1`` by ``scale`` in place."""
-    for i in range(first, last):
-        row = deltas[i]
-        for j in range(row.size):
-            row[j] *= scale
+    width = deltas.shape[1]
+    part = span(deltas, first * width, (last - first) * width)
+    for j in range(part.size):
+        part[j] *= scale
 
 
 def _wide_bias(bias):

@@ -14,6 +14,7 @@ from rngru.kernels import threads
 from rngru.kernels.compiling import kernel
 from rngru.kernels.elementwise import VECTOR, exp
 from rngru.kernels.layers import packed, widened
+from rngru.kernels.panels import span
 from rngru.kernels.sequence import advance, copyrow
 from rngru.kernels.spec import GRU, GRU_AFTER, LSTM, LayerSpec
 from rngru.kernels.threads import meet
@@ -70,76 +71,74 @@ def _generate(
     last = min(first + own, size)
     symbol_left = symbols // PANEL * share // shares
     symbol_right = symbols // PANEL * (share + 1) // shares
-    flat = scratch[: lanes * gates_of * own]
-    gates = flat.reshape(lanes, gates_of * own)
-    flat_side, flat_logits = side.reshape(-1), logits.reshape(-1)
+    own_of = gates_of * own
     now, new = state, other
     met = 0
     for i in range(drawn.shape[0]):
         for k in range(depth):
-            before = now[k].reshape(-1)
+            layer = k * lanes * height
             for b in range(lanes):
-                source = table[here[b]] if k == 0 else biases[k - 1]
-                for g in range(gates_of):
-                    copyrow(
-                        source[g * pad + first : g * pad + first + own],
-                        gates[b, g * own : (g + 1) * own],
-                    )
-            width = gates_of * own
-            main = mains[k].size // (size * pad)
-            for g in range(gates_of):
+                source = span(table, here[b] * columns, columns)
                 if k > 0:
+                    source = span(biases, (k - 1) * columns, columns)
+                for g in range(gates_of):
+                    into = span(scratch, b * own_of + g * own, own)
+                    copyrow(span(source, g * pad + first, own), into)
+            main, extra = span(mains, k * mains.shape[1], 0), span(extras, k * extras.shape[1], 0)
+            products = mains.shape[1] // (size * pad)
+            for g in range(gates_of):
+                panel = (g * pad + first) // PANEL
+                if k > 0:
+                    below, into = layer - lanes * height, span(inputs, (k - 1) * inputs.shape[1], 0)
                     multiply(
-                        new[k - 1].reshape(-1), 0, height, 1, lanes, size,
-                        inputs[k - 1], (g * pad + first) // PANEL, right - left,
-                        flat, g * own, width,
+                        new, below, height, 1, lanes, size,
+                        into, panel, right - left, scratch, g * own, own_of,
                     )  # fmt: skip
-                if g < main:
+                if g < products:
                     multiply(
-                        before, 0, height, 1, lanes, size,
-                        mains[k], (g * pad + first) // PANEL, right - left,
-                        flat, g * own, width,
+                        now, layer, height, 1, lanes, size,
+                        main, panel, right - left, scratch, g * own, own_of,
                     )  # fmt: skip
             if cell == GRU_AFTER:
                 for b in range(lanes):
-                    copyrow(seconds[k, first : first + own], side[b, first : first + own])
+                    second = span(seconds, k * pad + first, own)
+                    copyrow(second, span(side, b * pad + first, own))
                 multiply(
-                    before, 0, height, 1, lanes, size,
-                    extras[k], left, right - left, flat_side, first, pad,
+                    now, layer, height, 1, lanes, size,
+                    extra, left, right - left, side, first, pad,
                 )  # fmt: skip
             for phase in range(2 if cell == GRU else 1):
                 if phase == 1:
                     met += shares
                     meet(counter, met)
                     multiply(
-                        flat_side, 0, pad, 1, lanes, size,
-                        extras[k], left, right - left, flat, 2 * own, width,
+                        side, 0, pad, 1, lanes, size,
+                        extra, left, right - left, scratch, 2 * own, own_of,
                     )  # fmt: skip
                 for b in range(lanes):
-                    memory = now[k, b, size:][first:last]
+                    at = layer + b * height + first
+                    beside, memory = b * pad + first, at + height - size
                     advance(
-                        cell, phase, hard, gates[b], now[k, b, first:last], memory,
-                        side[b, first:last], new[k, b, first:last],
+                        cell, phase, hard, span(scratch, b * own_of, own_of),
+                        span(now, at, last - first), span(now, memory, last - first),
+                        span(side, beside, last - first), span(new, at, last - first),
                     )  # fmt: skip
-            if cell == LSTM:
-                for b in range(lanes):
-                    copyrow(side[b, first:last], new[k, b, size + first : size + last])
+                    if cell == LSTM:
+                        kept = span(side, beside, last - first)
+                        copyrow(kept, span(new, memory, last - first))
             met += shares
             meet(counter, met)
+        symbol, count = symbol_left * PANEL, (symbol_right - symbol_left) * PANEL
         for b in range(lanes):
-            copyrow(
-                output_bias[symbol_left * PANEL : symbol_right * PANEL],
-                logits[b, symbol_left * PANEL : symbol_right * PANEL],
-            )
+            copyrow(span(output_bias, symbol, count), span(logits, b * symbols + symbol, count))
         multiply(
-            new[depth - 1].reshape(-1), 0, height, 1, lanes, size,
-            readout, symbol_left, symbol_right - symbol_left,
-            flat_logits, symbol_left * PANEL, symbols,
+            new, (depth - 1) * lanes * height, height, 1, lanes, size,
+            readout, symbol_left, symbol_right - symbol_left, logits, symbol, symbols,
         )  # fmt: skip
         met += shares
         meet(counter, met)
         for b in range(lanes):  # every thread draws, which is cheaper than to meet again
-            copyrow(logits[b], row)
+            copyrow(span(logits, b * symbols, symbols), row)
             here[b] = _draw(row, temperature, uniforms[i, b])
             if share == 0:
                 drawn[i, b] = here[b]

@@ -30,6 +30,7 @@ at the end; the weight gradients are one product over all steps and lanes after 
 
 from rngru.kernels.compiling import kernel
 from rngru.kernels.elementwise import VECTOR, gate, gate_slope, tanh
+from rngru.kernels.panels import span
 from rngru.kernels.spec import GRU, GRU_AFTER, LSTM, RNN
 from rngru.kernels.tiles import PANEL, multiply
 
@@ -49,8 +50,8 @@ def advance(cell, phase, hard, gates, before, memory, side, state):
         return
     if cell == LSTM:
         width = gates.size // 4
-        i, f, o = gates[:n], gates[width : width + n], gates[2 * width : 2 * width + n]
-        c = gates[3 * width : 3 * width + n]
+        i, f = span(gates, 0, n), span(gates, width, n)
+        o, c = span(gates, 2 * width, n), span(gates, 3 * width, n)
         for j in range(3 * width):
             gates[j] = gate(gates[j], hard)
         for j in range(n):
@@ -59,7 +60,7 @@ def advance(cell, phase, hard, gates, before, memory, side, state):
             state[j] = o[j] * tanh(side[j])
         return
     width = gates.size // 3
-    z, r, c = gates[:n], gates[width : width + n], gates[2 * width : 2 * width + n]
+    z, r, c = span(gates, 0, n), span(gates, width, n), span(gates, 2 * width, n)
     if phase == 0:
         for j in range(2 * width):
             gates[j] = gate(gates[j], hard)
@@ -91,8 +92,8 @@ def retreat(cell, phase, hard, gates, before, memory, side, above, carry, kept):
         return
     if cell == LSTM:
         width = gates.size // 4
-        i, f, o = gates[:n], gates[width : width + n], gates[2 * width : 2 * width + n]
-        c = gates[3 * width : 3 * width + n]
+        i, f = span(gates, 0, n), span(gates, width, n)
+        o, c = span(gates, 2 * width, n), span(gates, 3 * width, n)
         for j in range(n):
             squashed = tanh(side[j])
             ds = above[j] + carry[j]
@@ -107,7 +108,7 @@ def retreat(cell, phase, hard, gates, before, memory, side, above, carry, kept):
             carry[j] = 0
         return
     width = gates.size // 3
-    z, r, c = gates[:n], gates[width : width + n], gates[2 * width : 2 * width + n]
+    z, r, c = span(gates, 0, n), span(gates, width, n), span(gates, 2 * width, n)
     if phase == 0:
         for j in range(n):
             ds = above[j] + carry[j]
@@ -144,9 +145,11 @@ def _clear(target):
 @kernel()
 def lookup(ids, table, gates, first, last):
     """Fill ``gates`` with rows of ``table`` (V, G P) for ``ids`` (T, B): the first layer's input."""
-    for t in range(gates.shape[0]):
+    steps, lanes, width = gates.shape
+    for t in range(steps):
         for b in range(first, last):
-            copyrow(table[ids[t, b]], gates[t, b])
+            at = t * lanes + b
+            copyrow(span(table, ids[t, b] * width, width), span(gates, at * width, width))
 
 
 @kernel()
@@ -154,15 +157,24 @@ def project(inputs, panels, bias, gates, first, last):
     """Fill ``gates`` with ``inputs`` (T, B, I) times the packed U (I, G P), plus ``bias`` (G P,)."""
     steps, lanes, width = gates.shape
     size = inputs.shape[2]
-    flat_in, flat = inputs.reshape(-1), gates.reshape(-1)
     for t in range(steps):
-        for b in range(first, last):
-            copyrow(bias, gates[t, b])
+        for b in range(t * lanes + first, t * lanes + last):
+            copyrow(bias, span(gates, b * width, width))
         at = t * lanes + first
         multiply(
-            flat_in, at * size, size, 1, last - first, size,
-            panels, 0, width // PANEL, flat, at * width, width,
+            inputs, at * size, size, 1, last - first, size,
+            panels, 0, width // PANEL, gates, at * width, width,
         )  # fmt: skip
+
+
+@kernel(keep=False)
+def _earlier(t, b, lanes, start, states, side):
+    """Return the output and the memory of lane ``b`` before step ``t``; without a memory, anything."""
+    height, size, kept = start.shape[1], states.shape[2], side.shape[2]
+    if t == 0:
+        return span(start, b * height, size), span(start, b * height + height - size, size)
+    at = (t - 1) * lanes + b
+    return span(states, at * size, size), span(side, at * kept, min(size, kept))
 
 
 @kernel()
@@ -172,141 +184,87 @@ def unroll(cell, hard, gates, start, states, side, main, extra, bias, first, las
     ``bias`` (P,) is the candidate's second bias, of ``GRU_AFTER`` alone.
     """
     steps, lanes, width = gates.shape
-    size = states.shape[2]
+    size, height, kept = states.shape[2], start.shape[1], side.shape[2]
     pad = (size + PANEL - 1) // PANEL * PANEL
-    products = main.size // (size * PANEL)
-    origin, flat_gates = start.reshape(-1), gates.reshape(-1)
-    flat_states, flat_side = states.reshape(-1), side.reshape(-1)
-    rows = last - first
+    products, rows = main.size // (size * PANEL), last - first
     for t in range(steps):
         at = t * lanes + first
-        if t == 0:
-            source, here, stride = origin, first * start.shape[1], start.shape[1]
-        else:
-            source, here, stride = flat_states, (at - lanes) * size, size
-        multiply(
-            source, here, stride, 1, rows, size, main, 0, products, flat_gates, at * width, width
-        )
+        source = span(start, first * height, rows * height)
+        stride = height
+        if t > 0:
+            source, stride = span(states, (at - lanes) * size, rows * size), size
+        multiply(source, 0, stride, 1, rows, size, main, 0, products, gates, at * width, width)
         if cell == GRU_AFTER:
-            for b in range(first, last):
-                copyrow(bias, side[t, b])
-            multiply(
-                source,
-                here,
-                stride,
-                1,
-                rows,
-                size,
-                extra,
-                0,
-                pad // PANEL,
-                flat_side,
-                at * pad,
-                pad,
-            )
+            for b in range(at, at + rows):
+                copyrow(bias, span(side, b * pad, pad))
+            multiply(source, 0, stride, 1, rows, size, extra, 0, pad // PANEL, side, at * pad, pad)
         for phase in range(2 if cell == GRU else 1):
             if phase == 1:
                 multiply(
-                    flat_side, at * pad, pad, 1, rows, size,
-                    extra, 0, pad // PANEL, flat_gates, at * width + 2 * pad, width,
+                    side, at * pad, pad, 1, rows, size,
+                    extra, 0, pad // PANEL, gates, at * width + 2 * pad, width,
                 )  # fmt: skip
             for b in range(first, last):
-                before = start[b, :size] if t == 0 else states[t - 1, b]
-                memory = start[b, size:] if t == 0 else side[t - 1, b, :size]
-                advance(cell, phase, hard, gates[t, b], before, memory, side[t, b], states[t, b])
+                before, memory = _earlier(t, b, lanes, start, states, side)
+                here = t * lanes + b
+                advance(
+                    cell, phase, hard, span(gates, here * width, width), before, memory,
+                    span(side, here * kept, kept), span(states, here * size, size),
+                )  # fmt: skip
 
 
 @kernel()
 def unroll_back(
-    cell,
-    hard,
-    gates,
-    start,
-    states,
-    side,
-    above,
-    ending,
-    main,
-    extra,
-    truncate,
-    dstart,
-    carry,
-    kept,
-    first,
-    last,
-):
+    cell, hard, gates, start, states, side, above, ending, main, extra, truncate,
+    dstart, carry, kept, first, last,
+):  # fmt: skip
     """Backpropagate through all steps of lanes ``first`` … ``last - 1``, after :func:`unroll`.
 
-    ``above`` (T, B, S) is the gradient of ``states``, ``ending`` (B, H) that of the last state, and
-    ``dstart`` (B, H) receives that of the first. ``main`` and ``extra`` are the packed transposes.
+    ``above`` (T, B, S or more) is the gradient of ``states``, ``ending`` (B, H) that of the last state,
+    and ``dstart`` (B, H) receives that of the first. ``main`` and ``extra`` are the packed transposes.
     Only the last ``truncate`` steps get a gradient. ``carry`` and ``kept`` (B, P) are zero.
     """
     steps, lanes, width = gates.shape
-    size = states.shape[2]
-    pad = (size + PANEL - 1) // PANEL * PANEL
-    inner = main.size // pad
-    flat, flat_side = gates.reshape(-1), side.reshape(-1)
-    rows = last - first
-    flat_carry, flat_kept = carry.reshape(-1), kept.reshape(-1)
+    size, height, beside = states.shape[2], start.shape[1], side.shape[2]
+    pad, wide = carry.shape[1], above.shape[2]
+    inner, rows = main.size // pad, last - first
     for b in range(first, last):
-        copyrow(ending[b, :size], carry[b])
+        copyrow(span(ending, b * height, size), span(carry, b * pad, size))
         if cell == LSTM:
-            copyrow(ending[b, size:], kept[b])
+            copyrow(span(ending, b * height + size, size), span(kept, b * pad, size))
     for t in range(steps - 1, -1, -1):
-        if t < steps - truncate:
-            for b in range(first, last):
-                _clear(gates[t, b])
-                _clear(side[t, b])
-                _clear(carry[b])
-                _clear(kept[b])
-            continue
         at = t * lanes + first
+        if t < steps - truncate:
+            _clear(span(gates, at * width, rows * width))
+            _clear(span(side, at * beside, rows * beside))
+            _clear(span(carry, first * pad, rows * pad))
+            _clear(span(kept, first * pad, rows * pad))
+            continue
         for phase in range(2 if cell == GRU else 1):
             for b in range(first, last):
-                before = start[b, :size] if t == 0 else states[t - 1, b]
-                memory = start[b, size:] if t == 0 else side[t - 1, b, :size]
+                before, memory = _earlier(t, b, lanes, start, states, side)
+                here = t * lanes + b
                 retreat(
-                    cell, phase, hard, gates[t, b], before, memory,
-                    side[t, b], above[t, b], carry[b], kept[b],
+                    cell, phase, hard, span(gates, here * width, width), before, memory,
+                    span(side, here * beside, beside), span(above, here * wide, wide),
+                    span(carry, b * pad, pad), span(kept, b * pad, pad),
                 )  # fmt: skip
             if cell == GRU and phase == 0:
                 multiply(
-                    flat, at * width + 2 * pad, width, 1, rows, size,
-                    extra, 0, pad // PANEL, flat_kept, first * pad, pad,
+                    gates, at * width + 2 * pad, width, 1, rows, size,
+                    extra, 0, pad // PANEL, kept, first * pad, pad,
                 )  # fmt: skip
         multiply(
-            flat,
-            at * width,
-            width,
-            1,
-            rows,
-            inner,
-            main,
-            0,
-            pad // PANEL,
-            flat_carry,
-            first * pad,
-            pad,
+            gates, at * width, width, 1, rows, inner, main, 0, pad // PANEL, carry, first * pad, pad
         )
         if cell == GRU_AFTER:
             multiply(
-                flat_side,
-                at * pad,
-                pad,
-                1,
-                rows,
-                size,
-                extra,
-                0,
-                pad // PANEL,
-                flat_carry,
-                first * pad,
-                pad,
+                side, at * pad, pad, 1, rows, size, extra, 0, pad // PANEL, carry, first * pad, pad
             )
     for b in range(first, last):
-        copyrow(carry[b, :size], dstart[b])
+        copyrow(span(carry, b * pad, size), span(dstart, b * height, size))
         if cell == LSTM:
-            copyrow(kept[b, :size], dstart[b, size:])
+            copyrow(span(kept, b * pad, size), span(dstart, b * height + size, size))
 
 
 @kernel()
@@ -314,15 +272,19 @@ def project_back(gates, panels, dinputs, first, last):
     """Fill ``dinputs`` (T, B, padded(I)) with the gradients in ``gates`` times the packed U-transposed."""
     steps, lanes, width = gates.shape
     out = dinputs.shape[2]
-    flat, flat_out = gates.reshape(-1), dinputs.reshape(-1)
     for t in range(steps):
-        for b in range(first, last):
-            _clear(dinputs[t, b])
         at = t * lanes + first
+        _clear(span(dinputs, at * out, (last - first) * out))
         multiply(
-            flat, at * width, width, 1, last - first, width,
-            panels, 0, out // PANEL, flat_out, at * out, out,
+            gates, at * width, width, 1, last - first, width,
+            panels, 0, out // PANEL, dinputs, at * out, out,
         )  # fmt: skip
+
+
+@kernel(keep=False)
+def _add(source, total):
+    for j in range(total.size):
+        total[j] += source[j]
 
 
 @kernel()
@@ -331,20 +293,17 @@ def lookup_back(ids, gates, dtable, first, last):
 
     Works on panels ``first`` … ``last - 1``, so that threads never add to the same number.
     """
-    left, right = first * PANEL, last * PANEL
-    for t in range(gates.shape[0]):
-        for b in range(gates.shape[1]):
-            row, source = dtable[ids[t, b], left:right], gates[t, b, left:right]
-            for j in range(right - left):
-                row[j] += source[j]
+    steps, lanes, width = gates.shape
+    left, size = first * PANEL, (last - first) * PANEL
+    for t in range(steps):
+        for b in range(lanes):
+            source = span(gates, (t * lanes + b) * width + left, size)
+            _add(source, span(dtable, ids[t, b] * width + left, size))
 
 
 @kernel()
 def column_sums(matrix, sums, first, last):
     """Add the rows of ``matrix`` (rows, N) to ``sums`` (N,), for panels ``first`` … ``last - 1``."""
-    left, right = first * PANEL, last * PANEL
-    total = sums[left:right]
+    left, size = first * PANEL, (last - first) * PANEL
     for i in range(matrix.shape[0]):
-        row = matrix[i, left:right]
-        for j in range(right - left):
-            total[j] += row[j]
+        _add(span(matrix, i * matrix.shape[1] + left, size), span(sums, left, size))

@@ -90,7 +90,8 @@ def number(codes, kinds, at, which, done, pool, bounds, hashes, table, alone, fo
             end = bounds[found] + length
             if end > pool.size or found == hashes.size:
                 return start, done, found
-            pool[bounds[found] : end] = codes[start:i]
+            for k in range(length):
+                pool[bounds[found] + k] = codes[start + k]
             bounds[found + 1], hashes[found], table[slot] = end, value, found
             found += 1
         which[done] = table[slot]

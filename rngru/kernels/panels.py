@@ -1,0 +1,164 @@
+"""Copying matrices into panels and back, and the products that do so on the way: weight gradients.
+
+Shapes are those of :mod:`rngru.kernels.tiles`. Nothing here checks a bound: sizes come from
+:mod:`rngru.kernels.layers`.
+"""
+
+import math
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+from numba.np.arrayobj import populate_array
+
+from rngru.kernels.compiling import kernel
+from rngru.kernels.target import TARGET
+from rngru.kernels.tiles import BLOCK, PANEL, multiply, tallest
+
+WIDE = math.lcm(PANEL, tallest(32))
+"""Columns of A that a gradient product copies together: whole panels, and whole tiles in float32."""
+
+AHEAD = 8
+"""How many rows ahead a gathering copy fetches."""
+
+
+@intrinsic
+def span(typingctx, array, at, size):
+    """Return the ``size`` numbers of a contiguous array that begin at number ``at``, as one dimension.
+
+    For use in kernels. A slice would be cut at the end of the array and count references; this is an
+    address and a length, which compiles in a tenth of the time. Nothing is checked.
+    """
+    kind = types.Array(array.dtype, 1, "C")
+
+    def generate(context, builder, signature, args):
+        array, at, size = args
+        source = context.make_array(signature.args[0])(context, builder, array)
+        result = context.make_array(kind)(context, builder)
+        width = context.get_constant(
+            types.intp, context.get_abi_sizeof(context.get_data_type(kind.dtype))
+        )
+        populate_array(
+            result, data=builder.gep(source.data, [at]), shape=[size], strides=[width],
+            itemsize=width, meminfo=None,
+        )  # fmt: skip
+        return result._getvalue()
+
+    return kind(array, types.intp, types.intp), generate
+
+
+@intrinsic
+def _move(typingctx, kind, source, into, ahead):
+    """Copy PANEL numbers of the type of ``kind`` between two addresses; fetch what lies at ``ahead``."""
+
+    def generate(context, builder, signature, args):
+        _, source, into, ahead = args
+        lanes = TARGET.vector * 8 // kind.bitwidth
+        pointer = ir.VectorType(context.get_data_type(kind), lanes).as_pointer()
+        numbers = ir.IntType(32)
+        prefetch = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, *[numbers] * 3]),
+            "llvm.prefetch.p0i8",
+        )
+        for j in range(PANEL // lanes):
+            shift = source.type(j * TARGET.vector)
+            value = builder.load(builder.inttoptr(builder.add(source, shift), pointer), align=4)
+            builder.store(value, builder.inttoptr(builder.add(into, shift), pointer), align=4)
+        for line in range(0, PANEL * kind.bitwidth // 8, 64):
+            place = builder.inttoptr(builder.add(ahead, source.type(line)), cgutils.voidptr_t)
+            builder.call(prefetch, [place, numbers(0), numbers(3), numbers(1)])
+        return context.get_dummy_value()
+
+    return types.void(kind, *[types.intp] * 3), generate
+
+
+@kernel(keep=False)
+def _gather(matrix, at, row, width, height, ribbon, step):
+    """Copy ``height`` rows of ``width`` numbers, the first at ``at``, to a ribbon with rows of ``step``."""
+    zero, size = matrix.dtype.type(0), matrix.itemsize
+    source, target = matrix.ctypes.data + at * size, ribbon.ctypes.data
+    whole = width // PANEL * PANEL
+    for k in range(height):
+        here, there = source + k * row * size, target + k * step * size
+        for j in range(0, whole, PANEL):
+            # The rows are too far apart for the processor to see where the next ones will be.
+            place = here + j * size
+            _move(zero, place, there + j * size, place + AHEAD * row * size)
+        for j in range(whole, width):
+            ribbon[k * step + j] = matrix[at + k * row + j]
+
+
+@kernel()
+def multiply_transposed(a, a_row, rows, inner, b, b_at, b_row, count, c, scratch):
+    """Add A-transposed times B to C, for ``count`` panels of B.
+
+    A is (inner, rows) and B is (inner, columns), both as they lie in memory; C is (count, rows, PANEL).
+    This is the weight gradient: ``inner`` runs over every time step and lane at once. Both are copied
+    together, ``BLOCK`` rows at a time, into ``scratch``, of :func:`room` numbers.
+    """
+    panel = span(scratch, BLOCK * ((rows + WIDE - 1) // WIDE * WIDE), BLOCK * PANEL)
+    for start in range(0, inner, BLOCK):
+        block = min(BLOCK, inner - start)
+        for left in range(0, rows, WIDE):
+            width = min(WIDE, rows - left)
+            _gather(
+                a, start * a_row + left, a_row, width, block, span(scratch, left * BLOCK, 0), WIDE
+            )
+        for p in range(count):
+            _gather(b, b_at + start * b_row + p * PANEL, b_row, PANEL, block, panel, PANEL)
+            for left in range(0, rows, WIDE):
+                multiply(
+                    scratch, left * BLOCK, 1, WIDE, min(WIDE, rows - left), block,
+                    panel, 0, 1, c, (p * rows + left) * PANEL, PANEL,
+                )  # fmt: skip
+
+
+def room(rows: int) -> int:
+    """Return how many numbers of scratch :func:`multiply_transposed` needs for ``rows`` rows of C."""
+    return BLOCK * (-(-rows // WIDE) * WIDE + PANEL)
+
+
+@kernel()
+def unpack(panels, rows, count, matrix, at, row):
+    """Copy ``count`` panels (rows, PANEL) side by side into a flat matrix, the first at ``at``."""
+    for i in range(rows):
+        for p in range(count):
+            source = panels[(p * rows + i) * PANEL : (p * rows + i + 1) * PANEL]
+            here = at + i * row + p * PANEL
+            into = matrix[here : here + PANEL]
+            for j in range(PANEL):
+                into[j] = source[j]
+
+
+@kernel()
+def pack(matrix, row, column, inner, columns, panels, first, last):
+    """Pack panels ``first`` … ``last - 1`` of a matrix (inner, columns), zeros in the padding.
+
+    ``matrix`` is flat, with strides ``row`` and ``column`` in elements, one of them 1, so that a
+    transpose is packed as easily; ``panels`` is flat, of ``inner * padded(columns)`` elements.
+    """
+    for p in range(first, last):
+        left = p * PANEL
+        width = min(PANEL, columns - left)
+        # A block of rows at a time, so that a transpose finds the lines it reads in the cache again;
+        # and slices, because LLVM makes vector code of a loop over one, but not over computed indices.
+        for top in range(0, inner, 16):
+            height = min(16, inner - top)
+            block = panels[(p * inner + top) * PANEL : (p * inner + top + height) * PANEL]
+            if column == 1:
+                for k in range(height):
+                    at = (top + k) * row + left
+                    source, into = matrix[at : at + width], block[k * PANEL : k * PANEL + width]
+                    for j in range(width):
+                        into[j] = source[j]
+            else:
+                for j in range(width):
+                    at = top + (left + j) * column
+                    source = matrix[at : at + height]
+                    for k in range(height):
+                        block[k * PANEL + j] = source[k]
+            for k in range(height):
+                for j in range(width, PANEL):
+                    block[k * PANEL + j] = 0
