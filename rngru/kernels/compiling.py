@@ -185,7 +185,7 @@ class _Kept(_Cache):
         pass
 
     def load_overload(self, sig, target_context):
-        target_context.refresh()
+        # Numba would first load all that it can compile, 0.1 s. What was compiled needs none of it.
         data = read(self._name(sig, target_context.codegen())) if self._enabled else None
         if data is None:
             return None
