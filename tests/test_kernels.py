@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rngru.kernels import layers, output, threads, tiles
+from rngru.kernels import layers, output, tiles
 from rngru.kernels.elementwise import VECTOR, exp, gate, gate_slope, tanh
 from rngru.kernels.panels import multiply_transposed, room, unpack
 from rngru.kernels.spec import LayerSpec, Weights
@@ -511,46 +511,3 @@ def test_one_lane_that_is_not_a_number_leaves_the_others_alone(cell):
     assert np.isnan(back[1][0][:, 2]).all() and np.array_equal(
         back[0][0][:, rest], back[1][0][:, rest]
     )
-
-
-# ----------------------------------------------------------------------------------- threads
-
-
-@pytest.mark.parametrize("count", [0, 1, 5, 64])
-@pytest.mark.parametrize("wanted", [1, 2, 3, 8])
-def test_shares_cover_the_work_once(count, wanted):
-    """A share forgotten is a lane that is never computed; one done twice is a gradient doubled."""
-    done = []
-    threads.run(lambda first, last: done.extend(range(first, last)), count, wanted)
-    assert sorted(done) == list(range(count))
-
-
-def test_an_error_on_any_thread_reaches_the_caller():
-    """Otherwise a batch with half of its lanes missing would count as done."""
-    for failing in range(3):
-
-        def share(first, last, failing=failing):
-            if first <= failing < last:
-                raise ZeroDivisionError(failing)
-
-        with pytest.raises(ZeroDivisionError, match=str(failing)):
-            threads.run(share, 3, 3)
-    done = []
-    threads.run(lambda first, last: done.append(last - first), 3, 3)
-    assert done == [1, 1, 1], "the threads still work after an error"
-
-
-def test_threads_really_share_the_work():
-    """All shares on one thread would be right, and slow."""
-    meeting = threading.Barrier(3, timeout=10)
-    threads.run(lambda first, last: meeting.wait(), 3, 3)
-
-
-@pytest.mark.parametrize(("value", "expected"), [("3", 3), ("1", 1), ("0", None), ("many", None)])
-def test_the_number_of_threads_can_be_chosen(monkeypatch, value, expected):
-    """A value that makes no sense means all cores, rather than none."""
-    monkeypatch.delenv("RNGRU_THREADS", raising=False)
-    default = threads.available()
-    assert default >= 1
-    monkeypatch.setenv("RNGRU_THREADS", value)
-    assert threads.available() == (expected or default)

@@ -240,7 +240,7 @@ class Sampler:
             # Near the best recent one: a single call that was disturbed says little.
             self.pace[shares] = min(pace, 1.02 * self.pace.get(shares, pace))
 
-        shares = self._faster(most)
+        shares = threads.ready(self._faster(most))
         if shares > 1:
             with threads.together.held(blocking=False) as alone:
                 run(shares if alone else 1)

@@ -12,11 +12,13 @@ Shares that wait for each other inside a kernel (:func:`meet`) must all run at t
 starts such shares holds :data:`together`: two sets of them in the same queues could wait for ever.
 """
 
+import contextlib
 import functools
 import os
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -26,16 +28,57 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from rngru.errors import warn
 from rngru.forks import Lock, inchild
 from rngru.kernels.compiling import kernel
 
 
 def available() -> int:
-    """Return how many threads to use: ``RNGRU_THREADS`` if set, or the cores of this process."""
-    wanted = os.environ.get("RNGRU_THREADS", "")
-    if wanted.isdecimal() and int(wanted) > 0:
-        return int(wanted)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return how many threads to use.
+
+    That is ``RNGRU_THREADS`` if set. Else it is the cores that this process may run on, but no more than
+    its container may use, or than ``NUMBA_NUM_THREADS`` or ``OMP_NUM_THREADS`` say.
+    """
+    if wanted := _told("RNGRU_THREADS"):
+        return wanted
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    limits = [cores, _quota(), _told("NUMBA_NUM_THREADS"), _told("OMP_NUM_THREADS")]
+    return min(filter(None, limits), default=1)
+
+
+def _told(variable: str) -> int | None:
+    """Return a number of threads from the environment; of a list, such as OpenMP's, the first."""
+    first = os.environ.get(variable, "").split(",")[0].strip()
+    return int(first) if first.isdecimal() and int(first) > 0 else None
+
+
+_PROC, _CGROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
+
+
+@functools.cache
+def _quota() -> int | None:
+    """Return how many cores the time of this container is worth, rounded up; or None if it has no limit."""
+    limits = []
+    with contextlib.suppress(OSError, ValueError):
+        for line in _PROC.read_text().splitlines():
+            number, controllers, group = line.split(":", 2)
+            own = Path(group.lstrip("/"))
+            for part in (own, *own.parents):
+                if number == "0":
+                    limits.append(_limit(_CGROUPS / part / "cpu.max"))
+                elif "cpu" in controllers.split(","):
+                    folder = _CGROUPS / "cpu" / part
+                    limits.append(_limit(folder / "cpu.cfs_quota_us", folder / "cpu.cfs_period_us"))
+    return min(filter(None, limits), default=None)
+
+
+def _limit(*paths: Path) -> int | None:
+    """Return the quota over the period, both in microseconds, rounded up; or None if there is no limit."""
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = map(int, " ".join(path.read_text() for path in paths).split())
+        if quota > 0 and period > 0:
+            return -(-quota // period)
+    return None
 
 
 WORTH = 1 << 17
@@ -193,6 +236,26 @@ def _forget_workers() -> None:
     _workers.clear()
 
 
+def ready(count: int) -> int:
+    """Start threads until there are ``count``, the caller's included; return how many there are."""
+    if len(_workers) < count - 1:
+        with _grow.held():
+            try:
+                while len(_workers) < count - 1:
+                    _workers.append(_Worker())
+            except RuntimeError as problem:
+                _fewer(str(problem))
+    return min(count, len(_workers) + 1)
+
+
+@functools.cache
+def _fewer(problem: str) -> None:
+    warn(
+        f"No more threads can be started ({problem}), so it computes on {len(_workers) + 1}. "
+        "The results are the same. See ulimit -u, or the limit of the container (pids.max)."
+    )
+
+
 def run(call: Callable[[int, int], object], count: int, threads: int) -> None:
     """Call ``call(first, last)`` on consecutive shares of ``range(count)``, one per thread.
 
@@ -204,13 +267,11 @@ def run(call: Callable[[int, int], object], count: int, threads: int) -> None:
     [0, 1, 2, 3, 4]
     """
     threads = min(threads, count)
+    if threads > 1:
+        threads = ready(threads)
     if threads <= 1:
         call(0, count)
         return
-    if len(_workers) < threads - 1:
-        with _grow.held():
-            while len(_workers) < threads - 1:
-                _workers.append(_Worker())
     done = _Mail()
     for i in range(1, threads):
         share = (call, i * count // threads, (i + 1) * count // threads, done)
