@@ -36,7 +36,7 @@ from rngru import models
 from rngru.backends import Backend
 from rngru.checkpoint import Checkpoint
 from rngru.dataset import DataSet
-from rngru.errors import CheckpointDamaged, CheckpointTooNew, InputError
+from rngru.errors import CheckpointDamaged, CheckpointTooNew, InputError, warn
 from rngru.hyper import CACHES, HyperParams
 from rngru.models import MODELS
 from rngru.reader import Reader
@@ -78,6 +78,8 @@ class Snapshot:
     timed: whether it was saved in the middle of a round, until the next save.
     summary: what tables show: epoch, position, losses.
     versions: what it was computed with.
+    rounding: and how the processor rounds, see :attr:`rngru.backends.Backend.rounding`; '' if that is
+        not known.
     token: a random word that tells this model from others in the same directory. It stands in the
         summary of a checkpoint, so that it can be read without the arrays.
     """
@@ -95,6 +97,7 @@ class Snapshot:
     timed: bool = False
     summary: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=versions)
+    rounding: str = ""
     token: str | None = None
 
     @property
@@ -111,6 +114,11 @@ class Snapshot:
 
     def run(self, computes: Backend, data: DataSet) -> Run:
         """Return the model as one that is trained on a text."""
+        if self.rounding and self.backend == computes.name and self.rounding != computes.rounding:
+            warn(
+                f"Saved by a processor with {self.rounding} multiply-adds (here {computes.rounding}). "
+                "Training goes on, but not to the same bits."
+            )
         return Run(computes, data, self.progress, hyper=self.made, seed=self.seed)
 
     def passes(self, trainlen: int | None) -> float:
@@ -189,6 +197,7 @@ class Snapshot:
             "history": self.historyline,
             "timed": self.timed,
             "versions": dict(self.versions),
+            "rounding": self.rounding,
         }
         return arrays, meta
 
@@ -210,8 +219,9 @@ class Snapshot:
                 least = 1 if name == "seq_len" else 0
                 if type(meta[name]) is not int or not least <= meta[name] < 1 << 62:
                     raise ValueError(f"{name} is {reprlib.repr(meta[name])}")
-            meta = {"timed": False, **meta}
-            for name, kind in (("backend", str), ("corpus", str | None), ("timed", bool)):
+            meta = {"timed": False, "rounding": "", **meta}
+            kinds = {"backend": str, "corpus": str | None, "timed": bool, "rounding": str}
+            for name, kind in kinds.items():
                 if not isinstance(meta[name], kind):
                     raise ValueError(f"{name} is {reprlib.repr(meta[name])}")
             _known("modeltype", meta["modeltype"], MODELS, found)
@@ -239,6 +249,7 @@ class Snapshot:
                 timed=meta["timed"],
                 summary=dict(meta["summary"]),
                 versions=dict(meta["versions"]),
+                rounding=meta["rounding"],
                 token=meta["summary"].get("model"),
             )
         except (KeyError, TypeError, ValueError, OverflowError) as problem:

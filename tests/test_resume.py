@@ -10,12 +10,14 @@ its rounds at the same batches. ``cosine`` runs over the length of one call, so 
 curves: there the straight run is the same two calls in one process.
 """
 
+import dataclasses
 import json
 import os
 import shutil
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,8 +29,10 @@ import numpy as np
 import pytest
 
 from rngru import ModelState, checkpoint, models
+from rngru.backends import cpu
 from rngru.errors import WorkdirError
 from rngru.hyper import OPTIMIZERS, SCHEDULES
+from rngru.kernels import target
 from rngru.models import MODELS
 from tests.robust import QUIET, program, until
 
@@ -426,6 +430,25 @@ def test_another_backend_is_noticed(trained):
     assert caught[0].filename == __file__, "the warning points at the call"
     again.newcheckpoint()
     assert ModelState.load(trained.workdir).backend == "scan"
+
+
+def test_a_processor_that_rounds_otherwise_is_told_of(newmodel, verse, monkeypatch):
+    """A run that moved to an older machine was thought to be the same to the bit."""
+    ms = newmodel(verse)
+    ms.trainmodel(train_len=1, report="silent")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ms = ModelState.load(ms.workdir)
+        ms.trainmodel(train_len=1, report="silent")
+    other = {"fused": "separate", "separate": "fused"}[target.TARGET.rounding]
+    monkeypatch.setattr(cpu, "TARGET", dataclasses.replace(target.TARGET, fused=other == "fused"))
+    ms = ModelState.load(ms.workdir)
+    told = f"{target.TARGET.rounding} multiply-adds .here {other}"
+    with pytest.warns(UserWarning, match=told):
+        ms.trainmodel(train_len=1, report="silent")
+    with warnings.catch_warnings():  # from here on it is this processor's run
+        warnings.simplefilter("error")
+        ModelState.load(ms.workdir).trainmodel(train_len=1, report="silent")
 
 
 if __name__ == "__main__":

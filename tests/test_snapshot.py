@@ -66,6 +66,7 @@ def snapshot(modeltype="GRUEncode", level="char", *, state=True, rate=None, **hy
         timed=True,
         summary={"epoch": 1.5, "position": 12_345, "trainloss": 2.5, "validloss": None},
         versions={"rngru": "0.1.0", "numpy": "9"},
+        rounding="fused",
         token="f00",
     )
 
@@ -292,6 +293,7 @@ HOSTILE = {
     "corpus": [3, [], {}],
     "history": NUMBERS,
     "timed": [3, "x", []],
+    "rounding": [3, None, []],
     "versions": [None, 3, "x", [1]],
     "summary": [None, 3, "x", [1]],
 }  # fmt: skip
@@ -314,20 +316,21 @@ def test_hostile_metadata_is_damage(field, value):
         Snapshot.decode(FOUND, *later(lambda arrays, meta: meta.update({field: value})))
 
 
-@pytest.mark.parametrize("field", sorted(HOSTILE.keys() - {"timed", "scores"}))
+@pytest.mark.parametrize("field", sorted(HOSTILE.keys() - {"timed", "scores", "rounding"}))
 def test_a_missing_field_is_damage(field):
     """A KeyError at the prompt."""
     with pytest.raises(CheckpointDamaged, match=f"{field}.* is missing"):
         Snapshot.decode(FOUND, *later(lambda arrays, meta: meta.pop(field)))
 
 
-@pytest.mark.parametrize("field", ["timed", "scores"])
+@pytest.mark.parametrize("field", ["timed", "scores", "rounding"])
 def test_what_early_checkpoints_did_not_have_may_be_missing(field):
     """A model saved before these were there cannot be loaded any longer."""
     back = Snapshot.decode(FOUND, *later(lambda arrays, meta: meta.pop(field)))
-    assert (back.timed, back.progress.scores) == (
-        (False, Scores(2.5, 2.25, 3)) if field == "timed" else (True, Scores())
-    )
+    missing = {"timed": False, "scores": Scores(), "rounding": ""}
+    there = {"timed": True, "scores": Scores(2.5, 2.25, 3), "rounding": "fused"}
+    found = {"timed": back.timed, "scores": back.progress.scores, "rounding": back.rounding}
+    assert found == there | {field: missing[field]}
 
 
 @pytest.mark.parametrize("part", ["state", "inc"])

@@ -94,6 +94,11 @@ class Shielded(Backend):
         """The name of the backend inside."""
         return self._name
 
+    @property
+    def rounding(self) -> str:
+        """What decides about the last bits of a number here."""
+        return self._shield(("rounding",), lambda inside: inside.rounding)
+
     def prepare(self) -> None:
         """Build what a training step needs, if that has not been done."""
         self._shield(("prepare",), lambda inside: inside.prepare())

@@ -59,7 +59,8 @@ class WorkdirKeeper:
         fetch = self._backend.fetch
         caches = {name: fetch(cache) for name, cache in progress.caches.items()}
         there = replace(progress, arrays=fetch(progress.arrays), caches=caches)
-        model = replace(self.model, progress=there, versions=versions())
+        rounding = self._backend.rounding
+        model = replace(self.model, progress=there, versions=versions(), rounding=rounding)
         model = model.summarised(self._trainlen, trainloss, validloss)
         saved = self._disk.save(model, keep=None if timed else self._limit, timed=timed)
         self.model = replace(model, progress=progress)
