@@ -473,9 +473,10 @@ class ModelState:
         -------
         float32 array, (layer, neuron, step) or (step, layer, neuron)
         """
-        states, outputs = track(self._reader, usestr, Sampling(temp).temp)
+        temp = Sampling(temp).temp
+        states, outputs = track(self._reader, usestr, temp if ret_output else None)
         states = states.transpose(0, 2, 1) if transpose else states.transpose(1, 0, 2)
-        return (states, outputs) if ret_output else states
+        return states if outputs is None else (states, outputs)
 
     def evaluate(self, text: "str | bytes | Sample | None" = None) -> Evaluation:
         """Return the loss on a text: nats and bits per character, perplexity, characters counted.

@@ -15,11 +15,8 @@ from rngru.kernels.elementwise import VECTOR, exp
 from rngru.kernels.layers import Sums, narrowed, packed, widened
 from rngru.kernels.memory import reused
 from rngru.kernels.panels import span
-from rngru.kernels.sequence import copyrow
+from rngru.kernels.sequence import ROWS_AT_ONCE, copyrow
 from rngru.kernels.tiles import PANEL, multiply, padded, provide
-
-ROWS_AT_ONCE = 64
-"""Rows whose logits are in the cache together."""
 
 
 @kernel()

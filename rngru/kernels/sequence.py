@@ -34,6 +34,9 @@ from rngru.kernels.panels import span
 from rngru.kernels.spec import GRU, GRU_AFTER, LSTM, RNN
 from rngru.kernels.tiles import PANEL, multiply
 
+ROWS_AT_ONCE = 64
+"""Rows of a product that stay in the cache together with a panel."""
+
 
 @kernel(**VECTOR)
 def advance(cell, phase, hard, gates, before, memory, side, state):
@@ -152,17 +155,24 @@ def lookup(ids, table, gates, first, last):
             copyrow(span(table, ids[t, b] * width, width), span(gates, at * width, width))
 
 
+@kernel(keep=False)
+def _together(lanes, first, last):
+    """Return how many steps to multiply at once: with all lanes, their rows lie side by side."""
+    return max(1, ROWS_AT_ONCE // lanes) if last - first == lanes else 1
+
+
 @kernel()
 def project(inputs, panels, bias, gates, first, last):
     """Fill ``gates`` with ``inputs`` (T, B, I) times the packed U (I, G P), plus ``bias`` (G P,)."""
     steps, lanes, width = gates.shape
     size = inputs.shape[2]
-    for t in range(steps):
-        for b in range(t * lanes + first, t * lanes + last):
-            copyrow(bias, span(gates, b * width, width))
-        at = t * lanes + first
+    together = _together(lanes, first, last)
+    for t in range(0, steps, together):
+        at, rows = t * lanes + first, min(together, steps - t) * (last - first)
+        for row in range(at, at + rows):
+            copyrow(bias, span(gates, row * width, width))
         multiply(
-            inputs, at * size, size, 1, last - first, size,
+            inputs, at * size, size, 1, rows, size,
             panels, 0, width // PANEL, gates, at * width, width,
         )  # fmt: skip
 
@@ -272,11 +282,12 @@ def project_back(gates, panels, dinputs, first, last):
     """Fill ``dinputs`` (T, B, padded(I)) with the gradients in ``gates`` times the packed U-transposed."""
     steps, lanes, width = gates.shape
     out = dinputs.shape[2]
-    for t in range(steps):
-        at = t * lanes + first
-        _clear(span(dinputs, at * out, (last - first) * out))
+    together = _together(lanes, first, last)
+    for t in range(0, steps, together):
+        at, rows = t * lanes + first, min(together, steps - t) * (last - first)
+        _clear(span(dinputs, at * out, rows * out))
         multiply(
-            gates, at * width, width, 1, last - first, width,
+            gates, at * width, width, 1, rows, width,
             panels, 0, out // PANEL, dinputs, at * out, out,
         )  # fmt: skip
 
