@@ -78,9 +78,15 @@ def _wide_bias(bias):
     return wide
 
 
+def _worth(rows: np.ndarray, weights: np.ndarray, count: int) -> int:
+    """Return how many threads a product is worth: thirty multiply-adds take as long as moving a number."""
+    return threads.worth(len(rows) * weights.size // 30, count)
+
+
 def affine(rows, weights, bias, *, count):
     """Return ``rows @ weights + bias``, (N, K), for (N, I), (I, K) and (K,)."""
     provide(weights.dtype)
+    count = _worth(rows, weights, count)
     panels, wide = packed(weights, count), widened(bias, 1)
     results = np.empty((len(rows), wide.size), rows.dtype)
     threads.run(
@@ -96,6 +102,7 @@ def affine_back(rows, weights, deltas, *, scale=None, old=None, count):
     be overwritten. With a ``scale``, padded deltas are multiplied by it in place first.
     """
     size, columns = weights.shape
+    count = _worth(rows, weights, count)
     deltas, wide = widened(deltas, 1), widened(weights, 1)
     panels = packed(wide, count, transpose=True)
     zero = np.zeros(padded(size), rows.dtype)

@@ -81,7 +81,7 @@ def _limit(*paths: Path) -> int | None:
     return None
 
 
-WORTH = 1 << 17
+WORTH = 1 << 18
 """Numbers to move or add up that are worth waking another thread, which takes tens of microseconds."""
 
 
