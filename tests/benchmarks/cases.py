@@ -27,11 +27,6 @@ class Case:
         return f"{self.cell} {self.lanes}, {self.steps}, {self.size}, {self.layers}"
 
     @property
-    def exists(self) -> bool:
-        """Whether rngru has a model of this cell."""
-        return f"{self.cell}Encode" in MODELS
-
-    @property
     def model(self) -> Model:
         return MODELS[f"{self.cell}Encode"]
 

@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from threadpoolctl import threadpool_limits
 
+from rngru.kernels.target import TARGET
+
 ROOT = Path(__file__).parents[2]
 
 WARMUPS = 2
@@ -162,12 +164,12 @@ SGEMM_FLOPS = 2 * 2048**3
 def sgemms(count: int) -> Iterator[dict[str, Callable[[], object]]]:
     """Give calls that do one large sgemm each, on ``count`` threads, by whose it is.
 
-    NumPy's, as installed; where the processor has AVX-512, also with OpenBLAS's kernels for it,
+    NumPy's, as installed; where AVX-512 is compiled for, also with OpenBLAS's kernels for it,
     which it does not choose on every such processor; and torch's. NumPy's run in processes of
     their own, for OpenBLAS chooses its kernels when it is loaded; asking costs microseconds.
     """
     kinds: dict[str, dict[str, str]] = {"NumPy": {}}
-    if "avx512f" in Path("/proc/cpuinfo").read_text():
+    if TARGET.name == "AVX-512":
         kinds["AVX-512"] = {"OPENBLAS_CORETYPE": "SkylakeX"}
     a = torch.rand(2048, 2048)
     with ExitStack() as stack:
@@ -205,6 +207,7 @@ def machine() -> dict[str, Any]:
     packages = ("rngru", "numpy", "numba", "pytensor", "torch")
     return {
         "processor": names[0].split(":")[1].strip(),
+        "instructions": str(TARGET),
         "cores": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
         **{name: version(name) for name in packages},

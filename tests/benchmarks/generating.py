@@ -76,6 +76,6 @@ def figures(options: Options) -> Iterator[Figure]:
         f"{speeds['limit']:.0f}"
     )
     yield Figure(
-        "share of the memory bandwidth", 100 * rates["rngru"] / rates["limit"], "%",
+        "share of the memory bandwidth", 100 * rates["rngru"] / rates["limit"], "%", 80,
         detail={"note": note, "GB/s": speeds},
     )  # fmt: skip
