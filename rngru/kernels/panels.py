@@ -8,18 +8,17 @@ import math
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
 
 from rngru.kernels.compiling import kernel
 from rngru.kernels.target import TARGET
-from rngru.kernels.tiles import BLOCK, PANEL, multiply, tallest
+from rngru.kernels.tiles import BLOCK, PANEL, multiply, prefetch, tallest
 
 WIDE = math.lcm(PANEL, tallest(32))
 """Columns of A that a gradient product copies together: whole panels, and whole tiles in float32."""
 
-AHEAD = 8
+ROWS_AHEAD = 8
 """How many rows ahead a gathering copy fetches."""
 
 
@@ -56,19 +55,12 @@ def _move(typingctx, kind, source, into, ahead):
         _, source, into, ahead = args
         lanes = TARGET.vector * 8 // kind.bitwidth
         pointer = ir.VectorType(context.get_data_type(kind), lanes).as_pointer()
-        numbers = ir.IntType(32)
-        prefetch = cgutils.get_or_insert_function(
-            builder.module,
-            ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, *[numbers] * 3]),
-            "llvm.prefetch.p0i8",
-        )
         for j in range(PANEL // lanes):
             shift = source.type(j * TARGET.vector)
             value = builder.load(builder.inttoptr(builder.add(source, shift), pointer), align=4)
             builder.store(value, builder.inttoptr(builder.add(into, shift), pointer), align=4)
         for line in range(0, PANEL * kind.bitwidth // 8, 64):
-            place = builder.inttoptr(builder.add(ahead, source.type(line)), cgutils.voidptr_t)
-            builder.call(prefetch, [place, numbers(0), numbers(3), numbers(1)])
+            prefetch(builder, builder.add(ahead, source.type(line)))
         return context.get_dummy_value()
 
     return types.void(kind, *[types.intp] * 3), generate
@@ -85,7 +77,7 @@ def _gather(matrix, at, row, width, height, ribbon, step):
         for j in range(0, whole, PANEL):
             # The rows are too far apart for the processor to see where the next ones will be.
             place = here + j * size
-            _move(zero, place, there + j * size, place + AHEAD * row * size)
+            _move(zero, place, there + j * size, place + ROWS_AHEAD * row * size)
         for j in range(whole, width):
             ribbon[k * step + j] = matrix[at + k * row + j]
 

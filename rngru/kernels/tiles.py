@@ -75,6 +75,9 @@ def forms(bits: int) -> list[tuple[int, int]]:
     return [(r, p) for p in (1, 2) for r in range(1, tallest(bits, p) + 1)] + [(1, 4)]
 
 
+AHEAD = 2048
+"""Bytes of a ribbon that are fetched before they are needed: it may lie beyond the second cache."""
+
 BLOCK = 256
 """Inner length of one pass over a panel that several tiles read: it stays in the first cache."""
 
@@ -114,6 +117,15 @@ def _tile(typingctx, kind, rows, panels, a, a_row, a_col, b, b_panel, c, c_row, 
         return context.get_dummy_value()
 
     return types.void(kind, *[types.intp] * 11), generate
+
+
+def prefetch(builder, address) -> None:
+    """Write the code that fetches a line of memory into the first cache."""
+    number = ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, *[number] * 3])
+    fetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+    place = builder.inttoptr(address, cgutils.voidptr_t)
+    builder.call(fetch, [place, number(0), number(3), number(1)])
 
 
 class _Tile:
@@ -161,6 +173,8 @@ class _Tile:
                 element = self._broadcast(self._load(left[i], self.scalar))
                 for j in self.vectors:
                     after[i][j] = self._multiply_add(element, panel[j], sums[i][j])
+        for shift in shifts[:: max(1, 64 // TARGET.vector)]:
+            prefetch(build, build.add(build.add(here_b, shift), word(AHEAD)))
         following = build.add(k, word(1))
         ribbon = word(PANEL // self.lanes * TARGET.vector)
         steps = [
