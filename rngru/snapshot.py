@@ -32,11 +32,11 @@ from typing import Any, Generic, Self, TypeVar, cast, final, overload
 
 import numpy as np
 
-from rngru import models
+from rngru import backends, models
 from rngru.backends import Backend
 from rngru.checkpoint import Checkpoint
 from rngru.dataset import DataSet
-from rngru.errors import CheckpointDamaged, CheckpointTooNew, InputError, warn
+from rngru.errors import CheckpointDamaged, CheckpointTooNew, InputError
 from rngru.hyper import CACHES, HyperParams
 from rngru.models import MODELS
 from rngru.reader import Reader
@@ -78,7 +78,7 @@ class Snapshot:
     timed: whether it was saved in the middle of a round, until the next save.
     summary: what tables show: epoch, position, losses.
     versions: what it was computed with.
-    rounding: and how the processor rounds, see :attr:`rngru.backends.Backend.rounding`; '' if that is
+    rounding: and how the processor rounds, see :func:`rngru.backends.rounding`; '' if that is
         not known.
     token: a random word that tells this model from others in the same directory. It stands in the
         summary of a checkpoint, so that it can be read without the arrays.
@@ -114,11 +114,6 @@ class Snapshot:
 
     def run(self, computes: Backend, data: DataSet) -> Run:
         """Return the model as one that is trained on a text."""
-        if self.rounding and self.backend == computes.name and self.rounding != computes.rounding:
-            warn(
-                f"Saved by a processor with {self.rounding} multiply-adds (here {computes.rounding}). "
-                "Training goes on, but not to the same bits."
-            )
         return Run(computes, data, self.progress, hyper=self.made, seed=self.seed)
 
     def passes(self, trainlen: int | None) -> float:
@@ -149,6 +144,9 @@ class Snapshot:
         """Return what it was computed with that is another here, on ``backend``; '' if nothing is."""
         then = {**self.versions, "backend": self.backend}
         here = versions() | {"backend": backend}
+        if self.rounding and self.backend == backend:
+            then["multiply-adds"] = self.rounding
+            here["multiply-adds"] = backends.rounding(backend)
         return ", ".join(
             f"{name} {then[name]} (here {here.get(name)})"
             for name in then

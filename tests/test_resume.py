@@ -29,7 +29,6 @@ import numpy as np
 import pytest
 
 from rngru import ModelState, checkpoint, models
-from rngru.backends import cpu
 from rngru.errors import WorkdirError
 from rngru.hyper import OPTIMIZERS, SCHEDULES
 from rngru.kernels import target
@@ -438,17 +437,16 @@ def test_a_processor_that_rounds_otherwise_is_told_of(newmodel, verse, monkeypat
     ms.trainmodel(train_len=1, report="silent")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        ms = ModelState.load(ms.workdir)
-        ms.trainmodel(train_len=1, report="silent")
-    other = {"fused": "separate", "separate": "fused"}[target.TARGET.rounding]
-    monkeypatch.setattr(cpu, "TARGET", dataclasses.replace(target.TARGET, fused=other == "fused"))
-    ms = ModelState.load(ms.workdir)
-    told = f"{target.TARGET.rounding} multiply-adds .here {other}"
+        ModelState.load(ms.workdir)
+    own = target.TARGET
+    monkeypatch.setattr(target, "TARGET", dataclasses.replace(own, fused=not own.fused))
+    told = f"multiply-adds {own.rounding} .here {target.TARGET.rounding}"
     with pytest.warns(UserWarning, match=told):
-        ms.trainmodel(train_len=1, report="silent")
+        ms = ModelState.load(ms.workdir)
+    ms.trainmodel(train_len=1, report="silent")
     with warnings.catch_warnings():  # from here on it is this processor's run
         warnings.simplefilter("error")
-        ModelState.load(ms.workdir).trainmodel(train_len=1, report="silent")
+        ModelState.load(ms.workdir)
 
 
 if __name__ == "__main__":

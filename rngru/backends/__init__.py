@@ -49,6 +49,7 @@ __all__ = [
     "backend",
     "freshcaches",
     "named",
+    "rounding",
     "shielded",
 ]
 
@@ -83,6 +84,18 @@ def named(name: str) -> str:
 def backend(name: str, model: Model, hyper: HyperParams) -> Backend:
     """Import the backend called ``name``, and return it for a model; nothing is compiled yet."""
     return BACKENDS[named(name)]()(model, hyper)
+
+
+def rounding(name: str) -> str:
+    """Return how this processor rounds what a backend computes, in a word; '' where nobody promises bits.
+
+    It is compiled for the processor by :mod:`rngru.kernels`; :mod:`rngru.kernels.target` has the words.
+    """
+    if name != "cpu":
+        return ""
+    from rngru.kernels.target import TARGET
+
+    return TARGET.rounding
 
 
 def shielded(name: str, model: Model, hyper: HyperParams) -> Backend:

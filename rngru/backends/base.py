@@ -117,11 +117,6 @@ class Backend(ABC):
         """The sizes and rules it was made for."""
         return self._hyper
 
-    @property
-    def rounding(self) -> str:
-        """What decides about the last bits of a number on this processor, in a word; '' if nothing does."""
-        return ""
-
     def freshstate(self, lanes: int) -> np.ndarray:
         """Return the state before any text: zeros (L, B, H)."""
         return self.model.freshstate(self.hyper, lanes)

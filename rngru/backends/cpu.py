@@ -12,7 +12,6 @@ from rngru.kernels import layers, output, threads, update
 from rngru.kernels.memory import Recycled
 from rngru.kernels.preparing import prepare
 from rngru.kernels.sampler import Sampler
-from rngru.kernels.target import TARGET
 from rngru.models import Engine, Network
 
 
@@ -28,11 +27,6 @@ class CPU(Backend):
         self._gradients: Any = None
         self._sampler: tuple[Any, Sampler] | None = None
         self._fresh = Recycled()
-
-    @property
-    def rounding(self) -> str:
-        """Whether multiply-adds are fused: the bits of results depend on that, and not on the processor."""
-        return TARGET.rounding
 
     def prepare(self) -> None:
         with self._lock.held():

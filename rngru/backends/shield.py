@@ -94,11 +94,6 @@ class Shielded(Backend):
         """The name of the backend inside."""
         return self._name
 
-    @property
-    def rounding(self) -> str:
-        """What decides about the last bits of a number here."""
-        return self._shield(("rounding",), lambda inside: inside.rounding)
-
     def prepare(self) -> None:
         """Build what a training step needs, if that has not been done."""
         self._shield(("prepare",), lambda inside: inside.prepare())
@@ -158,6 +153,13 @@ class Shielded(Backend):
             lambda inside: inside.generate(arrays, ids, state, uniforms, sampling, mask),
         )
 
+    def _aside(self, call: Callable[[], T], stop: Callable[[], bool]) -> T:
+        try:
+            aside = Aside(call)
+        except RuntimeError:  # no more threads can be started: then Ctrl-C has to wait
+            return call()
+        return aside.result(stop)
+
     def _inside(self) -> Backend:
         forks.check()
         with self._lock.held():
@@ -180,6 +182,6 @@ class Shielded(Backend):
             else:
                 known = usual < math.inf and not interrupts.raises
                 patience = max(interrupts.level, 1 if known else 0)
-                result = Aside(call).result(lambda: interrupts.level > patience)
+                result = self._aside(call, lambda: interrupts.level > patience)
             self._seconds[kind] = time.perf_counter() - began
         return result

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import final
 
+from rngru import backends
 from rngru.backends import Backend
 from rngru.checkpoint import Checkpoint
 from rngru.events import Round
@@ -59,7 +60,7 @@ class WorkdirKeeper:
         fetch = self._backend.fetch
         caches = {name: fetch(cache) for name, cache in progress.caches.items()}
         there = replace(progress, arrays=fetch(progress.arrays), caches=caches)
-        rounding = self._backend.rounding
+        rounding = backends.rounding(self._backend.name)
         model = replace(self.model, progress=there, versions=versions(), rounding=rounding)
         model = model.summarised(self._trainlen, trainloss, validloss)
         saved = self._disk.save(model, keep=None if timed else self._limit, timed=timed)
