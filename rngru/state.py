@@ -17,11 +17,12 @@ from rngru.corpus import Corpus
 from rngru.errors import InputError, WorkdirError, warn
 from rngru.events import Event
 from rngru.hyper import HyperParams
+from rngru.instrument import Instrument
 from rngru.interrupts import Interrupts
 from rngru.making import checkoptions, make
-from rngru.reader import Evaluation, Reader, evaluate, fillgaps, generate, glimpse, track
+from rngru.reader import Evaluation, Reader, evaluate, glimpse
 from rngru.report import History, reporter, watched
-from rngru.sampling import Filled, Sample, Sampling
+from rngru.sampling import Sample
 from rngru.settings import checked, generator, whole
 from rngru.snapshot import Part, Snapshot
 from rngru.text import Source, Vocabulary
@@ -35,7 +36,7 @@ _MOVE = "Move the directory, then load the model from its new place."
 _BACK = "It follows from training; restore(...) goes back."
 
 
-class ModelState:
+class ModelState(Instrument):
     r"""A recurrent language model with its text, its progress and its working directory.
 
     The workflow, in order. Begin with a text file and a directory that need not exist:
@@ -73,11 +74,16 @@ class ModelState:
     >>> ms.restore(3)                                       # doctest: +ELLIPSIS
     <ModelState GRUEncode, ...: epoch 0.83 (position 1,200), train loss 3..., valid loss 3...>
 
-    Measure and look inside: loss on the validation text or any other, the state of every neuron at
-    every character, the loss curve as a picture, the cost of a batch:
+    Measure and look inside: loss on the validation text or any other, or of each character of it,
+    what comes next, the state of every neuron at every character, the loss curve as a picture, the
+    cost of a batch:
 
     >>> ms.evaluate('The ship')                             # doctest: +ELLIPSIS
     2... nats per character, 4... bits, perplexity ..., over 7 characters
+    >>> len(ms.score('The ship').nats)
+    7
+    >>> ms.predict('The shi')[0]                            # doctest: +ELLIPSIS
+    (' ', 0.1...)
     >>> ms.trackneurons('The ship').shape                   # (layer, neuron, step)
     (2, 32, 8)
     >>> ms.plotloss().name                                  # needs rngru[plot]
@@ -371,113 +377,6 @@ class ModelState:
         with Interrupts(raises=True) as interrupts:
             return timed(self._run(), lanes, self.seq_len, batches, interrupts.check)
 
-    def generatestring(
-        self,
-        numchars: int = 100,
-        temp: float = 0.5,
-        seed: "str | bytes | Sample | None" = None,
-        init_state: "np.ndarray | Sample | None" = None,
-        ret_state: bool = False,
-        *,
-        rng: int | np.random.Generator | None = None,
-    ) -> "Sample | tuple[Sample, np.ndarray]":
-        """Generate text.
-
-        Parameters
-        ----------
-        numchars : int
-            How many characters.
-        temp : float
-            Temperature: 0 is greedy, low is tame, 1 is the model's own distribution, more is wild.
-        seed : str, bytes or Sample
-            What the text continues; by default a newline, or the end of the sample to start from.
-            ``''`` begins with a character that starts a line. Bytes are for byte level only.
-        init_state : array, (L, 1, H), or Sample
-            Where to start from instead of an empty state. A sample is continued exactly, as if it
-            had not stopped; with a ``seed``, that is read from the sample's state instead.
-        ret_state : bool
-            Return ``(sample, state)`` instead of the sample alone.
-        rng : int or numpy.random.Generator
-            Seed or Generator for the draws; by default the model's own.
-
-        Returns
-        -------
-        Sample
-            At the prompt it shows the text; ``str()`` is the text, ``.state`` continues it.
-        """
-        count, sampling = checked("numchars", numchars, whole(0)), Sampling(temp)
-        chance = self.rng if rng is None else generator(rng)
-        with Interrupts() as interrupts:
-            sample = generate(
-                self._reader, count, sampling,
-                seed=seed, start=init_state, rng=chance, asked=interrupts.asked,
-            )  # fmt: skip
-        return (sample, sample.state) if ret_state else sample
-
-    def fillin(self, text: str, blank: str = "_", choices: int = 5) -> Filled:
-        """Fill the gaps of a text, for a model that reads in both directions.
-
-        Parameters
-        ----------
-        text : str
-            Text with gaps; several are filled together.
-        blank : str
-            What stands for a gap: one symbol.
-        choices : int
-            How many alternatives to list for each gap.
-
-        Returns
-        -------
-        Filled
-            At the prompt it shows the likeliest text; ``.gaps`` has the alternatives.
-
-        Raises
-        ------
-        InputError
-            If the model reads forwards only, or there is no gap.
-
-        Example
-        -------
-        ::
-
-            ms = ModelState.initfromsrcfile('verse.txt', 'bi', modeltype='BiGRU')
-            ms.trainmodel(max_seconds=60)
-            ms.fillin('the qu_ck br_wn fox')
-        """
-        choices = checked("choices", choices, whole(1))
-        with Interrupts(raises=True) as interrupts:
-            return fillgaps(self._reader, text, blank, choices, check=interrupts.check)
-
-    def trackneurons(
-        self,
-        usestr: "str | bytes | Sample",
-        temp: float = 0.5,
-        ret_output: bool = False,
-        transpose: bool = True,
-    ) -> "np.ndarray | tuple[np.ndarray, np.ndarray]":
-        """Return the state of every neuron after each character of a text.
-
-        Parameters
-        ----------
-        usestr : str, bytes or Sample
-            The text to read; bytes only at byte level.
-        temp : float
-            Temperature of the outputs.
-        ret_output : bool
-            Return ``(states, outputs)``: outputs (step, V) is the distribution over the next
-            character after each one, float64.
-        transpose : bool
-            Axes (layer, neuron, step); otherwise (step, layer, neuron).
-
-        Returns
-        -------
-        float32 array, (layer, neuron, step) or (step, layer, neuron)
-        """
-        temp = Sampling(temp).temp
-        states, outputs = track(self._reader, usestr, temp if ret_output else None)
-        states = states.transpose(0, 2, 1) if transpose else states.transpose(1, 0, 2)
-        return states if outputs is None else (states, outputs)
-
     def evaluate(self, text: "str | bytes | Sample | None" = None) -> Evaluation:
         """Return the loss on a text: nats and bits per character, perplexity, characters counted.
 
@@ -562,8 +461,11 @@ class ModelState:
 
     @property
     def _reader(self) -> Reader:
-        """The model as it is now: whoever reads or writes text with it begins here."""
         return self._model.reader(self._computes)
+
+    @property
+    def _chance(self) -> np.random.Generator:
+        return self._model.rng
 
     @property
     def _trainlen(self) -> int | None:

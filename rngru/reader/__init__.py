@@ -1,7 +1,8 @@
 """A trained model at one moment: it reads text, and writes it, with one set of weights.
 
 :class:`Reader` has the few calls that everything else is made of. What people do with it: ``generating``
-writes text and fills gaps, ``scoring`` tells how well a text is predicted, ``inspecting`` what neurons do.
+writes text and fills gaps, ``scoring`` tells how well a text is predicted and ``scores`` how well each
+symbol is, ``inspecting`` what neurons do.
 
 >>> import numpy as np
 >>> from rngru import models
@@ -19,15 +20,22 @@ writes text and fills gaps, ``scoring`` tells how well a text is predicted, ``in
 from rngru.reader.generating import fillgaps, generate, glimpse
 from rngru.reader.inspecting import track
 from rngru.reader.reader import Reader
+from rngru.reader.scores import Comparison, Prediction, Scores, Sums, predict, score
 from rngru.reader.scoring import Evaluation, averaged, evaluate
 
 __all__ = [
+    "Comparison",
     "Evaluation",
+    "Prediction",
     "Reader",
+    "Scores",
+    "Sums",
     "averaged",
     "evaluate",
     "fillgaps",
     "generate",
     "glimpse",
+    "predict",
+    "score",
     "track",
 ]

@@ -43,7 +43,7 @@ def generate(
             f"{reader.model.name} predicts each symbol from the text on both sides of it, so it cannot "
             "write on. ms.fillin('the qu_ck br_wn fox') fills gaps."
         )
-    state = _startstate(reader, start)
+    state = startstate(reader, start)
     drawn: list[np.ndarray] = []
     ids = _seeded(reader, seed, start)
     left = count
@@ -97,7 +97,7 @@ def _words(reader: Reader, seed: Text | None, start: object) -> str:
     return "" if reader.vocab.unknown_in(SEED) else SEED
 
 
-def _startstate(reader: Reader, start: "np.ndarray | Sample | None") -> np.ndarray:
+def startstate(reader: Reader, start: "np.ndarray | Sample | None") -> np.ndarray:
     """Return the state to write from, (L, 1, H)."""
     fresh = reader.freshstate()
     if start is None:

@@ -78,8 +78,18 @@ class Reader:
         self.warn(self.vocab.unknown_in(text))
         return self.vocab.encode(text).astype(np.int32)
 
-    def respelt(self, text: str) -> str:
-        """Return a text in the form of Unicode in which the model knows most of it; warns of a change.
+    def symbols(self, text: Text) -> tuple[str, ...]:
+        """Return the symbols of a text as they are written, one for each id of :meth:`encode`."""
+        if isinstance(text, Sample):
+            text = text.text
+        if isinstance(text, str) and self.vocab.level != "byte":
+            return tuple(self.vocab.split(self.respelt(text, told=False)))
+        return tuple(self.vocab.charatidx(int(i)) for i in self.encode(text))
+
+    def respelt(self, text: str, *, told: bool = True) -> str:
+        """Return a text in the form of Unicode in which the model knows most of it.
+
+        Warns of a change, if it is to be ``told``.
 
         An accented letter can be one code point (form NFC) or a letter and a mark (NFD): they look the
         same, but are different symbols.
@@ -91,6 +101,8 @@ class Reader:
         best = min(forms, key=lambda form: unknown[form])
         if unknown[best] >= self._unknown(text):
             return text
+        if not told:
+            return forms[best]
         marks = sorted({_code(char) for char in forms["NFD"] if combining(char)})
         mark = f" ({', '.join(marks[:3])})" if marks else ""
         spelt = "as one character" if best == "NFC" else "apart"

@@ -1,0 +1,212 @@
+"""A trained model as an instrument: all that can be done with its weights and without its text.
+
+:class:`Instrument` has the verbs; :class:`~rngru.state.ModelState` is one, with a text, a directory and
+training besides. Each verb has its manual here, and its body in :mod:`rngru.reader`.
+
+>>> from rngru.state import ModelState
+>>> issubclass(ModelState, Instrument)
+True
+"""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from rngru.interrupts import Interrupts
+from rngru.reader import Prediction, Reader, Scores, fillgaps, generate, predict, score, track
+from rngru.sampling import Filled, Sample, Sampling
+from rngru.settings import checked, generator, whole
+from rngru.text import readtext
+
+
+class Instrument:
+    """Writes text with a model, scores it, and shows what its neurons do."""
+
+    __slots__ = ()
+
+    @property
+    def _reader(self) -> Reader:
+        """The model as it is now: whoever reads or writes text with it begins here."""
+        raise NotImplementedError
+
+    @property
+    def _chance(self) -> np.random.Generator:
+        """Random numbers for calls without ``rng=``."""
+        raise NotImplementedError
+
+    def generatestring(
+        self,
+        numchars: int = 100,
+        temp: float = 0.5,
+        seed: "str | bytes | Sample | None" = None,
+        init_state: "np.ndarray | Sample | None" = None,
+        ret_state: bool = False,
+        *,
+        rng: int | np.random.Generator | None = None,
+    ) -> "Sample | tuple[Sample, np.ndarray]":
+        """Generate text.
+
+        Parameters
+        ----------
+        numchars : int
+            How many characters.
+        temp : float
+            Temperature: 0 is greedy, low is tame, 1 is the model's own distribution, more is wild.
+        seed : str, bytes or Sample
+            What the text continues; by default a newline, or the end of the sample to start from.
+            ``''`` begins with a character that starts a line. Bytes are for byte level only.
+        init_state : array, (L, 1, H), or Sample
+            Where to start from instead of an empty state. A sample is continued exactly, as if it
+            had not stopped; with a ``seed``, that is read from the sample's state instead.
+        ret_state : bool
+            Return ``(sample, state)`` instead of the sample alone.
+        rng : int or numpy.random.Generator
+            Seed or Generator for the draws; by default the model's own.
+
+        Returns
+        -------
+        Sample
+            At the prompt it shows the text; ``str()`` is the text, ``.state`` continues it.
+        """
+        count, sampling = checked("numchars", numchars, whole(0)), Sampling(temp)
+        chance = self._chance if rng is None else generator(rng)
+        with Interrupts() as interrupts:
+            sample = generate(
+                self._reader, count, sampling,
+                seed=seed, start=init_state, rng=chance, asked=interrupts.asked,
+            )  # fmt: skip
+        return (sample, sample.state) if ret_state else sample
+
+    def fillin(self, text: str, blank: str = "_", choices: int = 5) -> Filled:
+        """Fill the gaps of a text, for a model that reads in both directions.
+
+        Parameters
+        ----------
+        text : str
+            Text with gaps; several are filled together.
+        blank : str
+            What stands for a gap: one symbol.
+        choices : int
+            How many alternatives to list for each gap.
+
+        Returns
+        -------
+        Filled
+            At the prompt it shows the likeliest text; ``.gaps`` has the alternatives.
+
+        Raises
+        ------
+        InputError
+            If the model reads forwards only, or there is no gap.
+
+        Example
+        -------
+        ::
+
+            ms = ModelState.initfromsrcfile('verse.txt', 'bi', modeltype='BiGRU')
+            ms.trainmodel(max_seconds=60)
+            ms.fillin('the qu_ck br_wn fox')
+        """
+        choices = checked("choices", choices, whole(1))
+        with Interrupts(raises=True) as interrupts:
+            return fillgaps(self._reader, text, blank, choices, check=interrupts.check)
+
+    def trackneurons(
+        self,
+        usestr: "str | bytes | Sample",
+        temp: float = 1.0,
+        ret_output: bool = False,
+        transpose: bool = True,
+    ) -> "np.ndarray | tuple[np.ndarray, np.ndarray]":
+        """Return the state of every neuron after each character of a text.
+
+        Parameters
+        ----------
+        usestr : str, bytes or Sample
+            The text to read; bytes only at byte level.
+        temp : float
+            Temperature of the outputs; 1 is the model's own distribution.
+        ret_output : bool
+            Return ``(states, outputs)``: outputs (step, V) is the distribution over the next
+            character after each one, float64.
+        transpose : bool
+            Axes (layer, neuron, step); otherwise (step, layer, neuron).
+
+        Returns
+        -------
+        float32 array, (layer, neuron, step) or (step, layer, neuron)
+        """
+        temp = Sampling(temp).temp
+        states, outputs = track(self._reader, usestr, temp if ret_output else None)
+        states = states.transpose(0, 2, 1) if transpose else states.transpose(1, 0, 2)
+        return states if outputs is None else (states, outputs)
+
+    def score(
+        self,
+        text: "str | bytes | Sample | os.PathLike | Iterable[str | bytes | Sample | os.PathLike]",
+        init_state: "np.ndarray | Sample | None" = None,
+    ) -> Scores | list[Scores]:
+        """Return how well each character of a text is predicted.
+
+        Parameters
+        ----------
+        text : str, bytes, Sample, path, or several of them
+            What to predict, from its second character on; bytes only at byte level. A
+            ``pathlib.Path`` is a file of text, in UTF-8.
+        init_state : array, (L, 1, H), or Sample
+            Where to start from instead of an empty state. After a sample the first character is
+            predicted, too.
+
+        Returns
+        -------
+        Scores, or a list of them
+            At the prompt it shows the mean and the most surprising places, in a notebook the text.
+            ``.nats``, ``.bits``, ``.ranks`` and ``.entropy`` have a number for each character;
+            ``.words()`` and ``.lines()`` add them up; ``.columns()`` is for a data frame. Those of two
+            models on one text can be subtracted: ``a.score(t) - b.score(t)``.
+
+        Raises
+        ------
+        InputError
+            If there is nothing to predict.
+        """
+        with Interrupts() as interrupts:
+            if isinstance(text, str | bytes | Sample | os.PathLike):
+                given = self._given(text)
+                return score(self._reader, given, init_state, asked=interrupts.asked)
+            several = []
+            for each in text:
+                given = self._given(each)
+                several.append(score(self._reader, given, init_state, asked=interrupts.asked))
+                if interrupts.asked():
+                    break
+            return several
+
+    def predict(
+        self,
+        text: "str | bytes | Sample" = "\n",
+        init_state: "np.ndarray | Sample | None" = None,
+    ) -> Prediction:
+        """Return what comes after a text: every symbol with its probability, the likeliest first.
+
+        Parameters
+        ----------
+        text : str, bytes or Sample
+            What has been read; bytes only at byte level.
+        init_state : array, (L, 1, H), or Sample
+            Where to start reading from instead of an empty state.
+
+        Returns
+        -------
+        Prediction
+            A sequence of (symbol, probability); at the prompt a table of the ten likeliest.
+        """
+        return predict(self._reader, text, init_state)
+
+    def _given(self, text: "str | bytes | Sample | os.PathLike") -> "str | bytes | Sample":
+        """Return a text, read from its file if it is a path."""
+        if not isinstance(text, os.PathLike):
+            return text
+        return Path(text).read_bytes() if self._reader.vocab.level == "byte" else readtext(text)
