@@ -44,6 +44,9 @@ class Instrument:
         init_state: "np.ndarray | Sample | None" = None,
         ret_state: bool = False,
         *,
+        top_k: int | None = None,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
         rng: int | np.random.Generator | None = None,
     ) -> "Sample | tuple[Sample, np.ndarray]":
         """Generate text.
@@ -62,6 +65,13 @@ class Instrument:
             had not stopped; with a ``seed``, that is read from the sample's state instead.
         ret_state : bool
             Return ``(sample, state)`` instead of the sample alone.
+        top_k : int
+            Draw from so many of the likeliest characters only.
+        top_p : float
+            Draw from the likeliest characters that together have this share of the probability.
+        min_p : float
+            Leave out characters that are less likely than this share of the likeliest one's
+            probability. Each of the three makes wild temperatures readable.
         rng : int or numpy.random.Generator
             Seed or Generator for the draws; by default the model's own.
 
@@ -70,7 +80,8 @@ class Instrument:
         Sample
             At the prompt it shows the text; ``str()`` is the text, ``.state`` continues it.
         """
-        count, sampling = checked("numchars", numchars, whole(0)), Sampling(temp)
+        count = checked("numchars", numchars, whole(0))
+        sampling = Sampling(temp, top_k=top_k, top_p=top_p, min_p=min_p)
         chance = self._chance if rng is None else generator(rng)
         with Interrupts() as interrupts:
             sample = generate(

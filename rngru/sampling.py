@@ -9,6 +9,11 @@ gives the same text wherever the logits come from.
 Temperature :math:`\tau = 0` is greedy: the likeliest symbol. Low temperatures repeat what is common, 1
 is the model's own distribution, higher ones are wilder.
 
+Before that unlikely symbols may be left out, in this order (:func:`kept`): all but the ``top_k`` likeliest;
+those whose probability is below ``min_p`` times that of the likeliest; and of the others the least likely
+ones, as long as what is left has at least ``top_p`` of the probability (Holtzman et al., The Curious Case
+of Neural Text Degeneration, 2020). Of equal ones the lower id counts as likelier.
+
 >>> logits = np.array([[0.0, 2.0, 1.0]])
 >>> draw(logits, Sampling(temp=0), np.array([0.5]))
 array([1], dtype=int32)
@@ -19,7 +24,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from rngru.settings import Setting, Settings, real
+from rngru.settings import Setting, Settings, or_none, real, whole
 from rngru.tables import printable
 
 
@@ -45,6 +50,29 @@ class Sampling(Settings):
         real(0, math.inf, below=True),
         0.5,
     )
+    top_k = Setting(
+        "draw from so many of the likeliest symbols only; None: from all",
+        "symbols",
+        or_none(whole(1)),
+        None,
+    )
+    top_p = Setting(
+        "draw from the likeliest symbols that together have this share of the probability",
+        "share",
+        real(0, 1, above=True),
+        1.0,
+    )
+    min_p = Setting(
+        "leave out what is less likely than this share of the likeliest symbol's probability",
+        "share",
+        real(0, 1),
+        0.0,
+    )
+
+    @property
+    def cuts(self) -> bool:
+        """Whether any symbol is left out."""
+        return self.top_k is not None or self.top_p < 1 or self.min_p > 0
 
 
 def probabilities(logits: np.ndarray, temperature: float) -> np.ndarray:
@@ -58,6 +86,26 @@ def probabilities(logits: np.ndarray, temperature: float) -> np.ndarray:
         return weights / weights.sum(-1, keepdims=True)
 
 
+def kept(logits: np.ndarray, sampling: Sampling) -> np.ndarray:
+    """Return which symbols may be drawn, for each row of ``logits`` (B, V); bool (B, V).
+
+    >>> kept(np.array([[0.0, 2.0, 1.0]]), Sampling(1.0, top_k=2)).tolist()
+    [[False, True, True]]
+    """
+    logits = np.asarray(logits, np.float64)
+    order = np.argsort(-logits, axis=-1, kind="stable")
+    keep = np.argsort(order, axis=-1) < (sampling.top_k or logits.shape[-1])
+    if sampling.min_p > 0:
+        limit = sampling.temp * math.log(sampling.min_p)
+        keep &= logits >= logits.max(-1, keepdims=True) + limit
+    weights = probabilities(logits, sampling.temp).astype(np.float32).astype(np.float64) * keep
+    ranked = np.take_along_axis(weights, order, -1)
+    before = ranked.cumsum(-1) - ranked
+    within = before < sampling.top_p * ranked.sum(-1, keepdims=True)
+    np.put_along_axis(keep, order, within & np.take_along_axis(keep, order, -1), -1)
+    return keep
+
+
 def draw(logits: np.ndarray, sampling: Sampling, uniforms: np.ndarray) -> np.ndarray:
     """Draw one symbol for each row of ``logits`` (B, V), with ``uniforms`` (B,) in [0, 1).
 
@@ -67,7 +115,10 @@ def draw(logits: np.ndarray, sampling: Sampling, uniforms: np.ndarray) -> np.nda
     """
     if sampling.temp == 0:
         return np.asarray(logits).argmax(-1).astype(np.int32)
-    reached = probabilities(logits, sampling.temp).cumsum(-1)
+    weights = probabilities(logits, sampling.temp)
+    if sampling.cuts:
+        weights = weights * kept(logits, sampling)
+    reached = weights.cumsum(-1)
     above = reached > np.asarray(uniforms)[:, np.newaxis] * reached[:, -1:]
     return above.argmax(-1).astype(np.int32)
 

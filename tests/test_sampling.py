@@ -8,6 +8,7 @@ from scipy.special import chdtrc
 
 from rngru import models, sampling
 from rngru.backends.cpu import CPU
+from rngru.backends.scan import Scan
 from rngru.errors import InputError
 from rngru.hyper import HyperParams
 from rngru.kernels import sampler
@@ -276,3 +277,121 @@ def test_any_number_of_threads_writes_the_same_text(monkeypatch, modeltype, chan
         texts.append(compute.generate(arrays, ids, state, uniforms, Sampling(1.0)))
     for drawn, last in texts[1:]:
         assert np.array_equal(drawn, texts[0][0]) and np.array_equal(last, texts[0][1])
+
+
+# ----------------------------------------------------------------------------- leaving out
+
+
+def cutby(logits, temperature, top_k, top_p, min_p):
+    """Which symbols of one row may be drawn, one rule after another, from the words of the manual."""
+    order = sorted(range(len(logits)), key=lambda j: (-logits[j], j))
+    if top_k is not None:
+        order = order[:top_k]
+    best = max(logits)
+    order = [j for j in order if min_p == 0 or logits[j] >= best + temperature * math.log(min_p)]
+    weights = {j: float(np.float32(math.exp((logits[j] - best) / temperature))) for j in order}
+    total, reached, left = sum(weights.values()), 0.0, []
+    for j in order:
+        if reached < top_p * total or not left:
+            left.append(j)
+        reached += weights[j]
+    return sorted(left)
+
+
+def rules(rng):
+    """A random rule: each of the three on or off."""
+    return {
+        "temp": float(rng.choice([0.3, 1.0, 2.0])),
+        "top_k": int(rng.integers(1, 12)) if rng.random() < 0.5 else None,
+        "top_p": float(rng.uniform(0.05, 1)) if rng.random() < 0.5 else 1.0,
+        "min_p": float(rng.uniform(0.001, 0.9)) if rng.random() < 0.5 else 0.0,
+    }
+
+
+def far(logits, rule):
+    """Whether no symbol is within a rounding of where a rule cuts."""
+    p = softmax(logits, rule["temp"])
+    ranked = np.sort(p)[::-1][: rule["top_k"]]
+    ranked = ranked[ranked >= ranked[0] * rule["min_p"]]
+    share = np.abs(ranked.cumsum() / ranked.sum() - rule["top_p"]).min() if rule["top_p"] < 1 else 1
+    return share > 1e-5 and np.abs(p / p.max() - rule["min_p"]).min() > 1e-5
+
+
+def test_what_is_left_out_is_what_the_manual_says():
+    """1,000 random rules, with equal logits among them: ties go by the id."""
+    rng = np.random.default_rng(11)
+    for _ in range(1000):
+        logits = rng.normal(0, 2, rng.integers(1, 20)).astype(np.float32)
+        logits = np.round(logits) if rng.random() < 0.3 else logits
+        rule = rules(rng)
+        if far(logits, rule):
+            keep = sampling.kept(logits[np.newaxis], Sampling(**rule))[0]
+            assert np.flatnonzero(keep).tolist() == cutby(logits.tolist(), *rule.values()), rule
+
+
+def test_the_kernel_leaves_out_the_same():
+    """Its heap against sorting: 1,000 random rules, each drawn from at many points."""
+    draw = sampler._draw
+    rng, uniforms = np.random.default_rng(12), (np.arange(200) + 0.5) / 200
+    for number in range(1000):
+        logits = rng.normal(0, 2, 19).astype(np.float32)
+        logits = np.round(logits) if number % 3 == 0 else logits
+        rule = rules(rng)
+        if not far(logits, rule):
+            continue
+        wanted = sampling.draw(np.tile(logits, (200, 1)), Sampling(**rule), uniforms)
+        weights = (
+            softmax(logits, rule["temp"]) * sampling.kept(logits[np.newaxis], Sampling(**rule))[0]
+        )
+        reached = weights.cumsum() / weights.sum()
+        away = np.abs(uniforms[:, np.newaxis] - reached).min(1) > 1e-5
+        given = rule["temp"], rule["top_k"] or 19, rule["top_p"], rule["min_p"]
+        row, heap = np.empty(19, np.float32), np.empty(19, np.int32)
+        drawn = np.array([draw(logits, row, heap, *given, uniform) for uniform in uniforms])
+        assert np.array_equal(drawn[away], wanted[away]), rule
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [{"top_k": 3}, {"top_p": 0.6}, {"min_p": 0.2}, {"top_k": 4, "top_p": 0.7, "min_p": 0.05}],
+)
+def test_both_backends_write_the_same_text(rule):
+    """What is left out of a draw decides about all that follows it."""
+    hyper, rng = HyperParams(11, 8, 2), np.random.default_rng(4)
+    arrays = {name: 3 * array for name, array in models.GRUEncode.initial(hyper, rng).items()}
+    ids, uniforms = np.zeros(2, np.int32), rng.random((60, 2))
+    texts = []
+    for kind in (CPU, Scan):
+        compute = kind(models.GRUEncode, hyper)
+        texts.append(
+            compute.generate(
+                arrays, ids, compute.freshstate(2), uniforms, Sampling(1.5, **rule)
+            ).ids
+        )
+    assert np.array_equal(*texts)
+    plain = compute.generate(arrays, ids, compute.freshstate(2), uniforms, Sampling(1.5)).ids
+    assert not np.array_equal(plain, texts[0])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"top_k": 0},
+        {"top_k": 2.5},
+        {"top_p": 0},
+        {"top_p": 1.1},
+        {"min_p": -0.1},
+        {"min_p": math.nan},
+    ],
+)
+def test_rules_that_make_no_sense_are_refused(wrong):
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        Sampling(1.0, **wrong)
+
+
+def test_the_facade_hands_the_rules_on(newmodel, verse):
+    """top_k=1 is greedy at any temperature."""
+    ms = newmodel(verse)
+    greedy = ms.generatestring(40, temp=0, seed="The ").text
+    for rule in ({"top_k": 1}, {"top_p": 1e-6}, {"min_p": 1.0}):
+        assert ms.generatestring(40, temp=5.0, seed="The ", **rule).text == greedy

@@ -103,9 +103,8 @@ class CPU(Backend):
         if sampler is None or sampler[0] is not arrays:
             sampler = self._sampler = arrays, self._packed(arrays)
         ids, state = ids.astype(np.int32), state.copy()
-        drawn = sampler[1].generate(
-            ids, state, uniforms, sampling.temp, mask, count=threads.available()
-        )
+        rule = sampling.temp, sampling.top_k, sampling.top_p, sampling.min_p
+        drawn = sampler[1].generate(ids, state, uniforms, rule, mask, count=threads.available())
         return Written(drawn, state)
 
     def _network(self, arrays) -> Network:

@@ -108,9 +108,11 @@ def trace(model: Model, hyper: HyperParams, layers: Callable) -> tuple[list[Any]
     return [*net.parameters.values(), x, start], [affine(top, *net.readout()), *states, *endings]
 
 
-def generate(model: Model, hyper: HyperParams, mode: Any) -> tuple[list[Any], list[Any]]:
-    """Text drawn: parameters, ids (B,), start, uniforms (n, B), temperature, mask (V,) to
-    (drawn (n, B), states).
+def generate(
+    model: Model, hyper: HyperParams, mode: Any, cuts: bool
+) -> tuple[list[Any], list[Any]]:
+    """Text drawn: parameters, ids (B,), start, uniforms (n, B), temperature, mask (V,) and, if it
+    ``cuts``, top_k, top_p and min_p to (drawn (n, B), states).
 
     One scan over the uniform numbers; the draw is that of :func:`rngru.sampling.draw`, in float64.
     """
@@ -120,33 +122,50 @@ def generate(model: Model, hyper: HyperParams, mode: Any) -> tuple[list[Any], li
     start = pt.tensor("start", dtype="float32", shape=(hyper.layers, None, None))
     uniforms, temperature = pt.matrix("uniforms", dtype="float64"), pt.dscalar("temperature")
     mask = pt.fvector("mask")
+    limits = [pt.lscalar("top_k"), pt.dscalar("top_p"), pt.dscalar("min_p")] if cuts else []
 
     def advance(uniform, ids, state, table, temperature, mask, *values):
+        values, limits = values[: len(names)], values[len(names) :]
         parameters = dict(zip(names, values, strict=True))
         here = Network(model, hyper, parameters, net.engine, {"layers": table})
         _, top, endings = here.look(ids.dimshuffle("x", 0), state)
         logits = affine(top[0], *here.readout()) + mask
-        return _drawn(logits, temperature, uniform), pt.stack(endings)
+        return _drawn(logits, temperature, uniform, *limits), pt.stack(endings)
 
     drawn, states = pytensor.scan(
         advance,
         sequences=[uniforms],
         outputs_info=[ids, start],
-        non_sequences=[net.table(), temperature, mask, *values],
+        non_sequences=[net.table(), temperature, mask, *values, *limits],
         strict=True,
         return_updates=False,
     )
     setmode(drawn, mode)
-    return [*values, ids, start, uniforms, temperature, mask], [drawn, states[-1]]
+    return [*values, ids, start, uniforms, temperature, mask, *limits], [drawn, states[-1]]
 
 
-def _drawn(logits, temperature, uniform):
+def _drawn(logits, temperature, uniform, *limits):
     """One symbol for each row of ``logits`` (B, V): int32 (B,)."""
     greedy = pt.eq(temperature, 0)
     exact = logits.astype("float64")
-    shifted = (exact - exact.max(axis=-1, keepdims=True)) / pt.switch(greedy, 1.0, temperature)
+    divisor = pt.switch(greedy, 1.0, temperature)
+    shifted = (exact - exact.max(axis=-1, keepdims=True)) / divisor
     weights = pt.exp(shifted)
+    if limits:
+        weights = weights * _kept(exact, weights, divisor, *limits)
     reached = (weights / weights.sum(axis=-1, keepdims=True)).cumsum(axis=-1)
     above = pt.gt(reached, (uniform * reached[:, -1]).dimshuffle(0, "x"))
     chosen = pt.switch(greedy, exact.argmax(axis=-1), above.astype("int8").argmax(axis=-1))
     return chosen.astype("int32")
+
+
+def _kept(logits, weights, temperature, top_k, top_p, min_p):
+    """Which symbols may be drawn, (B, V): :func:`rngru.sampling.kept`."""
+    order = pt.argsort(-logits, axis=-1, kind="stable")
+    ranks = pt.argsort(order, axis=-1)
+    limit = logits.max(axis=-1, keepdims=True) + temperature * pt.log(min_p)
+    likely = pt.lt(ranks, top_k) * pt.ge(logits, limit)
+    shares = (weights / weights.sum(axis=-1, keepdims=True)).astype("float32").astype("float64")
+    ranked = pt.take_along_axis(shares * likely, order, -1)
+    within = pt.lt(ranked.cumsum(axis=-1) - ranked, top_p * ranked.sum(axis=-1, keepdims=True))
+    return likely * pt.take_along_axis(within, ranks, -1)

@@ -66,13 +66,17 @@ class Scan(Backend):
             return Written(np.empty(uniforms.shape, np.int32), state)
         ids, uniforms = ids.astype(np.int32), uniforms.astype(np.float64)
         mask = np.zeros(self.hyper.vocab_size) if mask is None else mask
-        numbers = uniforms, np.float64(sampling.temp), mask.astype(np.float32)
-        drawn = self._call("generate", *arrays.values(), ids, state, *numbers)
+        numbers = [uniforms, np.float64(sampling.temp), mask.astype(np.float32)]
+        if sampling.cuts:
+            top_k = np.int64(sampling.top_k or self.hyper.vocab_size)
+            numbers += [top_k, np.float64(sampling.top_p), np.float64(sampling.min_p)]
+        name = "cut" if sampling.cuts else "generate"
+        drawn = self._call(name, *arrays.values(), ids, state, *numbers)
         return Written(*drawn)
 
     def _call(self, name: str, *arguments):
         # What is far below the least number is zero, whatever the session says of it.
-        with self._lock.held(), np.errstate(under="ignore", over="ignore"):
+        with self._lock.held(), np.errstate(under="ignore", over="ignore", divide="ignore"):
             return self._function(name)(*arguments)
 
     def _function(self, name: str):
@@ -83,10 +87,11 @@ class Scan(Backend):
                 "step": partial(graphs.step, layers=layers),
                 "losses": partial(graphs.losses, layers=layers),
                 "trace": partial(graphs.trace, layers=layers),
-                "generate": partial(graphs.generate, mode=self._mode),
+                "generate": partial(graphs.generate, mode=self._mode, cuts=False),
+                "cut": partial(graphs.generate, mode=self._mode, cuts=True),
             }[name]
             # A draw is in float64 on purpose; where the user forbids that, other graphs are meant.
-            exact = {"warn_float64": "ignore"} if name == "generate" else {}
+            exact = {"warn_float64": "ignore"} if name in ("generate", "cut") else {}
             with pytensor.config.change_flags(**exact):
                 inputs, outputs = build(self.model, self.hyper)
                 self._functions[name] = pytensor.function(

@@ -102,7 +102,9 @@ def _forward() -> None:
         _SPEC, first.into[0], [second.into], [first.recurrent, second.recurrent], None,
         (_zeros(_SIZE, _SYMBOLS), _zeros(_SYMBOLS)),
     )  # fmt: skip
-    sampler.generate(np.zeros(1, np.int32), _zeros(2, 1, _SIZE), np.zeros((1, 1)), 1.0, count=1)
+    sampler.generate(
+        np.zeros(1, np.int32), _zeros(2, 1, _SIZE), np.zeros((1, 1)), (1.0, 1, 1.0, 0.0), count=1
+    )
 
 
 def _backward() -> None:

@@ -6,6 +6,7 @@ characters, all in compiled code.
 Shapes: L layers, n streams, S units, V symbols, P = padded(S), H state, G gates.
 """
 
+import math
 import time
 
 import numpy as np
@@ -24,9 +25,67 @@ CACHE_BYTES = 1 << 20
 """Up to so many bytes of weights, about the cache of one core, one thread is the fastest."""
 
 
+@kernel(keep=False)
+def _likelier(logits, one, other):
+    return logits[one] > logits[other] or (logits[one] == logits[other] and one < other)
+
+
+@kernel(keep=False)
+def _sift(logits, heap, at, size):
+    """Let ``heap[at]`` sink to where it belongs: the likeliest is on top."""
+    moved = heap[at]
+    while 2 * at + 1 < size:
+        child = 2 * at + 1
+        if child + 1 < size and _likelier(logits, heap[child + 1], heap[child]):
+            child += 1
+        if not _likelier(logits, heap[child], moved):
+            break
+        heap[at] = heap[child]
+        at = child
+    heap[at] = moved
+
+
+@kernel()
+def _cut(logits, weights, heap, largest, temperature, top_k, top_p, min_p):
+    """Set to zero the ``weights`` (V,) of all that :func:`rngru.sampling.kept` leaves out.
+
+    ``heap`` (V,), int32, is overwritten: what is popped off it comes in the order of likelihood.
+    """
+    n, limit = logits.size, largest + temperature * math.log(min_p) if min_p > 0 else -math.inf
+    for j in range(n):
+        heap[j] = j
+    for j in range(n // 2 - 1, -1, -1):
+        _sift(logits, heap, j, n)
+    total = 0.0
+    if top_k >= n:
+        for j in range(n):
+            if logits[j] >= limit:
+                total += weights[j]
+    size, mass, wanted = n, 0.0, top_p * total if top_p < 1 else math.inf
+    while (
+        size > 0 and n - size < top_k and logits[heap[0]] >= limit and (top_k < n or mass < wanted)
+    ):
+        first = heap[0]
+        mass += weights[first]
+        size -= 1
+        heap[0], heap[size] = heap[size], first
+        _sift(logits, heap, 0, size)
+    for j in range(size):
+        weights[heap[j]] = 0
+    if top_k < n:
+        wanted, mass = top_p * mass, 0.0
+        for j in range(n - 1, size - 1, -1):
+            if mass >= wanted:
+                weights[heap[j]] = 0
+            mass += weights[heap[j]]
+
+
 @kernel(**VECTOR)
-def _draw(logits, temperature, uniform):
-    """Return the index that :func:`rngru.sampling.draw` would, for one row; logits are overwritten."""
+def _draw(logits, weights, heap, temperature, top_k, top_p, min_p, uniform):
+    """Return the index that :func:`rngru.sampling.draw` would, for one row of logits.
+
+    ``weights`` (V,) and ``heap`` (V,), int32, are overwritten.
+    """
     best = 0
     for j in range(1, logits.size):
         if logits[j] > logits[best]:
@@ -35,13 +94,15 @@ def _draw(logits, temperature, uniform):
         return best
     largest, scale = logits[best], logits.dtype.type(1 / temperature)
     for j in range(logits.size):
-        logits[j] = exp((logits[j] - largest) * scale)
+        weights[j] = exp((logits[j] - largest) * scale)
+    if top_k < logits.size or top_p < 1 or min_p > 0:
+        _cut(logits, weights, heap, largest, temperature, top_k, top_p, min_p)
     total = 0.0
     for j in range(logits.size):
-        total += logits[j]
+        total += weights[j]
     reached, wanted = 0.0, uniform * total
     for j in range(logits.size):
-        reached += logits[j]
+        reached += weights[j]
         if reached > wanted:
             return j
     return best
@@ -50,8 +111,8 @@ def _draw(logits, temperature, uniform):
 @kernel()
 def _generate(
     cell, hard, table, inputs, biases, mains, extras, seconds, readout, output_bias,
-    state, other, side, logits, uniforms, temperature, drawn, here, scratch, row,
-    share, shares, counter,
+    state, other, side, logits, uniforms, temperature, top_k, top_p, min_p, drawn, here, scratch,
+    row, heap, share, shares, counter,
 ):  # fmt: skip
     """Fill ``drawn`` (characters, n), as thread ``share`` of ``shares``.
 
@@ -59,7 +120,7 @@ def _generate(
     one needs results of the others. ``state`` (L, n, H) is the state before the first step; ``other`` has
     the same shape, and each step reads one of the two and fills the other. ``side`` is (n, P), ``logits``
     (n, K). The thread's own are ``here`` (n,), the last character of each stream, ``scratch``
-    (n G P,) and ``row`` (K,).
+    (n G P,), ``row`` (K,) and ``heap`` (K,).
     """
     depth, lanes, height = state.shape
     columns, symbols = table.shape[1], output_bias.size
@@ -138,8 +199,10 @@ def _generate(
         met += shares
         meet(counter, met)
         for b in range(lanes):  # every thread draws, which is cheaper than to meet again
-            copyrow(span(logits, b * symbols, symbols), row)
-            here[b] = _draw(row, temperature, uniforms[i, b])
+            here[b] = _draw(
+                span(logits, b * symbols, symbols), row, heap, temperature, top_k, top_p, min_p,
+                uniforms[i, b],
+            )  # fmt: skip
             if share == 0:
                 drawn[i, b] = here[b]
         now, new = new, now
@@ -201,7 +264,7 @@ class Sampler:
         ids: np.ndarray,
         state: np.ndarray,
         uniforms: np.ndarray,
-        temperature: float,
+        rule: tuple[float, int | None, float, float],
         mask: np.ndarray | None = None,
         *,
         count: int,
@@ -209,11 +272,13 @@ class Sampler:
         """Generate as many characters as ``uniforms`` (characters, n) has rows.
 
         ``ids`` (n,), int32, the last character of each stream, and ``state`` (L, n, H) are replaced by
-        the new ones in place; ``mask`` (V,) is added to all logits; ``count`` is the number of
+        the new ones in place; ``rule`` is (temperature, top_k, top_p, min_p) as in
+        :class:`rngru.sampling.Sampling`; ``mask`` (V,) is added to all logits; ``count`` is the number of
         threads. Returns the characters, (characters, n), int32.
         """
         # Of a larger one, the inverse is 0 in float32, and 0 times minus infinity is NaN.
-        temperature = min(float(temperature), 1e30)
+        temperature, top_k, top_p, min_p = rule
+        numbers = min(float(temperature), 1e30), top_k or self.bias.size, float(top_p), float(min_p)
         drawn, bias = np.empty(uniforms.shape, np.int32), self.bias
         if mask is not None:
             bias = bias.copy()
@@ -230,8 +295,9 @@ class Sampler:
                 _generate(
                     self.spec.code, self.spec.hard, self.table, self.inputs, self.biases,
                     self.mains, self.extras, self.seconds, self.readout, bias,
-                    state, other, side, logits, uniforms, temperature, drawn,
-                    ids.copy(), scratch, np.empty_like(bias), first, shares, counter,
+                    state, other, side, logits, uniforms, *numbers, drawn,
+                    ids.copy(), scratch, np.empty_like(bias), np.empty(bias.size, np.int32),
+                    first, shares, counter,
                 )  # fmt: skip
 
             began = time.perf_counter()
