@@ -47,6 +47,9 @@ class Instrument:
         top_k: int | None = None,
         top_p: float = 1.0,
         min_p: float = 0.0,
+        forbid: "str | Iterable[str] | None" = None,
+        allow: "str | Iterable[str] | None" = None,
+        stop: "str | Iterable[str] | None" = None,
         rng: int | np.random.Generator | None = None,
     ) -> "Sample | tuple[Sample, np.ndarray]":
         """Generate text.
@@ -72,6 +75,11 @@ class Instrument:
         min_p : float
             Leave out characters that are less likely than this share of the likeliest one's
             probability. Each of the three makes wild temperatures readable.
+        forbid, allow : str, or several
+            Characters that are never drawn, and the only ones that are; at word level a list of words.
+        stop : str, or several
+            The text ends with the first of these that it comes to, if that is before ``numchars``. Its
+            state is that of the text, and no random number is used for what would have followed.
         rng : int or numpy.random.Generator
             Seed or Generator for the draws; by default the model's own.
 
@@ -81,7 +89,9 @@ class Instrument:
             At the prompt it shows the text; ``str()`` is the text, ``.state`` continues it.
         """
         count = checked("numchars", numchars, whole(0))
-        sampling = Sampling(temp, top_k=top_k, top_p=top_p, min_p=min_p)
+        sampling = Sampling(
+            temp, top_k=top_k, top_p=top_p, min_p=min_p, forbid=forbid, allow=allow, stop=stop
+        )
         chance = self._chance if rng is None else generator(rng)
         with Interrupts() as interrupts:
             sample = generate(

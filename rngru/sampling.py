@@ -9,7 +9,8 @@ gives the same text wherever the logits come from.
 Temperature :math:`\tau = 0` is greedy: the likeliest symbol. Low temperatures repeat what is common, 1
 is the model's own distribution, higher ones are wilder.
 
-Before that unlikely symbols may be left out, in this order (:func:`kept`): all but the ``top_k`` likeliest;
+Before that symbols may be left out: those that are forbidden, or not allowed; then unlikely ones, in this
+order (:func:`kept`): all but the ``top_k`` likeliest;
 those whose probability is below ``min_p`` times that of the likeliest; and of the others the least likely
 ones, as long as what is left has at least ``top_p`` of the probability (Holtzman et al., The Curious Case
 of Neural Text Degeneration, 2020). Of equal ones the lower id counts as likelier.
@@ -24,7 +25,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from rngru.settings import Setting, Settings, or_none, real, whole
+from rngru.settings import Setting, Settings, or_none, real, strings, whole
 from rngru.tables import printable
 
 
@@ -67,6 +68,20 @@ class Sampling(Settings):
         "share",
         real(0, 1),
         0.0,
+    )
+
+    forbid = Setting(
+        "symbols that are never drawn: the characters of a text, or a list of words",
+        "symbols",
+        or_none(strings()),
+        None,
+    )
+    allow = Setting("the only symbols that are drawn", "symbols", or_none(strings()), None)
+    stop = Setting(
+        "the text ends with the first of these that it comes to",
+        "texts",
+        or_none(strings()),
+        None,
     )
 
     @property

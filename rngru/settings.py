@@ -122,6 +122,18 @@ def one_of(names: Sequence[str]) -> Check[str]:
     return Check("one of " + ", ".join(map(repr, names)), convert, tuple(names))
 
 
+def strings() -> Check[tuple[str, ...]]:
+    """Accept a string, or several."""
+
+    def convert(value: Any) -> tuple[str, ...]:
+        several = (value,) if isinstance(value, str) else tuple(value)
+        if not several or not all(isinstance(each, str) and each for each in several):
+            raise TypeError
+        return several
+
+    return Check("a string that is not empty, or several", convert)
+
+
 @final
 class Setting(Generic[T]):
     """One setting: its ``meaning``, ``unit``, ``default`` and the values ``allowed``.

@@ -1,5 +1,6 @@
 """A trained model at one moment: reading, scoring and writing in pieces; and whose line is warned of."""
 
+import dataclasses
 import inspect
 import linecache
 import warnings
@@ -309,6 +310,92 @@ def test_stopping_keeps_what_is_there_and_it_goes_on_exactly():
     rest = write(reader, 150 - len(first), temp=1.0, start=first, rng=rng)
     assert str(first) + str(rest) == str(whole)
     assert not rest.interrupted
+
+
+# -------------------------------------------------------------------------- what may be written
+
+
+def controlled(reader, count, seed=5, **rules):
+    """Text at temperature 1, and the generator afterwards."""
+    rng = np.random.default_rng(seed)
+    how = Sampling(1.0, **rules)
+    return generate(reader, count, how, seed=None, start=None, rng=rng), rng
+
+
+@pytest.mark.parametrize("piece", [1, 7, 64])
+def test_a_text_that_stops_is_the_beginning_of_one_that_does_not(reader, monkeypatch, piece):
+    """Its state is that of the text, and what it has not drawn is left in the generator."""
+    monkeypatch.setattr(generating, "AT_ONCE", piece)
+    whole, _ = controlled(reader, 150)
+    symbols = [reader.vocab.charatidx(int(i)) for i in whole.ids]
+    if reader.vocab.level == "byte":
+        pytest.skip("a byte is no text; the next test has them")
+    for at in (0, 3, 63, 64, 100):
+        stop = "".join(symbols[at : at + 2])
+        first = next(n for n in range(150) if stop in "".join(symbols[: n + 1]))
+        sample, rng = controlled(reader, 150, stop=stop)
+        assert sample.text == "".join(symbols[: first + 1]) and sample.text.count(stop) == 1
+        plain, there = controlled(reader, first + 1)
+        assert np.array_equal(sample.state, plain.state) and sample.last == plain.last
+        assert rng.bit_generator.state == there.bit_generator.state
+        rest = generate(reader, 149 - first, Sampling(1.0), seed=None, start=sample, rng=rng)
+        assert np.array_equal(np.concatenate([sample.ids, rest.ids]), whole.ids)
+
+
+def test_a_stop_may_be_of_several_bytes_or_several_texts():
+    reader = made(VOCABS["byte"])
+    whole, _ = controlled(reader, 3000)
+    data = whole.ids.astype(np.uint8).tobytes()
+    stops = ["ö", "z!", "ß"]
+    ends = [
+        data.find(stop.encode()) + len(stop.encode()) for stop in stops if stop.encode() in data
+    ]
+    sample, _ = controlled(reader, 3000, stop=stops)
+    assert sample.bytes == data[: min(ends, default=3000)]
+    assert controlled(reader, 20, stop="€" * 30)[0].bytes == data[:20]
+
+
+def test_a_seed_that_is_drawn_may_be_the_end():
+    reader = made(VOCABS["char"])
+    sample = generate(
+        reader, 9, Sampling(stop=list("abcdefghijklmnopqrstuvwxyz")), seed="", start=None,
+        rng=np.random.default_rng(1),
+    )  # fmt: skip
+    assert len(sample.text) == 1
+
+
+def test_only_what_is_allowed_is_written(reader):
+    """And with the same numbers as from a model that gives the rest no probability."""
+    known = [reader.vocab.charatidx(i) for i in range(reader.vocab.vocab_size)]
+    if reader.vocab.level == "byte":
+        known = list("abcdefg")
+    some = known[2:6]
+    allowed, _ = controlled(reader, 80, allow=some)
+    assert {reader.vocab.charatidx(int(i)) for i in allowed.ids} <= set(some)
+    others, _ = controlled(reader, 80, forbid=some)
+    assert not {reader.vocab.charatidx(int(i)) for i in others.ids} & set(some)
+    barred = reader.barred(Sampling(allow=some))
+    both = reader.barred(Sampling(allow=some, forbid=some[:1]))
+    assert (~barred).sum() == 4 and (~both).sum() == 3
+    masked = dict(
+        reader.weights, c=reader.weights["c"] + np.where(barred, -1e9, 0).astype(np.float32)
+    )
+    same, _ = controlled(dataclasses.replace(reader, weights=masked), 80)
+    assert np.array_equal(same.ids, allowed.ids)
+
+
+@pytest.mark.parametrize(
+    "rules", [{"allow": "XYZ"}, {"forbid": TEXT}, {"allow": "s", "forbid": "s"}]
+)
+def test_a_rule_that_leaves_nothing_is_refused(rules):
+    with pytest.raises(InputError, match="leave no symbol"):
+        controlled(made(VOCABS["char"]), 5, **rules)
+
+
+@pytest.mark.parametrize("wrong", ["", [], [""], 5, [1], ("a", None)])
+def test_a_stop_that_is_no_text_is_refused(wrong):
+    with pytest.raises(InputError, match="stop"):
+        Sampling(stop=wrong)
 
 
 def test_a_glimpse_is_a_hundred_symbols_after_one_that_begins_a_line():

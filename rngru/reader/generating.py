@@ -1,6 +1,6 @@
 """Writing text with a model: going on from a seed, and filling gaps."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 import numpy as np
@@ -10,6 +10,7 @@ from rngru.errors import InputError
 from rngru.interrupts import never
 from rngru.reader.reader import Reader, Text
 from rngru.sampling import Filled, Sample, Sampling, probabilities
+from rngru.text import Vocabulary
 
 AT_ONCE = 64
 """Symbols drawn between two looks at Ctrl-C."""
@@ -35,7 +36,7 @@ def generate(
     seed: what the text continues; ``''`` draws a first symbol that starts a line in the source.
         None: the end of the sample to start from, or a newline.
     start: a state, (L, 1, H), or a sample to go on from; by default a fresh state.
-    rng: for all random numbers, one for each symbol.
+    rng: for all random numbers, one for each symbol that is drawn.
     asked: whether to stop early.
     """
     if reader.model.both:
@@ -55,12 +56,23 @@ def generate(
             raise KeyboardInterrupt
         state = trace.ending
     last, interrupted = ids[-1:], False
+    ending = Ending(reader.vocab, sampling.stop or ())
+    if drawn and ending.after(drawn[0]) is not None:
+        left = 0
     with suppress(KeyboardInterrupt):  # told to stop at once
         while left > 0 and not interrupted:
+            before = rng.bit_generator.state
             uniforms = rng.random((min(AT_ONCE, left), 1))
-            more, state = reader.write(last, state, sampling, uniforms)
+            more, later = reader.write(last, state, sampling, uniforms)
+            wanted = ending.after(more[:, 0])
+            if wanted is not None and wanted < len(more):  # the numbers after it were not used
+                rng.bit_generator.state = before
+                uniforms = rng.random((wanted, 1))
+                more, later = reader.write(last, state, sampling, uniforms)
             drawn.append(more[:, 0])
-            last, left = more[-1], left - len(more)
+            last, state, left = more[-1], later, left - len(more)
+            if wanted is not None:
+                break
             interrupted = asked()
     found = np.concatenate(drawn) if drawn else np.empty(0, np.int32)
     return Sample(
@@ -73,6 +85,42 @@ def generate(
         vocabulary=reader.vocab.digest,
         level=reader.vocab.level,
     )
+
+
+class Ending:
+    """Looks for the end of a text: the first symbol with which one of some texts is complete.
+
+    Parameters
+    ----------
+    vocab: what the symbols are.
+    stop: the texts to look for.
+
+    >>> from rngru.text import CharSet
+    >>> vocab = CharSet("the ship")
+    >>> ending = Ending(vocab, ["sh"])
+    >>> ending.after(vocab.encode("the s")), ending.after(vocab.encode("hip"))
+    (None, 1)
+    """
+
+    def __init__(self, vocab: Vocabulary, stop: Iterable[str]) -> None:
+        self._bytes = vocab.level == "byte"
+        self._vocab = vocab
+        self._stop = tuple(
+            each.encode().decode("latin-1") if self._bytes else each for each in stop
+        )
+        self._longest = max(map(len, self._stop), default=1)
+        self._tail = ""
+
+    def after(self, ids: np.ndarray) -> int | None:
+        """Read more symbols (n,); return how many of them belong to the text, if it ends among them."""
+        if not self._stop:
+            return None
+        for count, number in enumerate(ids.tolist(), 1):
+            self._tail += chr(number) if self._bytes else self._vocab.charatidx(number)
+            if any(each in self._tail for each in self._stop):
+                return count
+            self._tail = self._tail[1 - self._longest :] if self._longest > 1 else ""
+        return None
 
 
 def _seeded(reader: Reader, seed: Text | None, start: object) -> np.ndarray:

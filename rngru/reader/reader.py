@@ -1,7 +1,7 @@
 """The few calls that reading and writing with a model are made of."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import final
 from unicodedata import category, combining, normalize
@@ -178,11 +178,35 @@ class Reader:
 
         "Unknown", which stands for what the model cannot write, is never drawn.
         """
-        mask, unknown = None, self.vocab.unknown_idx
-        if unknown is not None and self.vocab.vocab_size > 1:
-            mask = np.zeros(self.vocab.vocab_size, np.float32)
-            mask[unknown] = -np.inf
+        barred = self.barred(sampling)
+        mask = np.where(barred, -np.inf, 0).astype(np.float32) if barred.any() else None
         return self.backend.generate(self.weights, last, state, uniforms, sampling, mask)
+
+    def barred(self, sampling: Sampling) -> np.ndarray:
+        """Return which symbols are never drawn, whatever their probability; bool (V,).
+
+        Raises
+        ------
+        InputError
+            If none is left.
+        """
+        barred = np.full(self.vocab.vocab_size, sampling.allow is not None)
+        if sampling.allow is not None:
+            barred[self._ids(sampling.allow)] = False
+        if sampling.forbid is not None:
+            barred[self._ids(sampling.forbid)] = True
+        if self.vocab.unknown_idx is not None and len(barred) > 1:
+            barred[self.vocab.unknown_idx] = True
+        if barred.all():
+            raise InputError(
+                f"forbid={sampling.forbid!r} and allow={sampling.allow!r} leave no symbol that the model "
+                "knows. Forbid less, or allow more."
+            )
+        return barred
+
+    def _ids(self, texts: Iterable[str]) -> np.ndarray:
+        """Return the ids of all symbols of some texts."""
+        return np.concatenate([self.vocab.encode(text) for text in texts]).astype(np.int64)
 
 
 def _code(char: str) -> str:

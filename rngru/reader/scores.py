@@ -32,6 +32,9 @@ from rngru.tables import Table, printable
 MOST = 10
 """Rows of a table that shows the most surprising places."""
 
+SHADED = 5000
+"""Symbols that a notebook shows."""
+
 
 @final
 @dataclass(frozen=True, repr=False, eq=False)
@@ -145,16 +148,18 @@ class Scores:
         return f"{self.evaluation!r}\n{table!r}"
 
     def _repr_html_(self) -> str:
-        shades = np.clip(self.nats / 6, 0, 1)
+        shades, rest = np.clip(self.nats / 6, 0, 1), max(len(self) - SHADED, 0)
         spans = (
             f'<span title="{nats:.2f} nats, rank {rank}" '
             f'style="background:rgba(220,60,20,{shade:.2f})">{html.escape(printable(symbol))}</span>'
             for symbol, nats, rank, shade in zip(
-                self.symbols, self.nats, self.ranks, shades, strict=True
+                self.symbols[:SHADED], self.nats, self.ranks, shades, strict=False
             )
         )
         text = html.escape(printable(self.before)) + "".join(spans)
-        return f"<p>{html.escape(repr(self.evaluation))}</p><pre>{text}</pre>"
+        more = f"<p>and {rest:,} more {self.units}</p>" if rest else ""
+        head = html.escape(repr(self.evaluation))
+        return f'<p>{head}</p><pre style="white-space:pre-wrap">{text}</pre>{more}'
 
     @property
     def _first(self) -> int:
