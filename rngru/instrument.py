@@ -11,13 +11,24 @@ True
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from rngru.interrupts import Interrupts
-from rngru.reader import Prediction, Reader, Scores, fillgaps, generate, predict, score, track
-from rngru.sampling import Filled, Sample, Sampling
-from rngru.settings import checked, generator, whole
+from rngru.reader import (
+    Prediction,
+    Reader,
+    Scores,
+    fillgaps,
+    generate,
+    generatemany,
+    predict,
+    score,
+    track,
+)
+from rngru.sampling import Filled, Sample, Samples, Sampling
+from rngru.settings import checked, generator, or_none, whole
 from rngru.text import readtext
 
 
@@ -50,8 +61,9 @@ class Instrument:
         forbid: "str | Iterable[str] | None" = None,
         allow: "str | Iterable[str] | None" = None,
         stop: "str | Iterable[str] | None" = None,
+        streams: int | None = None,
         rng: int | np.random.Generator | None = None,
-    ) -> "Sample | tuple[Sample, np.ndarray]":
+    ) -> "Sample | Samples | tuple[Sample | Samples, np.ndarray]":
         """Generate text.
 
         Parameters
@@ -80,25 +92,33 @@ class Instrument:
         stop : str, or several
             The text ends with the first of these that it comes to, if that is before ``numchars``. Its
             state is that of the text, and no random number is used for what would have followed.
+        streams : int
+            Write so many texts side by side, which takes hardly longer than one.
         rng : int or numpy.random.Generator
             Seed or Generator for the draws; by default the model's own.
 
         Returns
         -------
         Sample
-            At the prompt it shows the text; ``str()`` is the text, ``.state`` continues it.
+            At the prompt it shows the text; ``str()`` is the text, ``.state`` continues it. With
+            ``streams`` a sequence of them, :class:`~rngru.sampling.Samples`, which shows a table.
         """
         count = checked("numchars", numchars, whole(0))
         sampling = Sampling(
             temp, top_k=top_k, top_p=top_p, min_p=min_p, forbid=forbid, allow=allow, stop=stop
         )
         chance = self._chance if rng is None else generator(rng)
+        several = checked("streams", streams, or_none(whole(1, 4096)))
         with Interrupts() as interrupts:
-            sample = generate(
-                self._reader, count, sampling,
-                seed=seed, start=init_state, rng=chance, asked=interrupts.asked,
-            )  # fmt: skip
-        return (sample, sample.state) if ret_state else sample
+            given: dict[str, Any] = {
+                "seed": seed, "start": init_state, "rng": chance, "asked": interrupts.asked,
+            }  # fmt: skip
+            if several is None:
+                found = generate(self._reader, count, sampling, **given)
+                return (found, found.state) if ret_state else found
+            many = generatemany(self._reader, count, sampling, several, **given)
+        states = np.concatenate([each.state for each in many], axis=1)
+        return (many, states) if ret_state else many
 
     def fillin(self, text: str, blank: str = "_", choices: int = 5) -> Filled:
         """Fill the gaps of a text, for a model that reads in both directions.

@@ -21,12 +21,15 @@ array([1], dtype=int32)
 """
 
 import math
+import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from rngru.settings import Setting, Settings, or_none, real, strings, whole
-from rngru.tables import printable
+from rngru.tables import Table, printable
 
 
 class Sampling(Settings):
@@ -192,6 +195,39 @@ class Sample:
 
     def __len__(self) -> int:
         return len(self.text)
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Samples(Sequence):
+    """Several texts that were generated side by side; at the prompt a table of how they begin.
+
+    Example
+    -------
+    >>> fresh = np.zeros((1, 1, 4), np.float32)
+    >>> samples = Samples((Sample("to be", fresh), Sample("or\\nnot", fresh)))
+    >>> samples
+    sample
+         0  to be
+         1  or⏎not
+    >>> len(samples), samples[0]
+    (2, to be)
+    """
+
+    samples: tuple[Sample, ...]
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.samples[index]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __repr__(self) -> str:
+        width = max(shutil.get_terminal_size().columns - 8, 20)
+        rows = []
+        for number, sample in enumerate(self.samples):
+            line = printable(sample.text).replace("\n", "⏎").replace("\t", "⇥")
+            rows.append([str(number), line if len(line) <= width else line[: width - 1] + "…"])
+        return repr(Table(["sample", ""], rows))
 
 
 @dataclass(frozen=True, repr=False, eq=False)

@@ -18,7 +18,7 @@ from rngru.errors import InputError
 from rngru.hyper import HyperParams
 from rngru.reader import Reader, generating, inspecting
 from rngru.reader import reader as reading
-from rngru.reader.generating import generate, glimpse
+from rngru.reader.generating import generate, generatemany, glimpse
 from rngru.reader.scoring import evaluate
 from rngru.sampling import Filled, Sample, Sampling
 from rngru.text import ByteSet, CharSet, WordSet
@@ -382,6 +382,61 @@ def test_only_what_is_allowed_is_written(reader):
     )
     same, _ = controlled(dataclasses.replace(reader, weights=masked), 80)
     assert np.array_equal(same.ids, allowed.ids)
+
+
+@pytest.mark.parametrize("seed", [None, "so"])
+def test_streams_are_each_as_if_alone(reader, seed):
+    """A column of the random numbers each, the same start, a state that goes on exactly."""
+    count, streams = 90, 3
+    rng = np.random.default_rng(5)
+    samples = generatemany(
+        reader, count, Sampling(1.0), streams, seed=seed, start=None, rng=np.random.default_rng(5)
+    )
+    uniforms = np.concatenate([rng.random((64, streams)), rng.random((26, streams))])
+    ids = reader.encode("\n" if seed is None else seed)
+    state = reader.freshstate()
+    for trace in reader.read(ids[:-1]):
+        state = trace.ending
+    for b, sample in enumerate(samples):
+        alone = reader.write(ids[-1:], state, Sampling(1.0), uniforms[:, b : b + 1])
+        assert np.array_equal(sample.ids, alone.ids[:, 0])
+        assert np.array_equal(sample.state, alone.ending)
+    assert len({sample.text for sample in samples}) == streams
+
+
+def test_streams_stop_each_where_it_ends():
+    reader = made(VOCABS["char"])
+    how, rng = Sampling(1.0, stop="s"), np.random.default_rng(5)
+    samples = generatemany(reader, 200, how, 9, seed=None, start=None, rng=rng)
+    assert {sample.text.count("s") for sample in samples} == {1}
+    assert all(sample.text.endswith("s") for sample in samples)
+    for sample in samples:
+        ids = np.concatenate([reader.encode("\n"), sample.ids])[:-1]
+        *_, trace = reader.read(ids)
+        assert np.allclose(sample.state, trace.ending, atol=1e-6)
+        assert sample.last == sample.ids[-1]
+
+
+def test_streams_without_a_seed_begin_each_with_a_symbol_of_its_own():
+    reader = made(CharSet("a\nb\nc\nd\n"))
+    rng = np.random.default_rng(1)
+    samples = generatemany(reader, 5, Sampling(1.0), 40, seed="", start=None, rng=rng)
+    assert len({sample.text[0] for sample in samples}) > 1
+    assert {len(each) for each in samples} == {5}
+
+
+def test_streams_at_the_prompt(newmodel, verse, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    ms = newmodel(verse)
+    samples, states = ms.generatestring(60, streams=5, rng=1, ret_state=True)
+    assert states.shape == (2, 5, 8) and len(samples) == 5
+    lines = repr(samples).splitlines()
+    assert len(lines) == 6 and all(len(line) <= 40 for line in lines)
+    assert ms.generatestring(60, streams=5, rng=1)[4].text == samples[4].text
+    again = ms.generatestring(9, init_state=samples[2], rng=3)
+    assert again.seed == samples[2].seed + samples[2].text
+    with pytest.raises(InputError, match="streams"):
+        ms.generatestring(streams=0)
 
 
 @pytest.mark.parametrize(

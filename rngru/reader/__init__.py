@@ -17,7 +17,7 @@ symbol is, ``inspecting`` what neurons do.
 [(1, 8, 1, 8)]
 """
 
-from rngru.reader.generating import fillgaps, generate, glimpse
+from rngru.reader.generating import fillgaps, generate, generatemany, glimpse
 from rngru.reader.inspecting import track
 from rngru.reader.reader import Reader
 from rngru.reader.scores import Comparison, Prediction, Scores, Sums, predict, score
@@ -34,6 +34,7 @@ __all__ = [
     "evaluate",
     "fillgaps",
     "generate",
+    "generatemany",
     "glimpse",
     "predict",
     "score",

@@ -9,7 +9,7 @@ from rngru.dataset import DataSet
 from rngru.errors import InputError
 from rngru.interrupts import never
 from rngru.reader.reader import Reader, Text
-from rngru.sampling import Filled, Sample, Sampling, probabilities
+from rngru.sampling import Filled, Sample, Samples, Sampling, probabilities
 from rngru.text import Vocabulary
 
 AT_ONCE = 64
@@ -39,11 +39,7 @@ def generate(
     rng: for all random numbers, one for each symbol that is drawn.
     asked: whether to stop early.
     """
-    if reader.model.both:
-        raise InputError(
-            f"{reader.model.name} predicts each symbol from the text on both sides of it, so it cannot "
-            "write on. ms.fillin('the qu_ck br_wn fox') fills gaps."
-        )
+    _forwards(reader)
     state = startstate(reader, start)
     drawn: list[np.ndarray] = []
     ids = _seeded(reader, seed, start)
@@ -75,16 +71,89 @@ def generate(
                 break
             interrupted = asked()
     found = np.concatenate(drawn) if drawn else np.empty(0, np.int32)
+    end = int(last[0]) if last.size else None
+    return _sample(reader, found, state, end, _words(reader, seed, start), asked())
+
+
+def _sample(
+    reader: Reader,
+    ids: np.ndarray,
+    state: np.ndarray,
+    last: int | None,
+    seed: str,
+    interrupted: bool,
+) -> Sample:
     return Sample(
-        reader.vocab.decode(found),
+        reader.vocab.decode(ids),
         state,
-        seed=_words(reader, seed, start),
-        interrupted=asked(),
-        ids=found,
-        last=int(last[0]) if last.size else None,
+        seed=seed,
+        interrupted=interrupted,
+        ids=ids,
+        last=last,
         vocabulary=reader.vocab.digest,
         level=reader.vocab.level,
     )
+
+
+def _forwards(reader: Reader) -> None:
+    """Refuse a model that cannot write on."""
+    if reader.model.both:
+        raise InputError(
+            f"{reader.model.name} predicts each symbol from the text on both sides of it, so it cannot "
+            "write on. ms.fillin('the qu_ck br_wn fox') fills gaps."
+        )
+
+
+def generatemany(
+    reader: Reader,
+    count: int,
+    sampling: Sampling,
+    streams: int,
+    *,
+    seed: Text | None,
+    start: "np.ndarray | Sample | None",
+    rng: np.random.Generator,
+    asked: Callable[[], bool] = never,
+) -> Samples:
+    """Write ``streams`` texts of ``count`` symbols side by side, in one batch.
+
+    The arguments are those of :func:`generate`. Each symbol of each text takes one random number, also
+    after a text has come to its end.
+    """
+    _forwards(reader)
+    origin, ids = startstate(reader, start), _seeded(reader, seed, start)
+    for trace in reader.read(ids[:-1], origin):
+        if asked():
+            raise KeyboardInterrupt
+        origin = trace.ending
+    first = np.repeat(ids[-1:], streams)
+    drawn = [np.empty((0, streams), np.int32)]
+    if not ids.size and count:  # nothing to continue
+        first = np.array([reader.vocab.semirandomidx(rng) for _ in range(streams)], np.int32)
+        drawn = [first[np.newaxis]]
+    endings = [Ending(reader.vocab, sampling.stop or ()) for _ in range(streams)]
+    ends = [ending.after(drawn[0][:, b]) for b, ending in enumerate(endings)]
+    last, state, done = first, np.repeat(origin, streams, axis=1), len(drawn[0])
+    with suppress(KeyboardInterrupt):  # told to stop at once
+        while done < count and None in ends and not asked():
+            uniforms = rng.random((min(AT_ONCE, count - done), streams))
+            more, state = reader.write(last, state, sampling, uniforms)
+            for b in range(streams):
+                if ends[b] is None and (wanted := endings[b].after(more[:, b])) is not None:
+                    ends[b] = done + wanted
+            drawn.append(more)
+            last, done = more[-1], done + len(more)
+    found, words, cut = np.concatenate(drawn), _words(reader, seed, start), asked()
+    samples = []
+    for b, end in enumerate(ends):
+        own, there = found[:end, b], state[:, b : b + 1]
+        if end is not None and end < len(found):  # it has read on: read its text once more
+            there = origin
+            for trace in reader.read(np.concatenate([ids[-1:], own[:-1]]), origin):
+                there = trace.ending
+        final = int(own[-1]) if own.size else (int(ids[-1]) if ids.size else None)
+        samples.append(_sample(reader, own, there, final, words, cut and end is None))
+    return Samples(tuple(samples))
 
 
 class Ending:
