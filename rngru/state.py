@@ -52,11 +52,14 @@ class ModelState(Instrument):
     (2, 2400)
 
     Generate. The result shows itself at the prompt; ``temp`` makes it tame or wild, ``seed`` is what
-    it continues, ``init_state=sample`` goes on with it:
+    it continues, ``init_state=sample`` goes on with it. ``top_k``, ``top_p`` and ``min_p`` leave out what
+    is unlikely, ``stop`` says where to end, ``streams`` writes several texts at once:
 
     >>> sample = ms.generatestring(20, temp=0.8, seed='The ', rng=1)
     >>> len(sample.text)
     20
+    >>> len(ms.generatestring(300, temp=1.0, top_p=0.9, stop='\\n', streams=4, rng=1))
+    4
 
     Every round left a checkpoint, and a row in ``ms.history()``. Come back another day:
 
