@@ -186,14 +186,15 @@ class Sampler:
         """Return 1, or ``most``, threads that wait for each other: whichever was faster recently.
 
         If another program keeps a core busy, waiting for it costs more than a thread gains. The slower
-        choice is tried again now and then. The text is the same to the bit.
+        choice is tried again now and then, and one that had no chance so far, because threads were
+        busy or could not be started, is tried first. The text is the same to the bit.
         """
         self.calls += 1
         if most == 1:
             return 1
         if self.calls <= 4:
             return (1, most)[self.calls % 2]
-        fast, slow = sorted((1, most), key=self.pace.__getitem__)
+        fast, slow = sorted((1, most), key=lambda number: self.pace.get(number, 0.0))
         return slow if self.calls % 32 == 0 else fast
 
     def generate(
