@@ -226,13 +226,19 @@ class Sampler:
         most = min(count, padded(self.size) // PANEL) if self.weight > CACHE_BYTES else 1
 
         def run(shares: int) -> None:
+            # Before any begins: one that failed for want of memory would let the others wait for ever.
+            width = lanes * self.table.shape[1]
+            own = [
+                (ids.copy(), np.empty(width, bias.dtype), np.empty_like(bias))
+                for _ in range(shares)
+            ]
+
             def share(first: int, last: int) -> None:
-                scratch = np.empty(lanes * self.table.shape[1], bias.dtype)
                 _generate(
                     self.spec.code, self.spec.hard, self.table, self.inputs, self.biases,
                     self.mains, self.extras, self.seconds, self.readout, bias,
                     state, other, side, logits, uniforms, temperature, drawn,
-                    ids.copy(), scratch, np.empty_like(bias), first, shares, counter,
+                    *own[first], first, shares, counter,
                 )  # fmt: skip
 
             began = time.perf_counter()
