@@ -214,6 +214,28 @@ def test_product_writes_nothing_outside_its_block():
     assert np.array_equal(c, expected)
 
 
+BACK = """if True:
+    import numpy as np
+    from rngru.kernels import layers, output
+    from rngru.kernels.spec import LayerSpec, Weights
+    one = np.ones((1, 1), "f")
+    output.affine_back(one, one, one, count=1)
+    spec, wide = LayerSpec("RNN"), layers.widened(one[None], 1)
+    passes = [layers.Pass(one[None], None, one[None], wide.copy(), one[None, :, :0])]
+    given = np.zeros((1, 1), np.int32), [Weights((one,), one)], one[None]
+    layers.backward(spec, *given, passes, [one[None]], [None], count=1)
+    print("fine")
+"""
+
+
+def test_a_gradient_may_be_what_a_process_computes_first():
+    """The product that kernels call was provided by those who go forward: it was called at address 0."""
+    for part in ("output.affine_back(", "layers.backward("):
+        code = "\n".join(line for line in BACK.splitlines() if not line.strip().startswith(part))
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert done.stdout == "fine\n", done.stderr
+
+
 def test_a_row_of_a_product_has_the_same_bits_in_any_company():
     """Lanes are cut over threads: were a short tile summed in another order, threads would show."""
     tiles.provide(np.float32)
@@ -495,6 +517,16 @@ def test_arrays_given_back_for_reuse_are_only_written_to(cell):
     (again,) = case.forward(1, old)
     assert again.states is old[0].states and again.gates is old[0].gates
     assert not any(np.shares_memory(again.ending, each) for each in old[0]), "the caller's to keep"
+
+
+def test_arrays_of_a_call_without_masks_serve_one_with_masks():
+    """There the output is the states: multiplied in place, the states were masked as well."""
+    case = Case(LayerSpec("GRU"), "floats", 4, 3, 33, np.float32)
+    masks = np.random.default_rng(9).integers(0, 2, (1, 4, 3, 33)).astype(np.float32)
+    (expected,) = layers.forward(*case.arguments, masks, count=1)
+    (found,) = layers.forward(*case.arguments, masks, old=case.forward(1), count=1)
+    for one, same in zip(expected[:3], found[:3], strict=True):  # output, ending, states
+        assert np.array_equal(one, same)
 
 
 @pytest.mark.parametrize("cell", CELLS)
