@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numba.core.errors import TypingError
 
 from rngru.kernels import layers, output, tiles
 from rngru.kernels.elementwise import VECTOR, exp, gate, gate_slope, tanh
@@ -212,6 +213,31 @@ def test_product_writes_nothing_outside_its_block():
     expected = np.full((6, 4 * n), 5, np.float32)
     expected[1:4, n : 3 * n] += a[2:5, 1:8] @ b[:, n : 3 * n]
     assert np.array_equal(c, expected)
+
+
+def test_arrays_with_strides_of_their_own_are_refused():
+    """Kernels compute addresses from shapes: a transpose gave wrong numbers, without a word."""
+    rng = np.random.default_rng(6)
+    rows, weights, bias = rng.normal(size=(6, 5)), rng.normal(size=(5, 3)), np.zeros(3)
+    for strange in (np.asfortranarray(rows), rows[::-1], rows[:, ::-1]):
+        with pytest.raises(TypingError, match="C-contiguous"):
+            output.affine(strange, weights, bias, count=1)
+    for cell in CELLS:
+        spec, inputs, layer, start = Case(LayerSpec(cell), "ids", 2, 3, 5, np.float32).arguments
+        for strange in (np.asfortranarray(start.repeat(2, 0))[:1], start[:, ::-1]):
+            with pytest.raises(TypingError, match="C-contiguous"):
+                layers.forward(spec, inputs, layer, strange, count=1)
+
+
+def test_numbers_of_another_width_are_refused():
+    """float32 read as float64 is half as many numbers as there should be, and others."""
+    rng = np.random.default_rng(6)
+    rows, weights, bias = rng.normal(size=(6, 5)), rng.normal(size=(5, 3)), np.zeros(3)
+    for strange in (0, 1):
+        given = [rows, weights]
+        given[strange] = given[strange].astype(np.float32)
+        with pytest.raises(TypingError, match="of one dtype"):
+            output.affine(*given, bias, count=1)
 
 
 BACK = """if True:

@@ -115,7 +115,7 @@ def _startstate(reader: Reader, start: "np.ndarray | Sample | None") -> np.ndarr
             f"init_state has shape {state.shape}, expected finite numbers in {fresh.shape}: layers, "
             "1, state size. A sample, or its .state, has it."
         )
-    return state.astype(np.float32)
+    return state.astype(np.float32, order="C")  # the user's may be a transpose
 
 
 def fillgaps(
