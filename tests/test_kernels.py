@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numba.core.errors import TypingError
 
 from rngru.kernels import layers, output, tiles
 from rngru.kernels.elementwise import VECTOR, exp, gate, gate_slope, tanh
@@ -212,6 +213,53 @@ def test_product_writes_nothing_outside_its_block():
     expected = np.full((6, 4 * n), 5, np.float32)
     expected[1:4, n : 3 * n] += a[2:5, 1:8] @ b[:, n : 3 * n]
     assert np.array_equal(c, expected)
+
+
+def test_arrays_with_strides_of_their_own_are_refused():
+    """Kernels compute addresses from shapes: a transpose gave wrong numbers, without a word."""
+    rng = np.random.default_rng(6)
+    rows, weights, bias = rng.normal(size=(6, 5)), rng.normal(size=(5, 3)), np.zeros(3)
+    for strange in (np.asfortranarray(rows), rows[::-1], rows[:, ::-1]):
+        with pytest.raises(TypingError, match="C-contiguous"):
+            output.affine(strange, weights, bias, count=1)
+    for cell in CELLS:
+        spec, inputs, layer, start = Case(LayerSpec(cell), "ids", 2, 3, 5, np.float32).arguments
+        for strange in (np.asfortranarray(start.repeat(2, 0))[:1], start[:, ::-1]):
+            with pytest.raises(TypingError, match="C-contiguous"):
+                layers.forward(spec, inputs, layer, strange, count=1)
+
+
+def test_numbers_of_another_width_are_refused():
+    """float32 read as float64 is half as many numbers as there should be, and others."""
+    rng = np.random.default_rng(6)
+    rows, weights, bias = rng.normal(size=(6, 5)), rng.normal(size=(5, 3)), np.zeros(3)
+    for strange in (0, 1):
+        given = [rows, weights]
+        given[strange] = given[strange].astype(np.float32)
+        with pytest.raises(TypingError, match="of one dtype"):
+            output.affine(*given, bias, count=1)
+
+
+BACK = """if True:
+    import numpy as np
+    from rngru.kernels import layers, output
+    from rngru.kernels.spec import LayerSpec, Weights
+    one = np.ones((1, 1), "f")
+    output.affine_back(one, one, one, count=1)
+    spec, wide = LayerSpec("RNN"), layers.widened(one[None], 1)
+    passes = [layers.Pass(one[None], None, one[None], wide.copy(), one[None, :, :0])]
+    given = np.zeros((1, 1), np.int32), [Weights((one,), one)], one[None]
+    layers.backward(spec, *given, passes, [one[None]], [None], count=1)
+    print("fine")
+"""
+
+
+def test_a_gradient_may_be_what_a_process_computes_first():
+    """The product that kernels call was provided by those who go forward: it was called at address 0."""
+    for part in ("output.affine_back(", "layers.backward("):
+        code = "\n".join(line for line in BACK.splitlines() if not line.strip().startswith(part))
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert done.stdout == "fine\n", done.stderr
 
 
 def test_a_row_of_a_product_has_the_same_bits_in_any_company():
@@ -495,6 +543,16 @@ def test_arrays_given_back_for_reuse_are_only_written_to(cell):
     (again,) = case.forward(1, old)
     assert again.states is old[0].states and again.gates is old[0].gates
     assert not any(np.shares_memory(again.ending, each) for each in old[0]), "the caller's to keep"
+
+
+def test_arrays_of_a_call_without_masks_serve_one_with_masks():
+    """There the output is the states: multiplied in place, the states were masked as well."""
+    case = Case(LayerSpec("GRU"), "floats", 4, 3, 33, np.float32)
+    masks = np.random.default_rng(9).integers(0, 2, (1, 4, 3, 33)).astype(np.float32)
+    (expected,) = layers.forward(*case.arguments, masks, count=1)
+    (found,) = layers.forward(*case.arguments, masks, old=case.forward(1), count=1)
+    for one, same in zip(expected[:3], found[:3], strict=True):  # output, ending, states
+        assert np.array_equal(one, same)
 
 
 @pytest.mark.parametrize("cell", CELLS)

@@ -565,6 +565,18 @@ def test_a_state_that_does_not_fit(trained, state):
         trained.generatestring(init_state=state)
 
 
+def test_a_state_in_another_order_of_memory_is_the_same_state(trained):
+    """A transpose of an array that the user kept: its layers were read as each other's."""
+    state = np.random.default_rng(1).normal(size=trained.generatestring(1).state.shape)
+    assert state.shape[0] > 1
+    for same in (np.asfortranarray(state), state[:, :, ::-1].copy()[:, :, ::-1]):
+        found, expected = (
+            trained.generatestring(1, seed="th", init_state=each, rng=1).state
+            for each in (same, state)
+        )
+        assert np.array_equal(found, expected)
+
+
 # ---- Looking inside ----
 
 

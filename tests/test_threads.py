@@ -1,13 +1,16 @@
 """Threads: how many there are, that they share all of the work, and what happens where there are too few."""
 
+import contextlib
 import os
 import subprocess
 import sys
 import threading
 
+import numpy as np
 import pytest
 
-from rngru.kernels import threads
+from rngru.kernels import sampler, threads
+from rngru.kernels.spec import LayerSpec
 
 
 @pytest.mark.parametrize("count", [0, 1, 5, 64])
@@ -161,3 +164,29 @@ def test_a_thread_that_cannot_be_started_is_done_without(tmp_path):
         found.append(done.stdout.splitlines())
     (text, never), *fewer = found
     assert never == "0" and fewer == [[text, "1"], [text, "1"]]
+
+
+@pytest.mark.parametrize("why", ["fewer before", "more before", "busy", "none to be had"])
+def test_a_number_of_threads_never_tried_is_no_obstacle(monkeypatch, why):
+    """The fifth call compared its pace with another's, and there was none: KeyError."""
+    monkeypatch.setattr(sampler, "CACHE_BYTES", 0)
+    rng = np.random.default_rng(1)
+    table, weights, readout, bias = (
+        rng.normal(size=shape).astype(np.float32) for shape in ((3, 70), (70, 70), (70, 3), 3)
+    )
+
+    def texts(counts):
+        given = (LayerSpec("RNN"), table, [], [weights], None, (readout, bias))
+        made, draws = sampler.Sampler(*given), np.random.default_rng(2)
+        ids, state = np.zeros(1, np.int32), np.zeros((1, 1, 70), np.float32)
+        return [
+            made.generate(ids, state, draws.random((3, 1)), 1.0, count=count).tolist()
+            for count in counts
+        ]
+
+    expected = texts([1] * 6)
+    if why == "none to be had":
+        monkeypatch.setattr(threads, "ready", lambda count: 1)
+    with threads.together.held() if why == "busy" else contextlib.nullcontext():
+        first = {"fewer before": 1, "more before": 3}.get(why, 2)
+        assert texts([first] * 4 + [2] * 2) == expected

@@ -213,7 +213,9 @@ def forward(
         )
         output = states
         if masks is not None:
-            output = reused(before and before.output, states.shape, dtype)
+            # Of a call without masks, the output is the states: not to be multiplied in place.
+            apart = before is not None and before.output is not before.states
+            output = reused(before.output if apart else None, states.shape, dtype)
             calls.append(partial(_mask, states, masks[i], output))
         inputs = output
         done.append(Pass(output, None, states, gates, side))
@@ -284,6 +286,7 @@ def backward(
     are those of :func:`forward`.
     """
     dtype = start.dtype
+    provide(dtype)
     steps, lanes = inputs.shape[:2]
     packing, sums, dstart = Packing(), Sums(), np.empty_like(start)
     calls: list[Callable[[int, int], object]] = []

@@ -101,6 +101,7 @@ def affine_back(rows, weights, deltas, *, scale=None, old=None, count):
     ``deltas`` may be (N, K) or padded, (N, P); ``old`` is the gradient of rows of an earlier call, to
     be overwritten. With a ``scale``, padded deltas are multiplied by it in place first.
     """
+    provide(weights.dtype)
     size, columns = weights.shape
     count = _worth(rows, weights, count)
     deltas, wide = widened(deltas, 1), widened(weights, 1)

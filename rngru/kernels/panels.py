@@ -13,7 +13,7 @@ from numba.np.arrayobj import populate_array
 
 from rngru.kernels.compiling import kernel
 from rngru.kernels.target import TARGET
-from rngru.kernels.tiles import BLOCK, PANEL, multiply, prefetch, tallest
+from rngru.kernels.tiles import BLOCK, PANEL, contiguous, multiply, prefetch, tallest
 
 WIDE = math.lcm(PANEL, tallest(32))
 """Columns of A that a gradient product copies together: whole panels, and whole tiles in float32."""
@@ -27,8 +27,10 @@ def span(typingctx, array, at, size):
     """Return the ``size`` numbers of a contiguous array that begin at number ``at``, as one dimension.
 
     For use in kernels. A slice would be cut at the end of the array and count references; this is an
-    address and a length, which compiles in a tenth of the time. Nothing is checked.
+    address and a length, which compiles in a tenth of the time. Nothing is checked when it runs; an
+    array with strides of its own is refused when it is compiled.
     """
+    contiguous(array)
     kind = types.Array(array.dtype, 1, "C")
 
     def generate(context, builder, signature, args):

@@ -249,14 +249,15 @@ class Sampler:
         """Return 1, or ``most``, threads that wait for each other: whichever was faster recently.
 
         If another program keeps a core busy, waiting for it costs more than a thread gains. The slower
-        choice is tried again now and then. The text is the same to the bit.
+        choice is tried again now and then, and one that had no chance so far, because threads were
+        busy or could not be started, is tried first. The text is the same to the bit.
         """
         self.calls += 1
         if most == 1:
             return 1
         if self.calls <= 4:
             return (1, most)[self.calls % 2]
-        fast, slow = sorted((1, most), key=self.pace.__getitem__)
+        fast, slow = sorted((1, most), key=lambda number: self.pace.get(number, 0.0))
         return slow if self.calls % 32 == 0 else fast
 
     def generate(
@@ -290,14 +291,22 @@ class Sampler:
         most = min(count, padded(self.size) // PANEL) if self.weight > CACHE_BYTES else 1
 
         def run(shares: int) -> None:
+            # Before any begins: one that failed for want of memory would let the others wait for ever.
+            width, symbols = lanes * self.table.shape[1], bias.size
+            own = [
+                (
+                    ids.copy(), np.empty(width, bias.dtype), np.empty_like(bias),
+                    np.empty(symbols, np.int32),
+                )
+                for _ in range(shares)
+            ]  # fmt: skip
+
             def share(first: int, last: int) -> None:
-                scratch = np.empty(lanes * self.table.shape[1], bias.dtype)
                 _generate(
                     self.spec.code, self.spec.hard, self.table, self.inputs, self.biases,
                     self.mains, self.extras, self.seconds, self.readout, bias,
                     state, other, side, logits, uniforms, *numbers, drawn,
-                    ids.copy(), scratch, np.empty_like(bias), np.empty(bias.size, np.int32),
-                    first, shares, counter,
+                    *own[first], first, shares, counter,
                 )  # fmt: skip
 
             began = time.perf_counter()

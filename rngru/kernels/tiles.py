@@ -33,6 +33,7 @@ import numpy as np
 from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils
+from numba.core.errors import TypingError
 from numba.extending import intrinsic, overload
 
 from rngru.forks import Lock
@@ -328,6 +329,18 @@ def provide(dtype: np.dtype) -> None:
             _provided[name] = compiled
 
 
+def contiguous(*arrays) -> None:
+    """Raise TypingError unless arrays, given by their Numba types, are C-contiguous and of one dtype.
+
+    Addresses are computed from shapes alone: of an array with other strides, in Fortran's order, or of
+    numbers of another width, the wrong ones would be read, and some beyond its end.
+    """
+    for each in arrays:
+        if each.layout != "C" or each.dtype != arrays[0].dtype:
+            given = ", ".join(map(str, arrays))
+            raise TypingError(f"a kernel needs C-contiguous arrays of one dtype, not {given}")
+
+
 def multiply(a, a_at, a_row, a_col, rows, inner, panels, first, count, c, c_at, c_row):
     """Add ``rows`` rows of A times panels ``first`` … ``first + count - 1`` of B to C.
 
@@ -338,6 +351,7 @@ def multiply(a, a_at, a_row, a_col, rows, inner, panels, first, count, c, c_at, 
 
 @overload(multiply)
 def _multiply(a, a_at, a_row, a_col, rows, inner, panels, first, count, c, c_at, c_row):
+    contiguous(a, panels, c)
     product, size = _SYMBOL[str(c.dtype)], c.dtype.bitwidth // 8
 
     def call(a, a_at, a_row, a_col, rows, inner, panels, first, count, c, c_at, c_row):
