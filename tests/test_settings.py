@@ -510,7 +510,10 @@ def test_trainmodel_hands_each_argument_on_under_its_own_name(name):
         ModelState.trainmodel(None, **{name: PLAN[name][1][0]})
 
 
-@pytest.mark.parametrize("verb", [ModelState.generatestring, ModelState.trackneurons])
-def test_verbs_have_the_default_temperature(verb):
+def test_the_manual_has_the_default_rules_of_drawing():
     """A default changed in one place."""
-    assert inspect.signature(verb).parameters["temp"].default == Sampling().temp
+    given = inspect.signature(ModelState.generatestring).parameters
+    rules = inspect.signature(Sampling).parameters
+    assert {name: given[name].default for name in rules} == {
+        name: rule.default for name, rule in rules.items()
+    }

@@ -214,8 +214,8 @@ def forward(
         output = states
         if masks is not None:
             # Of a call without masks, the output is the states: not to be multiplied in place.
-            apart = before is not None and before.output is not before.states
-            output = reused(before.output if apart else None, states.shape, dtype)
+            given = None if before is None or before.output is before.states else before.output
+            output = reused(given, states.shape, dtype)
             calls.append(partial(_mask, states, masks[i], output))
         inputs = output
         done.append(Pass(output, None, states, gates, side))
