@@ -42,11 +42,6 @@ class Instrument:
         """The model as it is now: whoever reads or writes text with it begins here."""
         raise NotImplementedError
 
-    @property
-    def _chance(self) -> np.random.Generator:
-        """Random numbers for calls without ``rng=``."""
-        raise NotImplementedError
-
     def generatestring(
         self,
         numchars: int = 100,
@@ -95,7 +90,8 @@ class Instrument:
         streams : int
             Write so many texts side by side, which takes hardly longer than one.
         rng : int or numpy.random.Generator
-            Seed or Generator for the draws; by default the model's own.
+            Seed or Generator for the draws, to have the same text again; by default it is another each
+            time.
 
         Returns
         -------
@@ -107,11 +103,10 @@ class Instrument:
         sampling = Sampling(
             temp, top_k=top_k, top_p=top_p, min_p=min_p, forbid=forbid, allow=allow, stop=stop
         )
-        chance = self._chance if rng is None else generator(rng)
         several = checked("streams", streams, or_none(whole(1, 4096)))
         with Interrupts() as interrupts:
             given: dict[str, Any] = {
-                "seed": seed, "start": init_state, "rng": chance, "asked": interrupts.asked,
+                "seed": seed, "start": init_state, "rng": generator(rng), "asked": interrupts.asked,
             }  # fmt: skip
             if several is None:
                 found = generate(self._reader, count, sampling, **given)

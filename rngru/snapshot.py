@@ -71,7 +71,7 @@ class Snapshot:
     modeltype, chars, seq_len, backend: what it is and how it is computed.
     made: the hyperparameters that it was made with; see :attr:`hyper`.
     progress: parameters, caches, hidden state, position and learning rate.
-    rng: for all random numbers of calls that are given none.
+    rng: for the samples that training shows.
     seed: what noise is drawn from.
     corpus: the digest of the encoded text, if there is one.
     historyline: the line of the history that its latest round is on; 0 before the first.

@@ -97,8 +97,7 @@ class ModelState(Instrument):
     Several models may be used in one process, each in a thread of its own or not: they share nothing,
     and give the same bits as alone. While one thread trains a model, others may use it, too: each such
     call uses the parameters as they were when it began. Two that train the same model at a time, or two
-    models in one directory, get ``WorkdirBusy``. In other threads pass ``rng=``; otherwise they use up
-    the model's random numbers and the run cannot be repeated.
+    models in one directory, get ``WorkdirBusy``.
     """
 
     __slots__ = ("__weakref__", "_computes", "_corpus", "_disk", "_model")
@@ -433,8 +432,8 @@ class ModelState(Instrument):
     backend = Part[str]("_model.backend", "How it is computed: ``'cpu'``, ``'scan'``.", _LOAD)
     rng = Part[np.random.Generator](
         "_model.rng",
-        "Random numbers for calls without ``rng=``; saved with every checkpoint.",
-        "Each call takes rng=...; initfromsrcfile(rng=...) seeds a model.",
+        "Random numbers of the samples that training shows; saved with every checkpoint.",
+        "generatestring takes rng=...; initfromsrcfile(rng=...) seeds a model.",
     )
     workdir = Part[Path]("_disk.path", "Where everything is kept.", _MOVE)
     position = Part[int](
@@ -465,10 +464,6 @@ class ModelState(Instrument):
     @property
     def _reader(self) -> Reader:
         return self._model.reader(self._computes)
-
-    @property
-    def _chance(self) -> np.random.Generator:
-        return self._model.rng
 
     @property
     def _trainlen(self) -> int | None:

@@ -68,9 +68,9 @@ def computed(name: str, backend: str, folder: Path) -> dict[str, Any]:
     if name in BOTHWAYS:
         texts = [str(ms.fillin("The sh_p and the s_a"))]
     else:
-        sample = ms.generatestring(40, temp=1.0, seed="The ")
-        more = ms.generatestring(20, temp=0.5, seed="", init_state=sample.state)
-        greedy = ms.generatestring(20, temp=0, seed="The ")
+        sample = ms.generatestring(40, temp=1.0, seed="The ", rng=ms.rng)
+        more = ms.generatestring(20, temp=0.5, seed="", init_state=sample.state, rng=ms.rng)
+        greedy = ms.generatestring(20, temp=0, seed="The ", rng=ms.rng)
         texts = [str(each) for each in (sample, more, greedy)]
     return {
         "arrays": digest(arrays[each] for each in sorted(arrays)),

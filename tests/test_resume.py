@@ -75,7 +75,7 @@ def facts(ms: ModelState, *histories: Any, last: int = 0) -> Facts:
         "next": str(
             ms.fillin(f"{known}_{known}")
             if models.named(ms.modeltype).both
-            else ms.generatestring(40, temp=1.0, seed=known)
+            else ms.generatestring(40, temp=1.0, seed=known, rng=ms.rng)
         ),
     }
     return {"run": run, "record": record}

@@ -300,11 +300,22 @@ def test_another_process_goes_on_to_the_bit(trained):
 
 
 def test_the_saved_generator_goes_on(trained):
-    """A draw without ``rng=`` continues the model's own chance, also after reloading."""
-    trained.generatestring(10)
+    """The model's own random numbers, also after reloading."""
+    trained.rng.random(10)
     trained.newcheckpoint()
     again = ModelState.load(trained.workdir)
-    assert str(again.generatestring(50, temp=1.0)) == str(trained.generatestring(50, temp=1.0))
+    one, other = (ms.generatestring(50, temp=1.0, rng=ms.rng).text for ms in (again, trained))
+    assert one == other
+
+
+def test_without_rng_each_text_is_another(trained):
+    """A model that was loaded wrote what it had written yesterday; and it uses up nothing."""
+    before = trained.rng.bit_generator.state
+    texts = {ModelState.load(trained.workdir).generatestring(60, temp=1.0).text for _ in range(3)}
+    assert len(texts) == 3
+    trained.generatestring(9)
+    assert trained.rng.bit_generator.state == before
+    assert len({trained.generatestring(60, temp=1.0, rng=3).text for _ in range(3)}) == 1
 
 
 def test_restore_goes_to_any_checkpoint(trained):
