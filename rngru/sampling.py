@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from rngru.settings import Setting, Settings, or_none, real, strings, whole
-from rngru.tables import Table, printable
+from rngru.tables import Table, oneline, printable
 
 
 class Sampling(Settings):
@@ -225,7 +225,7 @@ class Samples(Sequence):
         width = max(shutil.get_terminal_size().columns - 8, 20)
         rows = []
         for number, sample in enumerate(self.samples):
-            line = printable(sample.text).replace("\n", "⏎").replace("\t", "⇥")
+            line = oneline(sample.text)
             rows.append([str(number), line if len(line) <= width else line[: width - 1] + "…"])
         return repr(Table(["sample", ""], rows))
 

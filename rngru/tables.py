@@ -109,6 +109,17 @@ def printable(text: str, encoding: str = "utf-8") -> str:
     return visible.encode(encoding, "backslashreplace").decode(encoding)
 
 
+def oneline(text: str) -> str:
+    """Return ``text`` as :func:`printable` does, on one line.
+
+    Example
+    -------
+    >>> oneline("to\\nbe")
+    'to⏎be'
+    """
+    return printable(text).replace("\n", "⏎").replace("\t", "⇥")
+
+
 _VISIBLE: Final = (
     {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\n\t"}
     | {0x7F: "␡"}

@@ -226,23 +226,26 @@ class _Tile:
         return self.builder.add(self.builder.mul(panel, word(j // self.each)), within)
 
 
+_HEIGHTS = tuple((tallest(bits), tallest(bits, panels=2)) for bits in (32, 64))
+"""The most rows of a tile of one panel, and of two, by dtype."""
+
+
 @kernel(keep=False)
-def _product(
-    kind, size, most, low, a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, c_panel
-):
-    """Add A times ``count`` panels of B to C, in tiles of nearly equal height, ``most`` rows at most.
+def _product(kind, size, a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, c_panel):
+    """Add A times ``count`` panels of B to C, in tiles of nearly equal height.
 
     25 rows are 7 + 6 + 6 + 6, not 8 + 8 + 8 + 1. A few rows make too few sums to be fast, since each
-    sum waits for its own last addition: then a tile is ``low`` rows of two panels, or one of four.
+    sum waits for its own last addition: then a tile is a few rows of two panels, or one of four.
     Addresses and strides count bytes; ``size`` is those of one number.
     """
+    high, low = _HEIGHTS[size // 8]
     panels = 4 if rows == 1 else 2 if rows <= PAIRED else 1
     p = 0
     while p < count:
         while panels > count - p:
             panels //= 2
-        tallest = (1, most, low, 0, 1)[panels]
-        tiles = (rows + tallest - 1) // tallest
+        most = (1, high, low, 0, 1)[panels]
+        tiles = (rows + most - 1) // most
         block = BLOCK if tiles > 1 else max(inner, 1)
         for start in range(0, inner, block):
             length = min(block, inner - start)
@@ -268,48 +271,16 @@ def _product(
         p += panels
 
 
-_MOST32, _MOST64 = tallest(32), tallest(64)
-_LOW32, _LOW64 = tallest(32, panels=2), tallest(64, panels=2)
-
-
 def _product32(a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, c_panel):
     _product(
-        np.float32(0),
-        4,
-        _MOST32,
-        _LOW32,
-        a,
-        a_row,
-        a_col,
-        rows,
-        inner,
-        b,
-        b_panel,
-        count,
-        c,
-        c_row,
-        c_panel,
-    )
+        np.float32(0), 4, a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, c_panel
+    )  # fmt: skip
 
 
 def _product64(a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, c_panel):
     _product(
-        np.float64(0),
-        8,
-        _MOST64,
-        _LOW64,
-        a,
-        a_row,
-        a_col,
-        rows,
-        inner,
-        b,
-        b_panel,
-        count,
-        c,
-        c_row,
-        c_panel,
-    )
+        np.float64(0), 8, a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, c_panel
+    )  # fmt: skip
 
 
 _SIGNATURE = types.void(*[types.intp] * 11)

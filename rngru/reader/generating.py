@@ -39,18 +39,12 @@ def generate(
     rng: for all random numbers, one for each symbol that is drawn.
     asked: whether to stop early.
     """
-    _forwards(reader)
-    state = startstate(reader, start)
+    ids, state = _begun(reader, seed, start, asked)
     drawn: list[np.ndarray] = []
-    ids = _seeded(reader, seed, start)
     left = count
     if not ids.size and count:  # nothing to continue
         ids = np.array([reader.vocab.semirandomidx(rng)], np.int32)
         drawn, left = [ids], count - 1
-    for trace in reader.read(ids[:-1], state):
-        if asked():
-            raise KeyboardInterrupt
-        state = trace.ending
     last, interrupted = ids[-1:], False
     ending = Ending(reader.vocab, sampling.stop or ())
     if drawn and ending.after(drawn[0]) is not None:
@@ -95,13 +89,24 @@ def _sample(
     )
 
 
-def _forwards(reader: Reader) -> None:
-    """Refuse a model that cannot write on."""
+def _begun(
+    reader: Reader,
+    seed: Text | None,
+    start: "np.ndarray | Sample | None",
+    asked: Callable[[], bool],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return (ids of the seed, none for '', and the state before its last), all others read."""
     if reader.model.both:
         raise InputError(
             f"{reader.model.name} predicts each symbol from the text on both sides of it, so it cannot "
             "write on. ms.fillin('the qu_ck br_wn fox') fills gaps."
         )
+    state, ids = startstate(reader, start), _seeded(reader, seed, start)
+    for trace in reader.read(ids[:-1], state):
+        if asked():
+            raise KeyboardInterrupt
+        state = trace.ending
+    return ids, state
 
 
 def generatemany(
@@ -120,12 +125,7 @@ def generatemany(
     The arguments are those of :func:`generate`. Each symbol of each text takes one random number, also
     after a text has come to its end.
     """
-    _forwards(reader)
-    origin, ids = startstate(reader, start), _seeded(reader, seed, start)
-    for trace in reader.read(ids[:-1], origin):
-        if asked():
-            raise KeyboardInterrupt
-        origin = trace.ending
+    ids, origin = _begun(reader, seed, start, asked)
     first = np.repeat(ids[-1:], streams)
     drawn = [np.empty((0, streams), np.int32)]
     if not ids.size and count:  # nothing to continue

@@ -27,7 +27,7 @@ from rngru.reader.generating import startstate
 from rngru.reader.reader import Reader, Text
 from rngru.reader.scoring import Evaluation
 from rngru.sampling import Sample, probabilities
-from rngru.tables import Table, printable
+from rngru.tables import Table, oneline, printable
 
 MOST = 10
 """Rows of a table that shows the most surprising places."""
@@ -140,7 +140,7 @@ class Scores:
         rows = [
             [
                 f"{self._first + i:,}", f"{self.nats[i]:.2f}", str(self.ranks[i]),
-                f"{self.entropy[i]:.2f}", _line(self._place(i)),
+                f"{self.entropy[i]:.2f}", oneline(self._place(i)),
             ]
             for i in order
         ]  # fmt: skip
@@ -181,11 +181,6 @@ class Scores:
         return Sums(tuple(texts), np.add.reduceat(nats, cuts) if len(nats) else nats)
 
 
-def _line(text: str) -> str:
-    """Return a text on one line."""
-    return printable(text).replace("\n", "⏎").replace("\t", "⇥")
-
-
 @final
 @dataclass(frozen=True, repr=False, eq=False)
 class Sums:
@@ -214,7 +209,7 @@ class Sums:
 
     def __repr__(self) -> str:
         order = np.argsort(-self.nats, kind="stable")[:MOST]
-        rows = [[f"{self.nats[i]:.2f}", _line(self.texts[i].strip())[:60]] for i in order]
+        rows = [[f"{self.nats[i]:.2f}", oneline(self.texts[i].strip())[:60]] for i in order]
         return repr(Table(["nats", ""], rows, note=f"The most surprising of {len(self):,}."))
 
 
