@@ -23,6 +23,7 @@ ROWS: dict[str, set[str]] = {
     "errors": set(),
     "disk": set(),
     "tables": set(),
+    "shading": {"rich"},
     "events": set(),
     "forks": set(),
     "interrupts": set(),
@@ -52,7 +53,7 @@ ROWS: dict[str, set[str]] = {
 }
 # Rooms whose parts others may enter; every other package has one door.
 OPEN = {"kernels"}
-LONGEST = {"state": 600}
+LONGEST = {"state": 650, "instrument": 900}
 FREE = set(sys.stdlib_module_names) | {"numpy"}
 
 FILES = sorted(PACKAGE.rglob("*.py"))
