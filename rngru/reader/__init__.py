@@ -21,7 +21,7 @@ from rngru.reader.generating import fillgaps, generate, generatemany, glimpse
 from rngru.reader.inspecting import track
 from rngru.reader.reader import Reader
 from rngru.reader.scores import Comparison, Prediction, Scores, Sums, predict, score
-from rngru.reader.scoring import Evaluation, averaged, evaluate
+from rngru.reader.scoring import Evaluation, averaging, evaluate, evaluating, finished
 
 __all__ = [
     "Comparison",
@@ -30,9 +30,11 @@ __all__ = [
     "Reader",
     "Scores",
     "Sums",
-    "averaged",
+    "averaging",
     "evaluate",
+    "evaluating",
     "fillgaps",
+    "finished",
     "generate",
     "generatemany",
     "glimpse",
