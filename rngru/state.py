@@ -14,16 +14,16 @@ from rngru import backends, models
 from rngru.backends import Backend
 from rngru.checkpoint import Checkpoint, Checkpoints
 from rngru.corpus import Corpus
-from rngru.errors import InputError, WorkdirError, warn
+from rngru.errors import InputError, WorkdirError, helpful, warn
 from rngru.events import Event
 from rngru.hyper import HyperParams
 from rngru.instrument import Instrument
 from rngru.interrupts import Interrupts
-from rngru.making import checkoptions, make
+from rngru.making import checkoptions, make, warnofother
 from rngru.reader import Evaluation, Reader, evaluate, glimpse
 from rngru.report import History, reporter, watched
 from rngru.sampling import Sample
-from rngru.settings import checked, generator, whole
+from rngru.settings import checked, generator, one_of, whole
 from rngru.snapshot import Part, Snapshot
 from rngru.text import Source, Vocabulary
 from rngru.training import Plan, Run, Session, Timing, timed, validate, validlen
@@ -36,6 +36,7 @@ _MOVE = "Move the directory, then load the model from its new place."
 _BACK = "It follows from training; restore(...) goes back."
 
 
+@helpful
 class ModelState(Instrument):
     r"""A recurrent language model with its text, its progress and its working directory.
 
@@ -128,6 +129,8 @@ class ModelState(Instrument):
         min_count: int = 1,
         max_vocab: int | None = None,
         validfiles: Source | None = None,
+        exist: str = "refuse",
+        skip: bool = False,
         report: str | None = None,
         **hyperparams: Any,
     ) -> Self:
@@ -157,8 +160,9 @@ class ModelState(Instrument):
         overwrite : bool
             Whether a model that ``usedir`` holds already may be thrown away.
         encoding, errors : str
-            Encoding of all the files: ``'utf-8'`` (default), ``'cp1252'``, ``'utf-16'``, …; with
-            ``errors='replace'`` bytes that are not in it are read as unknown.
+            Encoding of all the files: ``'utf-8'`` (default), ``'cp1252'``, ``'utf-16'``, …; or
+            ``'guess'``, of each file by itself. With ``errors='replace'`` bytes that are not in it are
+            read as unknown.
         level : str
             What the model reads: ``'char'``, ``'word'`` or ``'byte'``.
         min_count : int
@@ -167,6 +171,11 @@ class ModelState(Instrument):
             How many symbols at most; rarer ones are left out, and read as "unknown".
         validfiles
             Whole files to validate on, instead of the tail of the text.
+        exist : str
+            What to do if ``usedir`` holds a model: ``'refuse'``, or ``'load'`` it as :meth:`load`
+            does, so that a script can run twice.
+        skip : bool
+            Whether to leave out files that cannot be read as text, with a warning.
         report : str
             ``'rich'``, ``'plain'`` or ``'silent'``; by default what suits the screen. It holds for
             the training of this object, too.
@@ -185,13 +194,20 @@ class ModelState(Instrument):
         checkoptions(modeltype, backend, hyperparams, {*cls.initfromsrcfile.__annotations__})
         seq_len, rng = checked("seq_len", seq_len, whole(1)), generator(rng)
         disk = Workdir(usedir)
+        load = checked("exist", exist, one_of(("refuse", "load"))) == "load" and not overwrite
+        if load and disk.holdsmodel:
+            ms = cls.load(usedir, backend=backend)
+            ms._report = report
+            warnofother(ms._model, modeltype, hyperparams, seq_len, level)
+            return ms
         with Interrupts(raises=True) as interrupts, disk.locked(new=True), reporter(report) as show:
             disk.refusemodel(overwrite=overwrite)
             model, corpus = make(
                 srcfile, disk.fresh,
                 modeltype=modeltype, hyperparams=hyperparams, seq_len=seq_len, backend=backend, rng=rng,
                 level=level, trainfrac=trainfrac, encoding=encoding, errors=errors, min_count=min_count,
-                max_vocab=max_vocab, validfiles=validfiles, show=show, check=interrupts.check,
+                max_vocab=max_vocab, validfiles=validfiles, skip=skip, show=show,
+                check=interrupts.check,
             )  # fmt: skip
             corpus = disk.install(model, corpus, save=init_checkpoint)
         return cls(disk, model, corpus, report)

@@ -1246,3 +1246,67 @@ def test_how_a_model_reports_is_said_once(newmodel, verse, capsys):
     assert capsys.readouterr().out == ""
     ms.trainmodel(1, report="plain")
     assert "round 1" in capsys.readouterr().out
+
+
+def test_a_script_that_runs_twice_loads_the_second_time(newmodel, verse, tmp_path):
+    """A night of training thrown away, or a script that works once only."""
+    source, work = tmp_path / "verse.txt", tmp_path / "work"
+    source.write_text(verse)
+    options = {"state_size": 8, "seq_len": 20, "rng": 1, "report": "silent", "exist": "load"}
+    for round_ in 1, 2:
+        ms = ModelState.initfromsrcfile(source, work, **options)
+        ms.trainmodel(1, batchsize=2, train_len=3)
+        assert ms.position == round_ * 120
+    with pytest.warns(UserWarning, match=r"state_size=8 \(not 9\)"):
+        ModelState.initfromsrcfile(source, work, **options | {"state_size": 9})
+    assert not ModelState.initfromsrcfile(source, work, **options, overwrite=True).position
+    with pytest.raises(WorkdirError, match="holds a model already"):
+        ModelState.initfromsrcfile(source, work, **options | {"exist": "refuse"})
+    with pytest.raises(InputError, match="exist='lod'.*Did you mean 'load'"):
+        ModelState.initfromsrcfile(source, work, **options | {"exist": "lod"})
+
+
+@pytest.mark.parametrize(
+    ("call", "meant"),
+    [
+        (lambda ms: ms.trainmodel(epochs=3), "num_rounds"),
+        (lambda ms: ms.trainmodel(batch_size=3), "batchsize"),
+        (lambda ms: ms.trainmodel(lr=3), "learnrate"),
+        (lambda ms: ms.generatestring(temperature=1.0), "temp"),
+        (lambda ms: ms.generatestring(prompt="a"), "seed"),
+        (lambda ms: ModelState.initfromsrcfile("x", "y", hidden_size=3), "state_size"),
+        (lambda ms: ModelState.initfromsrcfile("x", "y", lr=3), "learnrate"),
+        (lambda ms: ModelState.initfromsrcfile("x", "y", num_layers=3), "layers"),
+        (lambda ms: ModelState.initfromsrcfile("x", "y", epochs=3), "num_rounds"),
+        (lambda ms: ModelState.initfromsrcfile("x", "y", modeltype="GRU"), "GRUEncode"),
+        (lambda ms: ModelState.initfromsrcfile("x", "y", modeltype="lstm"), "LSTMEncode"),
+    ],
+)
+def test_what_people_type_is_understood(newmodel, verse, call, meant):
+    """'GRU' took one to BiGRU, which cannot generate; epochs= to a bare TypeError."""
+    with pytest.raises(InputError, match=f"Did you mean '{meant}'"):
+        call(newmodel(verse))
+
+
+def test_a_graphics_card_is_not_a_processor():
+    """'gpu': did you mean 'cpu'?"""
+    with pytest.raises(InputError) as told:
+        ModelState.initfromsrcfile("x", "y", backend="gpu")
+    assert "Did you mean" not in str(told.value)
+
+
+def test_help_shows_the_arguments_of_verbs_that_name_the_nearest():
+    """(*values, **named) at the prompt."""
+    for name, verb in inspect.getmembers(ModelState, inspect.isfunction):
+        if not name.startswith("_"):
+            assert "values" not in inspect.signature(verb).parameters, name
+
+
+def test_a_text_far_too_short_is_said(newmodel, capsys):
+    """Five characters for 198,789 parameters pass in silence."""
+    newmodel("abcab" * 20, state_size=64, report="plain")
+    assert re.search(
+        r"90 characters to train on are few for [\d,]+ parameters", capsys.readouterr().out
+    )
+    newmodel("abcab" * 2000, state_size=8, report="plain")
+    assert "are few" not in capsys.readouterr().out

@@ -210,7 +210,7 @@ def watched(events: Iterable[Event], *listeners: Callable[[Event], object]) -> H
     >>> watched([End("done")], heard.append)
     0 rounds: all done.
     >>> heard
-    [End(reason='done')]
+    [End(reason='done', best=None, back=False)]
     """
     record = Recorder()
     hearers: tuple[Callable[[Event], object], ...] = (*listeners, record)
