@@ -38,6 +38,7 @@ _HOMES = {
     "Sample": "sampling",
     "History": "report",
     "RngruError": "errors",
+    "RngruWarning": "errors",
 }
 
 __all__ = list(_HOMES)  # noqa: PLE0605
@@ -46,6 +47,7 @@ if TYPE_CHECKING:  # what __getattr__ brings, for editors and type checkers
     from rngru.checkpoint import Checkpoint as Checkpoint
     from rngru.dataset import DataSet as DataSet
     from rngru.errors import RngruError as RngruError
+    from rngru.errors import RngruWarning as RngruWarning
     from rngru.hyper import HyperParams as HyperParams
     from rngru.models import BiGRU as BiGRU
     from rngru.models import BiLSTM as BiLSTM

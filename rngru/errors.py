@@ -13,9 +13,10 @@
     │   ├── CheckpointDamaged            its contents are not what was saved
     │   └── CheckpointTooNew             it was written by a newer rngru
     └── MissingExtra (ImportError)       an optional dependency that is not installed
+    RngruWarning (UserWarning)           all that rngru warns of
 
-``except RngruError`` catches them all. Each message says what was expected, what was found and
-what to do about it. :func:`choose` is the one way to look a user's word up in a table of names, and
+``except RngruError`` catches all errors. Each message says what was expected, what was found and what
+to do about it. :func:`choose` is the one way to look a user's word up in a table of names, and
 :func:`warn` the one way to warn.
 """
 
@@ -36,6 +37,10 @@ T = TypeVar("T")
 
 class RngruError(Exception):
     """Base of every exception that rngru raises on purpose."""
+
+
+class RngruWarning(UserWarning):
+    """What rngru warns of; ``warnings.filterwarnings("ignore", category=RngruWarning)`` silences it."""
 
 
 class InputError(RngruError, ValueError):
@@ -216,7 +221,7 @@ def warn(message: str) -> None:
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and frame.f_code.co_filename.startswith(inside):
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, stacklevel=level)
+    warnings.warn(message, RngruWarning, stacklevel=level)
 
 
 @contextlib.contextmanager

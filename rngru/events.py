@@ -140,13 +140,15 @@ class Notice:
 class End:
     """Training stopped.
 
-    ``reason`` is ``'done'``, ``'time'``, ``'patience'`` or ``'interrupted'``. ``best`` is the lowest
-    validation loss of earlier calls, if there is one. ``back``: the model goes back to the best round.
+    ``reason`` is ``'done'``, ``'time'``, ``'patience'``, ``'interrupted'`` or ``'listener'``. ``best`` is
+    the lowest validation loss of earlier calls, if there is one. ``back``: the model goes back to the
+    best round. ``said`` is what the listener said that stopped it.
     """
 
     reason: str
     best: float | None = None
     back: bool = False
+    said: str = ""
 
 
 Event = Reading | Begin | Batch | Drawn | Validating | Round | Notice | End

@@ -3,6 +3,7 @@
 Each verb has its manual here, and its body in a room below. ``help(ModelState)`` is the manual.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,7 @@ from rngru.instrument import Instrument
 from rngru.interrupts import Interrupts
 from rngru.making import checkoptions, make, warnofother
 from rngru.reader import Evaluation, Reader, evaluate, glimpse
-from rngru.report import History, reporter, watched
+from rngru.report import History, Listeners, reporter, watched
 from rngru.sampling import Sample
 from rngru.settings import checked, generator, one_of, whole
 from rngru.snapshot import Part, Snapshot
@@ -299,6 +300,7 @@ class ModelState(Instrument):
         keep: int | None = None,
         keep_best: bool | None = None,
         save_every: float | None = None,
+        listen: "Callable[[Event], object] | Sequence[Callable[[Event], object]] | None" = None,
         report: str | None = None,
     ) -> History:
         """Train; after each round validate and save a checkpoint.
@@ -342,6 +344,11 @@ class ModelState(Instrument):
         save_every : float
             Save after so many seconds in the middle of a round, 60 at first; the next save replaces
             it.
+        listen : callable, or several
+            Called with every event of the run (:mod:`rngru.events`). If it returns True, or a string
+            that says why, training stops after the batch as it does on Ctrl-C. One that raises an
+            exception is left out, with a warning. :mod:`rngru.report` has ``TensorBoard(folder)``,
+            ``Lines(path)`` and ``Log()``.
         report : str
             ``'rich'``, ``'plain'`` or ``'silent'``; by default what suits the screen.
 
@@ -365,17 +372,19 @@ class ModelState(Instrument):
             max_seconds=max_seconds, learnrate=learnrate, patience=patience, keep=keep,
             keep_best=keep_best, save_every=save_every,
         )  # fmt: skip
-        corpus, disk, kind = self._text(), self._disk, report or self._report
-        with Interrupts(terminate=True) as stop, disk.locked(text=True), reporter(kind) as show:
+        corpus, disk, heard = self._text(), self._disk, Listeners(listen)
+        show = reporter(report or self._report)
+        with Interrupts(terminate=True) as stop, disk.locked(text=True), show, heard:
             # Not before the lock is held: another thread may just have trained this model.
             run, keeper = self._run(), self._keeper(plan)
             session = Session(
                 run, plan, keeper, seq_len=self.seq_len, sample=self._sample,
-                asked=stop.asked, again=stop.again, symbols=validlen(run, corpus, plan, self.seq_len),
+                asked=stop.asked, again=stop.again, told=heard.told,
+                symbols=validlen(run, corpus, plan, self.seq_len),
                 validate=partial(validate, run, corpus, plan, self.seq_len),
             )  # fmt: skip
             try:
-                history = watched(session, partial(self._follow, run, keeper), show)
+                history = watched(session, partial(self._follow, run, keeper), show, heard)
             finally:  # what gives up, or cannot save, has gone somewhere without an event
                 self._follow(run, keeper)
             if plan.keep_best:

@@ -42,7 +42,7 @@ ROWS: dict[str, set[str]] = {
     "backends": {"pytensor"},
     "reader": set(),
     "training": set(),
-    "report": {"rich"},
+    "report": {"rich", "tensorboardX"},
     "snapshot": set(),
     "workdir": set(),
     "plots": {"matplotlib"},

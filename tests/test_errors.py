@@ -31,7 +31,7 @@ def test_the_drawing_shows_every_exception_with_its_bases():
 
 
 def test_one_base_class_catches_all():
-    for name in drawn():
+    for name in drawn().keys() - {"RngruWarning"}:
         assert issubclass(getattr(errors, name), errors.RngruError)
 
 

@@ -4,7 +4,9 @@ A reporter is a context manager that is called with each event of `rngru.events`
 and changes nothing. :func:`reporter` picks one that suits the screen: a progress bar on a terminal
 (:class:`RichReporter`), plain lines anywhere else (:class:`PlainReporter`), or nothing at all
 (:class:`SilentReporter`). A :class:`Recorder` is called in the same way and keeps what it hears as
-a :class:`History`, whose repr is the table.
+a :class:`History`, whose repr is the table. Whoever else wants to hear the events of a run is a listener,
+``trainmodel(listen=…)``: :class:`Lines` keeps them in a file, :class:`Log` gives them to Python's logging,
+:class:`TensorBoard` draws them, and so may any function.
 
 Losses are shown in nats per symbol and speed in symbols per second: characters, words or bytes.
 
@@ -31,6 +33,7 @@ round  epoch   train   valid  bits/char   rate  gradnorm  char/s  seconds
 from typing import TYPE_CHECKING, Any
 
 from rngru.report.history import REASONS, History, Recorder, watched
+from rngru.report.listeners import Lines, Listeners, Log
 from rngru.report.live import (
     KINDS,
     PlainReporter,
@@ -38,16 +41,21 @@ from rngru.report.live import (
     SilentReporter,
     reporter,
 )
+from rngru.report.tensorboard import TensorBoard
 
 __all__ = [
     "KINDS",
     "REASONS",
     "History",
+    "Lines",
+    "Listeners",
+    "Log",
     "PlainReporter",
     "Recorder",
     "Reporter",
     "RichReporter",
     "SilentReporter",
+    "TensorBoard",
     "reporter",
     "watched",
 ]

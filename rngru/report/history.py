@@ -19,6 +19,7 @@ REASONS: Final = {
     "time": "stopped because the time was up",
     "patience": "stopped because the validation loss no longer falls",
     "interrupted": "interrupted; trainmodel() goes on from here",
+    "listener": "stopped by a listener",
     "past": "all that led to this model",
 }
 """Why training stops: the word in events and histories, and a sentence for it."""
@@ -36,12 +37,14 @@ class History(Sequence[Round]):
         For each batch of the run, its training loss (nats per symbol) and how many symbols of
         training text had been read after it. For past runs, each entry is the mean of some batches.
     reason
-        Why the run stopped: ``'done'``, ``'time'``, ``'patience'`` or ``'interrupted'``; or
-        ``'past'`` for the rounds of all calls that led to a model.
+        Why the run stopped: ``'done'``, ``'time'``, ``'patience'``, ``'interrupted'`` or
+        ``'listener'``; or ``'past'`` for the rounds of all calls that led to a model.
     earlier
         The lowest validation loss of earlier calls, nats per symbol.
     back
         Whether the model went back to its best round at the end.
+    said
+        What the listener said that stopped the run.
 
     Attributes
     ----------
@@ -53,7 +56,7 @@ class History(Sequence[Round]):
         Mean training loss of each round, nats per symbol.
     validloss : float64 array, (rounds,)
         Validation loss after each round, nats per symbol; NaN where nothing was validated.
-    reason : str
+    reason, said : str
     interrupted : bool
 
     Example
@@ -74,8 +77,9 @@ class History(Sequence[Round]):
         reason: str = "done",
         earlier: float | None = None,
         back: bool = False,
+        said: str = "",
     ) -> None:
-        self._earlier, self._back = earlier, back
+        self._earlier, self._back, self.said = earlier, back, said
         self._rounds = tuple(rounds)
         self.losses = _frozen(losses)
         self.positions = _frozen(positions, np.int64)
@@ -130,7 +134,8 @@ class History(Sequence[Round]):
         if self.losses.size and self.reason != "past":
             done += f", {_counted(self.losses.size, 'batch', 'batches')}"
         best = [] if np.isnan(self.validloss).all() else [int(np.nanargmin(self.validloss))]
-        note = f"{done}: {REASONS[self.reason]}.{self._best(*best)}"
+        why = REASONS[self.reason] + (f": {self.said.rstrip('.')}" if self.said else "")
+        note = f"{done}: {why}.{self._best(*best)}"
         return Table(names, rows, note=note, always=best)
 
     def _best(self, row: int | None = None) -> str:
@@ -198,6 +203,7 @@ class Recorder:
             reason=self._end.reason,
             earlier=self._end.best,
             back=self._end.back,
+            said=self._end.said,
         )
 
 
@@ -209,8 +215,8 @@ def watched(events: Iterable[Event], *listeners: Callable[[Event], object]) -> H
     >>> heard = []
     >>> watched([End("done")], heard.append)
     0 rounds: all done.
-    >>> heard
-    [End(reason='done', best=None, back=False)]
+    >>> heard == [End("done")]
+    True
     """
     record = Recorder()
     hearers: tuple[Callable[[Event], object], ...] = (*listeners, record)

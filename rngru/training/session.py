@@ -131,6 +131,7 @@ class Session:
     sample: draws text from the run as it is.
     asked: whether to stop before the next batch; the last round is still validated.
     again: whether to stop at once, without that.
+    told: what a listener says that wants to stop before the next batch; '' if none does.
     clock: gives seconds.
 
     Raises
@@ -151,13 +152,14 @@ class Session:
         sample: Callable[[], str],
         asked: Callable[[], bool] = never,
         again: Callable[[], bool] = never,
+        told: Callable[[], str] = str,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if plan.max_seconds == math.inf and not plan.rounds and run.hyper.schedule == "cosine":
             raise InputError("max_seconds=inf: schedule='cosine' needs an end to fall to.")
         self.run, self.plan, self.keeper, self.seq_len = run, plan, keeper, seq_len
         self._validate, self._sample, self._clock = validate, sample, clock
-        self._asked, self._again = asked, again
+        self._asked, self._again, self._told = asked, again, told
         self._batches = plan.train_len or run.data.batchepoch(plan.batchsize, seq_len)
         self._size = plan.batchsize * seq_len
         self._units = run.data.vocab.units
@@ -186,11 +188,19 @@ class Session:
             yield from self._train(number)
             if self._finished(number):
                 break
-        yield End(self._reason, self._past.best, plan.keep_best)
+        said = self._told() if self._reason == "listener" else ""
+        yield End(self._reason, self._past.best, plan.keep_best, said)
 
     @property
     def _seconds(self) -> float:
         return self._clock() - self._began
+
+    @property
+    def _stopped(self) -> str:
+        """Why to stop before the next batch; '' if nobody wants to."""
+        if self._asked():
+            return "interrupted"
+        return "listener" if self._told() else ""
 
     def _open(self) -> list[Notice]:
         """Set out from the progress; return what a person should know before training begins."""
@@ -247,7 +257,7 @@ class Session:
             self._symbols += self._size
             here.rate = rate
             yield self._took(here, loss, step.gradnorm)
-            if self._showing() and not self._asked():
+            if self._showing() and not self._stopped:
                 with suppress(KeyboardInterrupt):  # told to stop at once
                     yield Drawn(run.progress.position, run.epoch, self._sample())
         if here.losses:
@@ -269,8 +279,8 @@ class Session:
             self._fastest = min(self._fastest, seconds - self._before)
         self._before = seconds
         most = math.inf if plan.max_seconds is None else plan.max_seconds - self._reserve
-        if self._asked():
-            self._reason = "interrupted"
+        if self._stopped:
+            self._reason = self._stopped
         elif seconds >= most and self._symbols:
             self._reason = "time"
         over = self._reason != "done" or len(here.losses) == self._batches
@@ -375,9 +385,8 @@ class Session:
         valid = yield from self._measure(most)
         if valid is not None and not valid.interrupted:
             done = replace(done, validloss=valid.nats, bits=valid.bits)
-            if (
-                self._reason != "interrupted"
-            ):  # else a resumed run would not be the uninterrupted one
+            # Else a resumed run would not be the uninterrupted one.
+            if self._reason not in ("interrupted", "listener"):
                 self._score(valid.nats)
         for text in self._verdict.closing(done, run.progress.scores, self._count):
             yield Notice(text)
@@ -413,8 +422,8 @@ class Session:
     def _finished(self, number: int) -> bool:
         """Whether round ``number`` was the last, and why."""
         plan, worse = self.plan, self.run.progress.scores.worse
-        if self._reason == "done" and self._asked():
-            self._reason = "interrupted"
+        if self._reason == "done" and self._stopped:
+            self._reason = self._stopped
         elif self._reason == "done" and 0 < plan.patience <= worse:
             self._reason = "patience"
         return self._reason != "done" or number == plan.rounds
