@@ -4,6 +4,7 @@
 "There is no argument 'learn_rate'. Did you mean 'learnrate'? help(HyperParams) lists all."
 """
 
+import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -21,7 +22,7 @@ from rngru.hyper import CACHES, SETTINGS, HyperParams
 from rngru.models import Model
 from rngru.reader import Reader, evaluate
 from rngru.snapshot import Snapshot
-from rngru.text import Source
+from rngru.text import Source, opentexts
 from rngru.training import Plan, Progress, Scores
 
 LARGE_VOCABULARY = 50_000
@@ -137,6 +138,25 @@ def warnofother(
         warn(
             f"The model that was there is loaded as it is, with {told}. overwrite=True makes a new one."
         )
+
+
+def sametext(
+    corpus: Corpus, srcfile: Source, validfiles: Source | None = None, **options: Any
+) -> bool:
+    """Whether a text is the one that was encoded: the same files, or what gives the same ids.
+
+    ``options`` are those of :func:`rngru.text.opentexts`. Whether the files have changed since is not asked.
+    """
+    documents = opentexts(srcfile, **options)
+    documents += [] if validfiles is None else opentexts(validfiles, **options)
+    paths = {str(each.path.absolute()) if each.path else "" for each in documents}
+    if paths == {path for path, *_ in corpus.sources}:
+        return True
+    digest, encode = hashlib.sha256(), corpus.vocab.encoder()
+    for document in documents:
+        for piece in corpus.vocab.pieces(document):
+            digest.update(encode(piece).astype(corpus.ids.dtype, copy=False).data)
+    return digest.hexdigest() == corpus.digest
 
 
 def _untrained(reader: Reader, corpus: Corpus) -> float:

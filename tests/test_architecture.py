@@ -49,6 +49,7 @@ ROWS: dict[str, set[str]] = {
     "instrument": set(),
     "making": set(),
     "state": set(),
+    "cli": {"shtab"},
     "__main__": set(),
 }
 # Rooms whose parts others may enter; every other package has one door.

@@ -95,6 +95,21 @@ def _places() -> Iterator[Path]:
             yield private
 
 
+def places() -> list[tuple[Path, int, bool]]:
+    """Return the folders that are looked in, the best first: path, files kept, whether it can be written."""
+    found = []
+    for place in _places():
+        folder = _folder(place)
+        above = next(each for each in (folder, *folder.parents) if each.is_dir())
+        writable = True
+        try:
+            tempfile.TemporaryFile(dir=above).close()
+        except OSError:
+            writable = False
+        found.append((place, len(list(folder.glob("[!.]*"))), writable))
+    return found
+
+
 def _private() -> Path:
     return Path(
         tempfile.gettempdir(), f"rngru-{os.getuid() if hasattr(os, 'getuid') else 'kernels'}"

@@ -78,6 +78,16 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def holder(folder: Path) -> str:
+    """Return who holds a folder, in words; '' if nobody does. Nothing is changed.
+
+    >>> holder(Path("/no/such/folder"))
+    ''
+    """
+    found = _claimed(folder)
+    return f"process {found['pid']} on {found['host']}" if "word" in found and _lives(found) else ""
+
+
 def _plain() -> int:
     return sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC"))
 

@@ -1,0 +1,385 @@
+"""What each command does, and its flags.
+
+>>> sorted(FLAGS) == sorted(RUN)
+True
+"""
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+from rngru.cli import INTERRUPTED, Parser, say
+from rngru.cli import demo as first
+from rngru.cli import doctor as health
+from rngru.cli.flags import addarguments, addsettings, given, value
+from rngru.corpus import Corpus
+from rngru.errors import InputError, TextError, WorkdirError
+from rngru.hyper import HyperParams
+from rngru.making import sametext
+from rngru.reader import Scores
+from rngru.sampling import Sampling
+from rngru.state import ModelState
+from rngru.tables import Table, oneline, printable
+from rngru.text import Source, Texts, readtext
+from rngru.training import Plan
+from rngru.workdir import Workdir
+
+STDIN: Final = "-"
+Outcome = tuple[int, ModelState | None]
+
+_MAKING: Final = (
+    "modeltype", "seq_len", "level", "trainfrac", "validfiles", "encoding", "errors", "min_count",
+    "max_vocab", "skip", "rng",
+)  # fmt: skip
+_KINDS: Final = ("modeltype", "seq_len", "level")
+_DRAWING: Final = ("numchars", "seed", "streams", "rng")
+
+
+def _show(options: argparse.Namespace, record: object, content: Any) -> None:
+    """Print a record as a person reads it, or its content as JSON."""
+    print(_json(content) if options.json else record)
+
+
+def _json(content: Any) -> str:
+    return json.dumps(_finite(content), ensure_ascii=False, allow_nan=False, default=str)
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {name: _finite(each) for name, each in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(each) for each in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def _addjson(command: Parser) -> None:
+    command.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+
+def _addmodel(command: Parser) -> None:
+    command.add_argument("workdir", metavar="WORKDIR", help="the working directory of a model")
+
+
+def _standardinput(encoding: str = "utf-8") -> str:
+    """Return the text that comes on standard input."""
+    data = _bytes()
+    try:
+        return readtext(Texts([data.decode(encoding)]))
+    except UnicodeDecodeError as error:
+        raise TextError(
+            f"Standard input is not {encoding}: {error.reason} at byte {error.start:,}. Convert it "
+            "first, as iconv does."
+        ) from None
+    except LookupError:
+        raise InputError(f"--encoding {encoding}: expected the name of an encoding.") from None
+
+
+def _bytes() -> bytes:
+    if sys.stdin is None:
+        raise TextError("There is no standard input. Name a file instead.")
+    if sys.stdin.isatty():
+        say("reading what you type; Ctrl-D ends it")
+    return sys.stdin.buffer.read()
+
+
+# ---- train ----
+
+
+def _trainflags(command: Parser) -> None:
+    command.usage = "rngru train [TEXT ...] --workdir DIR [--seconds N] [flags]"
+    command.add_argument(
+        "text", nargs="*", metavar="TEXT", help="files, folders or patterns; - is standard input"
+    )
+    command.add_argument(
+        "--workdir", required=True, metavar="DIR",
+        help="where the model is kept; if there is one of this text, its training goes on",
+    )  # fmt: skip
+    command.add_argument(
+        "--overwrite", action="store_true", help="throw away a model that is there"
+    )
+    training = command.add_argument_group("how to train")
+    also = {"max_seconds": "--seconds", "num_rounds": "--rounds"}
+    addsettings(training, Plan, leave=["learnrate"], also=also)
+    addarguments(training, ModelState.trainmodel, ["report"])
+    _addjson(command)
+    making = "a new model, and the text"
+    addarguments(
+        command.add_argument_group(making), ModelState.initfromsrcfile, [*_MAKING, "backend"]
+    )
+    addsettings(command.add_argument_group("its sizes, and how it learns"), HyperParams,
+                leave=["vocab_size"])  # fmt: skip
+
+
+def _train(options: argparse.Namespace) -> Outcome:
+    plan = given(options, [*Plan.settings(), "report"])
+    with redirect_stdout(sys.stderr):  # all that tells how it goes on
+        ms = _model(options)
+        history = ms.trainmodel(**plan)
+    _show(options, history, [asdict(each) for each in history])
+    say(f"saved in {ms.workdir}")
+    return (INTERRUPTED if history.interrupted else 0), ms
+
+
+def _model(options: argparse.Namespace) -> ModelState:
+    """Return the model that is to be trained: the one that is there, or a new one."""
+    source = _source(options)
+    asked = given(options, [*_MAKING, *HyperParams.settings()])
+    disk = Workdir(options.workdir)
+    backend = given(options, ["backend"])
+    if not disk.holdsmodel or options.overwrite:
+        if source is None:
+            raise InputError(f"{disk.path} holds no model. Name the TEXT to make one of.")
+        new = asked | backend | given(options, ["report"])
+        return ModelState.initfromsrcfile(source, disk.path, overwrite=options.overwrite, **new)
+    ms = ModelState.load(disk.path, **backend)
+    there = {name: getattr(ms, name, None) for name in _KINDS} | {"level": ms.chars.level}
+    there |= {
+        name: getattr(ms.hyper, name) for name in HyperParams.settings() if name != "learnrate"
+    }
+    others = [f"{name}={there[name]!r}, not {asked[name]!r}" for name in asked
+              if name in there and there[name] != asked[name]]  # fmt: skip
+    how = "Leave that out to go on with it; --overwrite throws it away; or name another directory."
+    if others:
+        raise InputError(f"{disk.path} holds a model with {'; '.join(others)}. {how}")
+    if source is not None:
+        how = how.replace("that", "the TEXT")
+        wanted = given(options, ["validfiles", "encoding", "errors", "skip"])
+        if not sametext(Corpus.open(disk.data), source, **wanted):
+            raise WorkdirError(
+                f"{disk.path} holds a model of {ms.chars.srcinfo or 'another text'}. {how}"
+            )
+    return ms
+
+
+def _source(options: argparse.Namespace) -> Source | None:
+    """Return the text that was named."""
+    if STDIN not in options.text:
+        return options.text[0] if len(options.text) == 1 else options.text or None
+    if len(options.text) > 1:
+        raise InputError("- is standard input, and cannot be one of several texts.")
+    text = _standardinput(vars(options).get("encoding", "utf-8"))
+    return Texts([text], names=["standard input"])
+
+
+# ---- sample ----
+
+
+def _sampleflags(command: Parser) -> None:
+    command.usage = "rngru sample WORKDIR [--temp X] [--numchars N] [-n N] [flags]"
+    _addmodel(command)
+    addarguments(command, ModelState.generatestring, _DRAWING, also={"streams": "-n"})
+    addsettings(command.add_argument_group("how it is drawn"), Sampling)
+    _addjson(command)
+
+
+def _sample(options: argparse.Namespace) -> Outcome:
+    ms = ModelState.load(options.workdir)
+    seed = _seed(ms, options)
+    named = given(options, ["numchars", "streams", "rng", *Sampling.settings()])
+    found: Any = ms.generatestring(**named, **({} if seed is None else {"seed": seed}))
+    samples = list(found) if "streams" in named else [found]
+    for number, sample in enumerate(samples):
+        if options.json:
+            print(_json({"seed": sample.seed, "text": sample.text}))
+        elif ms.chars.level == "byte" and not sys.stdout.isatty():
+            sys.stdout.flush()
+            sys.stdout.buffer.write((seed or b"") + sample.bytes + b"\n")
+        else:
+            if number:
+                print("---")
+            print(_fit((seed or "") + sample.text))
+    return (INTERRUPTED if any(each.interrupted for each in samples) else 0), ms
+
+
+def _seed(ms: ModelState, options: argparse.Namespace) -> Any:
+    """Return what the texts continue, as the model reads it."""
+    told = vars(options).get("seed")
+    if told is None:
+        return None
+    if ms.chars.level == "byte":
+        return _bytes() if told == STDIN else told.encode("utf-8", "surrogateescape")
+    return _standardinput() if told == STDIN else told
+
+
+def _fit(text: Any) -> str:
+    """Return a text as the screen shows it; what is not for a screen stays as it is."""
+    words = text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)
+    return printable(words, sys.stdout.encoding or "utf-8") if sys.stdout.isatty() else words
+
+
+# ---- score ----
+
+
+def _scoreflags(command: Parser) -> None:
+    command.usage = "rngru score WORKDIR [TEXT ...] [--by {line,word}] [--json]"
+    _addmodel(command)
+    command.add_argument(
+        "text",
+        nargs="*",
+        default=[STDIN],
+        metavar="TEXT",
+        help="files; - is standard input, as without any",
+    )
+    command.add_argument(
+        "--by", choices=["line", "word"], help="one row for each: its nats, and what it says"
+    )
+    _addjson(command)
+
+
+def _score(options: argparse.Namespace) -> Outcome:
+    ms = ModelState.load(options.workdir)
+    found: dict[str, Scores] = {}
+    for name in options.text:
+        scores = ms.score(_given(ms, name))
+        assert isinstance(scores, Scores)
+        found["standard input" if name == STDIN else name] = scores
+        if scores.interrupted:
+            break
+    if options.by:
+        for scores in found.values():
+            for text, nats in scores.lines() if options.by == "line" else scores.words():
+                row = {"nats": round(nats, 6), options.by: text}
+                print(_json(row) if options.json else f"{nats:.4f}\t{oneline(text.rstrip())}")
+    elif options.json:
+        for name, scores in found.items():
+            print(_json({"text": name, **_measured(scores)}))
+    elif len(found) == 1:
+        print(*found.values())
+    else:
+        rows = [
+            [
+                f"{m['nats']:.4f}",
+                f"{m['bits']:.3f}",
+                f"{m['perplexity']:.2f}",
+                f"{m['count']:,}",
+                name,
+            ]
+            for name, m in ((name, _measured(scores)) for name, scores in found.items())
+        ]
+        print(Table(["nats", "bits", "perplexity", ms.chars.units, ""], rows))
+    return (INTERRUPTED if any(each.interrupted for each in found.values()) else 0), ms
+
+
+def _given(ms: ModelState, name: str) -> Any:
+    if name == STDIN:
+        return _bytes() if ms.chars.level == "byte" else _standardinput()
+    return Path(name)
+
+
+def _measured(scores: Scores) -> dict[str, Any]:
+    mean = scores.evaluation
+    return {
+        "nats": mean.nats,
+        "bits": mean.bits,
+        "perplexity": mean.perplexity,
+        "count": mean.characters,
+        "units": mean.units,
+    }
+
+
+# ---- info, export, demo, doctor ----
+
+
+def _infoflags(command: Parser) -> None:
+    _addmodel(command)
+    _addjson(command)
+
+
+def _info(options: argparse.Namespace) -> Outcome:
+    ms = ModelState.load(options.workdir)
+    history, checkpoints = ms.history(), ms.checkpoints()
+    best = checkpoints.best
+    content = {
+        "workdir": ms.workdir,
+        "modeltype": ms.modeltype,
+        "level": ms.chars.level,
+        "text": ms.chars.srcinfo,
+        "parameters": sum(array.size for array in ms.parameters().values()),
+        "hyper": {name: getattr(ms.hyper, name) for name in HyperParams.settings()},
+        "seq_len": ms.seq_len,
+        "backend": ms.backend,
+        "position": ms.position,
+        "epoch": ms.epoch,
+        "best": best and best.step,
+        "checkpoints": [
+            {name: getattr(each, name) for name in ("step", "epoch", "position", "trainloss",
+             "validloss", "saved", "problem")}
+            for each in checkpoints
+        ],
+        "history": [asdict(each) for each in history],
+    }  # fmt: skip
+    _show(options, "\n\n".join(map(repr, [ms, ms.hyper, checkpoints, history])), content)
+    return 0, ms
+
+
+def _exportflags(command: Parser) -> None:
+    _addmodel(command)
+    command.add_argument(
+        "path", metavar="PATH", help="the file to write; its ending says which format"
+    )
+
+
+def _export(options: argparse.Namespace) -> Outcome:
+    ms = ModelState.load(options.workdir)
+    if not hasattr(ms, "export"):
+        raise InputError("This rngru writes no other formats.")
+    print(ms.export(options.path))
+    return 0, ms
+
+
+def _demoflags(command: Parser) -> None:
+    seconds = Plan.settings()["max_seconds"]
+    command.add_argument(
+        "--seconds", type=lambda text: value(seconds, text), default=60.0, metavar="SECONDS",
+        help="how long to train (60)",
+    )  # fmt: skip
+    command.add_argument(
+        "--workdir", default=first.HOME, metavar="DIR", help=f"where to keep it ({first.HOME})"
+    )
+
+
+def _demo(options: argparse.Namespace) -> Outcome:
+    return 0, first.demo(options.seconds, options.workdir)
+
+
+def _doctorflags(command: Parser) -> None:
+    command.description = f"{command.description} The exit status is 1 if something is wrong."
+    command.add_argument(
+        "workdir", nargs="?", metavar="WORKDIR", help="a working directory to examine"
+    )
+    _addjson(command)
+
+
+def _doctor(options: argparse.Namespace) -> Outcome:
+    findings = health.examined(options.workdir)
+    _show(options, findings, [asdict(each) for each in findings])
+    return (1 if any(each.advice for each in findings) else 0), None
+
+
+FLAGS: Final[dict[str, Callable[[Parser], None]]] = {
+    "train": _trainflags,
+    "sample": _sampleflags,
+    "score": _scoreflags,
+    "info": _infoflags,
+    "export": _exportflags,
+    "demo": _demoflags,
+    "doctor": _doctorflags,
+}
+"""What adds the flags of each command."""
+
+RUN: Final[dict[str, Callable[[argparse.Namespace], Outcome]]] = {
+    "train": _train,
+    "sample": _sample,
+    "score": _score,
+    "info": _info,
+    "export": _export,
+    "demo": _demo,
+    "doctor": _doctor,
+}
+"""What each command does: it returns the exit status, and the model that it leaves."""
