@@ -9,12 +9,12 @@ True
 """
 
 import os
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
+from rngru.errors import InputError
 from rngru.interrupts import Interrupts
 from rngru.reader import (
     Prediction,
@@ -24,12 +24,15 @@ from rngru.reader import (
     generate,
     generatemany,
     predict,
-    score,
+    scoretexts,
     track,
 )
 from rngru.sampling import Filled, Sample, Samples, Sampling
 from rngru.settings import checked, generator, or_none, whole
-from rngru.text import readtext
+from rngru.text import opentexts, readtext
+
+ONE = str | bytes | Sample | os.PathLike
+"""What is one text; anything else that can be iterated over is several."""
 
 
 class Instrument:
@@ -200,25 +203,20 @@ class Instrument:
         Scores, or a list of them
             At the prompt it shows the mean and the most surprising places, in a notebook the text.
             ``.nats``, ``.bits``, ``.ranks`` and ``.entropy`` have a number for each character;
-            ``.words()`` and ``.lines()`` add them up; ``.columns()`` is for a data frame. Those of two
-            models on one text can be subtracted: ``a.score(t) - b.score(t)``.
+            ``.words()`` and ``.lines()`` add them up; ``.plot()`` draws them; ``.columns()`` is for a
+            data frame. Those of two models on one text can be subtracted: ``a.score(t) - b.score(t)``.
 
         Raises
         ------
         InputError
             If there is nothing to predict.
+        TextError
+            If a file cannot be read.
         """
         with Interrupts() as interrupts:
-            if isinstance(text, str | bytes | Sample | os.PathLike):
-                given = self._given(text)
-                return score(self._reader, given, init_state, asked=interrupts.asked)
-            several = []
-            for each in text:
-                given = self._given(each)
-                several.append(score(self._reader, given, init_state, asked=interrupts.asked))
-                if interrupts.asked():
-                    break
-            return several
+            texts = self._texts(text)
+            found = scoretexts(self._reader, texts, init_state, asked=interrupts.asked)
+        return found[0] if isinstance(text, ONE) else found
 
     def predict(
         self,
@@ -241,8 +239,24 @@ class Instrument:
         """
         return predict(self._reader, text, init_state)
 
+    def _texts(self, text: Any) -> "Iterator[str | bytes | Sample]":
+        """Yield a text, or each of several."""
+        if isinstance(text, ONE):
+            yield self._given(text)
+            return
+        if not isinstance(text, Iterable):
+            raise InputError(f"Expected a text, a path, or several, got {type(text).__name__}.")
+        yield from map(self._given, text)
+
     def _given(self, text: "str | bytes | Sample | os.PathLike") -> "str | bytes | Sample":
         """Return a text, read from its file if it is a path."""
         if not isinstance(text, os.PathLike):
             return text
-        return Path(text).read_bytes() if self._reader.vocab.level == "byte" else readtext(text)
+        if os.path.isdir(text):
+            raise InputError(
+                f"{os.fspath(text)!r} is a directory. Give a file of it, or several: "
+                "Path(...).glob('*.txt')."
+            )
+        if self._reader.vocab.level != "byte":
+            return readtext(text)
+        return b"".join(block for document in opentexts(text) for block in document.blocks())

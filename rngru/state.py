@@ -3,6 +3,8 @@
 Each verb has its manual here, and its body in a room below. ``help(ModelState)`` is the manual.
 """
 
+import os
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +22,7 @@ from rngru.hyper import HyperParams
 from rngru.instrument import Instrument
 from rngru.interrupts import Interrupts
 from rngru.making import checkoptions, make
-from rngru.reader import Evaluation, Reader, evaluate, glimpse
+from rngru.reader import Copies, Evaluation, Reader, copied, evaluate, evaluatetexts, glimpse
 from rngru.report import History, reporter, watched
 from rngru.sampling import Sample
 from rngru.settings import checked, generator, whole
@@ -379,24 +381,85 @@ class ModelState(Instrument):
         with Interrupts(raises=True) as interrupts:
             return timed(self._run(), lanes, self.seq_len, batches, interrupts.check)
 
-    def evaluate(self, text: "str | bytes | Sample | None" = None) -> Evaluation:
+    def evaluate(
+        self,
+        text: str
+        | bytes
+        | Sample
+        | os.PathLike
+        | Iterable[str | bytes | Sample | os.PathLike]
+        | None = None,
+        init_state: "np.ndarray | Sample | None" = None,
+    ) -> Evaluation:
         """Return the loss on a text: nats and bits per character, perplexity, characters counted.
 
         Parameters
         ----------
-        text : str, bytes or Sample
-            What to predict, from its second character on; bytes only at byte level. By default the
-            whole validation text, each character of which is predicted from those before it.
+        text : str, bytes, Sample, path, or several of them
+            What to predict, from its second character on; bytes only at byte level. A
+            ``pathlib.Path`` is a file of text, in UTF-8. Of several texts it is the mean over all
+            characters of all of them, each text read by itself. By default it is the whole
+            validation text, each character of which is predicted from those before it.
+        init_state : array, (L, 1, H), or Sample
+            Where to start each text from instead of an empty state. After a sample the first
+            character is predicted, too.
 
         Raises
         ------
         InputError
-            If there is nothing to predict.
+            If there is nothing to predict, or an ``init_state`` but no text.
+        TextError
+            If a file cannot be read.
         """
-        reader = self._reader
-        ids, start = self._text().validation if text is None else (reader.encode(text), 0)
         with Interrupts() as interrupts:
-            return evaluate(reader, ids, start, asked=interrupts.asked)
+            if text is not None:
+                texts = self._texts(text)
+                return evaluatetexts(self._reader, texts, init_state, asked=interrupts.asked)
+            if init_state is not None:
+                raise InputError("init_state is where a text starts: give the text, too.")
+            return evaluate(self._reader, *self._text().validation, asked=interrupts.asked)
+
+    def copied(self, text: "str | bytes | Sample | os.PathLike", least: int = 20) -> Copies:
+        """Return which stretches of a text stand in the training text, word for word.
+
+        The part of the text that is for validation does not count. All files of the training text
+        are one text: a stretch may begin in one and end in the next.
+
+        Parameters
+        ----------
+        text : str, bytes, Sample or path
+            What to look for, such as something generated; bytes only at byte level. Symbols that the
+            model does not know match nothing.
+        least : int
+            Only stretches of so many symbols or more. Everybody writes "of the " again: small
+            numbers find what is common, not what is copied.
+
+        Returns
+        -------
+        Copies
+            At the prompt a table, the longest first: where each stretch is in the text, its length,
+            and where it stands in the training text. ``.share`` is the share of the text that is
+            copied; ``.columns()`` is for a data frame.
+
+        Raises
+        ------
+        InputError
+            If the text is empty.
+        WorkdirError
+            If the working directory does not hold the training text any more.
+
+        Example
+        -------
+        ::
+
+            ms = ModelState.load('work')
+            ms.copied(ms.generatestring(10_000, temp=0.5))
+        """
+        corpus = self._text()
+        train, documents = corpus.ids[: corpus.split], corpus.documents
+        with Interrupts(raises=True) as interrupts:
+            given, check = self._given(text), interrupts.check
+            return copied(self._reader, given, train, documents, least, check=check)
 
     def parameters(self) -> dict[str, np.ndarray]:
         """Return a copy of every parameter by name; :mod:`rngru.models` has names and shapes."""
@@ -477,7 +540,8 @@ class ModelState(Instrument):
         if self._corpus is None:
             raise WorkdirError(
                 f"{self._disk.data} does not hold the text that this model was trained on. "
-                "Generating and scoring work without it; training does not."
+                "Generating, and scoring a text that you give, work without it; training, validation "
+                "and copied() do not."
             )
         return self._corpus
 

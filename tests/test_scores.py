@@ -9,7 +9,7 @@ import pytest
 from rngru import ModelState, Texts
 from rngru.errors import InputError
 from rngru.reader import Comparison, Prediction, Scores, Sums
-from rngru.reader.scores import score
+from rngru.reader.predicting import score
 
 LEVELS = ("char", "word", "byte")
 QUIET = {"report": "silent", "print_every": 0}
