@@ -57,11 +57,12 @@ def scoresfigure(
             f"Expected one number for each symbol, and one symbol or more; got {len(symbols):,} symbols "
             f"and numbers of shape {heights.shape}."
         )
-    draw = _bars if len(symbols) <= WRITTEN else _curve
-    return draw(symbols, heights, first, units)
+    if len(symbols) <= WRITTEN:
+        return _bars(symbols, heights, units)
+    return _curve(symbols, heights, first, units)
 
 
-def _bars(symbols: Sequence[str], bits: NDArray[Any], first: int, units: str) -> "Figure":
+def _bars(symbols: Sequence[str], bits: NDArray[Any], units: str) -> "Figure":
     """Draw a bar for each symbol, the text below them, in as many bands as it takes."""
     names = ["".join(labels(_cut(symbol, 20))) for symbol in symbols]
     upright = max(map(len, names))  # words would overlap if they lay
@@ -80,7 +81,7 @@ def _bars(symbols: Sequence[str], bits: NDArray[Any], first: int, units: str) ->
             family="monospace", rotation=90 if upright > 1 else 0, parse_math=False,
         )  # fmt: skip
         axes.tick_params(axis="x", length=0, labelsize=9)
-        _dress(axes, units)
+        _dress(axes, units, 1.05 * bits.max())
     every[0].set_title(_mean(bits, units), loc="left", fontsize=10)
     return figure
 
@@ -97,12 +98,12 @@ def _curve(symbols: Sequence[str], bits: NDArray[Any], first: int, units: str) -
     axes.set_xlim(first, first + count)
     axes.xaxis.set_major_formatter(lambda x, _: short(x))
     axes.set_xlabel(f"{units} of the text; the curve is a mean over {over:,} of them")
-    _dress(axes, units)
+    _dress(axes, units, None)
     places = _linestarts(symbols)
     above = axes.secondary_xaxis("top")
     above.set_xticks(
         [first + place for place in places],
-        ["".join(labels(_beginning(symbols, place))) for place in places],
+        ["".join(labels(_beginning(symbols, place))).replace("·", " ") for place in places],
         family="monospace", rotation=30, ha="left", parse_math=False,
     )  # fmt: skip
     above.tick_params(labelsize=8)
@@ -111,8 +112,8 @@ def _curve(symbols: Sequence[str], bits: NDArray[Any], first: int, units: str) -
     return figure
 
 
-def _dress(axes: "Axes", units: str) -> None:
-    axes.set_ylim(bottom=0)
+def _dress(axes: "Axes", units: str, top: float | None) -> None:
+    axes.set_ylim(0, top)
     axes.set_ylabel(f"bits per {units[:-1]}", fontsize=9)
     axes.grid(axis="y", alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
@@ -127,11 +128,12 @@ def _cut(text: str, size: int) -> str:
 
 
 def _linestarts(symbols: Sequence[str], most: int = 10) -> list[int]:
-    """Return where some of the lines of a text start, far enough from each other; no blank ones."""
+    """Return where some of the lines of a text start that have letters, far enough from each other."""
     chosen: list[int] = []
     for place in range(1, len(symbols)):
-        starts = "\n" in symbols[place - 1] and symbols[place].strip()
-        if starts and (not chosen or place - chosen[-1] >= len(symbols) / most):
+        if chosen and place - chosen[-1] < len(symbols) / most:
+            continue
+        if "\n" in symbols[place - 1] and any(map(str.isalpha, _beginning(symbols, place))):
             chosen.append(place)
     return chosen
 

@@ -136,10 +136,10 @@ class Copies(Sequence[Copy]):
     def _told(self) -> str:
         count, text = len(self), f"{len(self.symbols):,} {self.units}"
         if not count:
-            return f"Nothing is copied: no {self.least} {self.units} in a row stand in the training text."
+            return f"Nothing is copied: no {self.least} {self.units} in a row are in the training text."
         stretches = f"{count:,} stretch{'es' if count > 1 else ''}"
         return (
-            f"{100 * self.share:.0f} % of {text} stand in the training text: {stretches} of "
+            f"{100 * self.share:.0f} % of {text} are in the training text: {stretches} of "
             f"{self.least} or more."
         )
 

@@ -14,6 +14,7 @@ position  nats  rank  entropy
 
 import html
 import math
+import re
 import shutil
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
@@ -155,7 +156,8 @@ class Scores:
         """
         from rngru.plots import scoresfigure
 
-        return scoresfigure(self.symbols, self.bits, first=self._first, units=self.units)
+        symbols = [self._written(i, i + 1) for i in range(len(self))]
+        return scoresfigure(symbols, self.bits, first=self._first, units=self.units)
 
     def __sub__(self, other: "Scores") -> "Comparison":
         if not isinstance(other, Scores):
@@ -211,10 +213,10 @@ class Scores:
         return 1 if self.before else 0
 
     def _written(self, start: int, stop: int) -> str:
-        """The text of some symbols; bytes that are no character as ``\\xff``."""
+        """The text of some symbols; a single byte that is no character as ``\\xff``."""
         if self.units == "bytes":
             data = self.ids[max(start, 0) : stop].astype(np.uint8).tobytes()
-            return data.decode("utf-8", "backslashreplace")
+            return data.decode("utf-8", "backslashreplace" if len(data) == 1 else "replace")
         return "".join(self.symbols[max(start, 0) : stop])
 
     def _place(self, i: int) -> str:
@@ -258,7 +260,10 @@ class Sums:
     @property
     def _table(self) -> Table:
         order = np.argsort(-self.nats, kind="stable")[:MOST]
-        rows = [[f"{self.nats[i]:.2f}", oneline(self.texts[i].strip())[:60]] for i in order]
+        rows = [
+            [f"{self.nats[i]:.2f}", oneline(self.texts[i].strip() or repr(self.texts[i]))[:60]]
+            for i in order
+        ]
         return Table(["nats", ""], rows, note=f"The most surprising of {len(self):,}.")
 
     def __repr__(self) -> str:
@@ -349,23 +354,26 @@ class Comparison:
             f"95 % sure: from {low:+.4f} to {high:+.4f}."
         )
 
-    def __repr__(self) -> str:
-        if self.one is None or self.other is None:
-            return self._told
+    def _places(self, one: Scores, other: Scores) -> Table:
+        """Where they differ most."""
         order = np.argsort(-np.abs(self.nats), kind="stable")[:MOST]
         rows = [
             [
-                f"{self.one._first + i:,}", f"{self.nats[i]:+.2f}", f"{self.one.nats[i]:.2f}",
-                f"{self.other.nats[i]:.2f}", oneline(self.one._place(i)),
+                f"{one._first + i:,}", f"{self.nats[i]:+.2f}", f"{one.nats[i]:.2f}",
+                f"{other.nats[i]:.2f}", oneline(one._place(i)),
             ]
             for i in order
         ]  # fmt: skip
-        table = Table(["position", "difference", "first", "second", ""], rows)
+        return Table(["position", "difference", "first", "second", ""], rows)
+
+    def __repr__(self) -> str:
+        if self.one is None or self.other is None:
+            return self._told
         text = _screenful(self.one, self.nats / DIFFERENT)
-        return "\n".join(filter(None, [self._told, text, repr(table)]))
+        return "\n".join(filter(None, [self._told, text, repr(self._places(self.one, self.other))]))
 
     def _repr_html_(self) -> str:
-        head = f"<p>{html.escape(self._told)}</p>"
+        head = "<p>" + html.escape(self._told).replace("\n", "<br>") + "</p>"
         if self.one is None or self.other is None:
             return head
         told = [
@@ -374,7 +382,8 @@ class Comparison:
                 self.nats[:SHADED], self.one.nats, self.other.nats, strict=False
             )
         ]
-        return f"{head}{_page(self.one, self.nats / DIFFERENT, told)}"
+        page = _page(self.one, self.nats / DIFFERENT, told)
+        return f"{head}{page}{self._places(self.one, self.other)._repr_html_()}"
 
 
 def _page(scores: Scores, values: np.ndarray, titles: Sequence[str]) -> str:
@@ -391,12 +400,14 @@ def _screenful(scores: Scores, values: np.ndarray) -> str:
     """Return as much of a text on colours as fits above a table; '' where nothing shows colours."""
     width, height = shutil.get_terminal_size()
     lines = max(height - MOST - 6, 3)
-    text = scores._shaded(values, 2 * width * lines)
+    most = 2 * width * lines
+    text = scores._shaded(values, most)
     count = _fitting(text.pieces, width, lines)
     shown = repr(Shaded(text.pieces[:count], text.values[:count], signed=True))
     if "\x1b" not in shown:
         return ""
-    return f"{shown}\n…" if count < max(len(text.pieces), len(scores)) else shown
+    shown = re.sub(r"\n((\x1b\[[\d;]*m)*)$", r"\1", shown)  # the table begins on the next line
+    return f"{shown}\n…" if count < len(text.pieces) or most < len(scores) else shown
 
 
 def _fitting(pieces: Sequence[str], width: int, lines: int) -> int:
