@@ -125,10 +125,8 @@ def build(query, lengths, links, heads, edges, table, ends):
 @kernel(keep=False)
 def _bits(value, shift):
     """Return the two places of a hash in the bit table, of 2 ** (64 - shift) bits."""
-    mixed = value * _MIX
-    mixed ^= mixed >> np.uint64(29)
-    other = mixed * _ROLL
-    return mixed >> shift, other >> shift
+    mixed = value * _MIX  # whose high bits depend on all of the value, the low ones on few
+    return mixed >> shift, mixed << (np.uint64(64) - shift) >> shift
 
 
 @kernel(keep=False)
