@@ -96,9 +96,9 @@ def score(
     done = np.flatnonzero(np.isfinite(nats[first:]))
     if not len(done):
         raise KeyboardInterrupt
-    kept = slice(first, None) if len(done) == len(ids) - first else first + done
+    kept, before = first + done, "".join(symbols[:first])
     return Scores(
-        "".join(symbols[:first]),
+        before,
         tuple(np.array(symbols, object)[kept]),
         ids[kept],
         nats[kept],
@@ -107,6 +107,7 @@ def score(
         units,
         len(done) < len(ids) - first,
         reader.model.both,
+        done + (1 if before else 0),
     )
 
 

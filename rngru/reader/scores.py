@@ -73,6 +73,9 @@ class Scores:
         Whether Ctrl-C cut it short.
     cloze : bool
         Whether symbols were predicted from the text after them, too.
+    positions : int array, (n,), or None
+        Where in the text each symbol is, counted in symbols from 0. Of a long text that was cut short
+        there are pieces from all over it. None: they follow one another.
     """
 
     before: str
@@ -84,6 +87,7 @@ class Scores:
     units: str = "characters"
     interrupted: bool = False
     cloze: bool = False
+    positions: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.symbols)
@@ -126,7 +130,7 @@ class Scores:
     def columns(self) -> dict[str, np.ndarray]:
         """Return everything by column, (n,) each, as ``pandas.DataFrame`` takes it."""
         return {
-            "position": self._first + np.arange(len(self)),
+            "position": self._where,
             "symbol": np.array(self.symbols, object),
             "nats": self.nats,
             "bits": self.bits,
@@ -157,7 +161,7 @@ class Scores:
         from rngru.plots import scoresfigure
 
         symbols = [self._written(i, i + 1) for i in range(len(self))]
-        return scoresfigure(symbols, self.bits, first=self._first, units=self.units)
+        return scoresfigure(symbols, self.bits, first=int(self._where[0]), units=self.units)
 
     def __sub__(self, other: "Scores") -> "Comparison":
         if not isinstance(other, Scores):
@@ -175,7 +179,7 @@ class Scores:
         order = np.argsort(-self.nats, kind="stable")[:MOST]
         rows = [
             [
-                f"{self._first + i:,}", f"{self.nats[i]:.2f}", str(self.ranks[i]),
+                f"{self._where[i]:,}", f"{self.nats[i]:.2f}", str(self.ranks[i]),
                 f"{self.entropy[i]:.2f}", oneline(self._place(i)),
             ]
             for i in order
@@ -208,9 +212,10 @@ class Scores:
         )
 
     @property
-    def _first(self) -> int:
-        """Where in the text the first symbol is that was predicted, counted in symbols from 0."""
-        return 1 if self.before else 0
+    def _where(self) -> np.ndarray:
+        if self.positions is not None:
+            return self.positions
+        return np.arange(len(self)) + (1 if self.before else 0)
 
     def _written(self, start: int, stop: int) -> str:
         """The text of some symbols; a single byte that is no character as ``\\xff``."""
@@ -221,8 +226,11 @@ class Scores:
 
     def _place(self, i: int) -> str:
         """Symbol ``i`` with what stands around it."""
-        before = ((self.before if i <= 16 else "") + self._written(i - 16, i))[-16:]
-        return f"{before}[{self._written(i, i + 1)}]{self._written(i + 1, i + 13)[:12]}"
+        near = np.arange(max(i - 16, 0), min(i + 13, len(self)))
+        near = near[self._where[near] - near == self._where[i] - i]  # pieces of a text have ends
+        first, last = int(near[0]), int(near[-1]) + 1
+        before = ((self.before if first == 0 else "") + self._written(first, i))[-16:]
+        return f"{before}[{self._written(i, i + 1)}]{self._written(i + 1, last)[:12]}"
 
     def _sums(self, apart: Callable[[str, str], bool]) -> "Sums":
         written, nats = self.symbols, self.nats
@@ -359,7 +367,7 @@ class Comparison:
         order = np.argsort(-np.abs(self.nats), kind="stable")[:MOST]
         rows = [
             [
-                f"{one._first + i:,}", f"{self.nats[i]:+.2f}", f"{one.nats[i]:.2f}",
+                f"{one._where[i]:,}", f"{self.nats[i]:+.2f}", f"{one.nats[i]:.2f}",
                 f"{other.nats[i]:.2f}", oneline(one._place(i)),
             ]
             for i in order
