@@ -144,7 +144,7 @@ class Copies(Sequence[Copy]):
         )
 
     def _chosen(self) -> list[Copy]:
-        """The stretches that a table shows: each has most of its text to itself.
+        """The stretches that a table shows: each has most of its place to itself, and another text.
 
         Of a row of 80 dashes, of which 60 stand in the training text, there are 21 such stretches.
         """
@@ -155,7 +155,8 @@ class Copies(Sequence[Copy]):
                 - max(each.position, other.position)
                 for other in chosen
             )
-            if 2 * max(shared, default=0) <= each.length:
+            again = any(each.text == other.text for other in chosen)
+            if not again and 2 * max(shared, default=0) <= each.length:
                 chosen.append(each)
             if len(chosen) == SHOWN:
                 break
