@@ -226,6 +226,7 @@ def encodecorpus(
     max_vocab: int | None = None,
     validfiles: Source | None = None,
     errors: str = "strict",
+    skip: bool = False,
     progress: Callable[[int, int], object] | None = None,
 ) -> Corpus:
     """Encode a text of any size into a folder, in constant memory, and return it opened.
@@ -246,7 +247,8 @@ def encodecorpus(
         Share of the symbols to train on: exactly the first ⌊N·trainfrac⌋. At 1.0 the
         validation text is empty. Ignored with ``validfiles``.
     encoding : str
-        Encoding of all the files: ``'utf-8'`` (default), ``'cp1252'``, ``'utf-16'``, …
+        Encoding of all the files: ``'utf-8'`` (default), ``'cp1252'``, ``'utf-16'``, …; or
+        ``'guess'``, of each file by itself.
     min_count : int
         Symbols that occur less often become "unknown"; ``corpus.vocab.rare`` says which.
     max_vocab : int, optional
@@ -257,6 +259,8 @@ def encodecorpus(
     errors : str
         ``'replace'``: bytes that are not in the encoding are read as unknown, U+FFFD. By default
         they are an error.
+    skip : bool
+        Leave out files that cannot be read as text, with a warning. By default they are an error.
     progress : callable, optional
         Called every 128 KiB with the bytes read and the bytes to read, both passes counted.
 
@@ -282,9 +286,10 @@ def encodecorpus(
     """
     kind = LEVELS[choose("level", level, LEVELS)]
     share = _share(trainfrac)
-    training, validation = _separate(source, validfiles, encoding, errors)
-    documents = training + validation
-    sources = _sources(documents)
+    if level == "byte":  # any file at all, as it is
+        encoding, skip = "utf-8", False
+    training, validation = _separate(source, validfiles, encoding, errors, skip)
+    sources = _sources(documents := training + validation)
     tick = _ticker(2 * sum(document.nbytes for document in documents), progress)
     tally = _tallied(kind, documents, tick)
     if level != "byte":
@@ -343,7 +348,11 @@ def _tallied(
     kind: type[Vocabulary], documents: list[Document], tick: Callable[[int], object]
 ) -> Tally:
     """Count the symbols of all documents: the first pass."""
-    tally = kind.tally(piece for document in documents for piece in kind.pieces(document, tick))
+    try:
+        tally = kind.tally(piece for document in documents for piece in kind.pieces(document, tick))
+    except TextError as error:
+        hint = " skip=True leaves such files out." if len(documents) > 1 else ""
+        raise TextError(f"{error}{hint}") from error.__cause__
     if tally.total < 2:
         raise TextError(
             f"{_origin(documents)}: {'empty' if not tally.total else 'only one symbol'}. "
@@ -363,13 +372,13 @@ def _share(trainfrac: Any) -> Fraction:
 
 
 def _separate(
-    source: Source, validfiles: Source | None, encoding: str, errors: str
+    source: Source, validfiles: Source | None, encoding: str, errors: str, skip: bool
 ) -> tuple[list[Document], list[Document]]:
-    training = opentexts(source, encoding, errors=errors)
+    training = opentexts(source, encoding, errors=errors, skip=skip)
     if validfiles is None:
         return training, []
     try:
-        validation = opentexts(validfiles, encoding, errors=errors)
+        validation = opentexts(validfiles, encoding, errors=errors, skip=skip)
     except TextError as error:
         raise TextError(f"validfiles: {error}") from error
     held = {document.path.resolve() for document in validation if document.path}
@@ -391,9 +400,8 @@ def _sources(documents: list[Document]) -> list[tuple[str, int, int]]:
 
 
 def _origin(documents: list[Document]) -> str:
-    if len(documents) == 1:
-        return documents[0].name
-    return f"{documents[0].name} and {len(documents) - 1:,} more"
+    more = f" and {len(documents) - 1:,} more" if documents[1:] else ""
+    return documents[0].name + more
 
 
 def _ticker(total: int, progress: Callable[[int, int], object] | None) -> Callable[[int], object]:

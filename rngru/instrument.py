@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from rngru.errors import InputError
+from rngru.errors import InputError, helpful
 from rngru.interrupts import Interrupts
 from rngru.reader import (
     Prediction,
@@ -35,6 +35,7 @@ ONE = str | bytes | Sample | os.PathLike
 """What is one text; anything else that can be iterated over is several."""
 
 
+@helpful
 class Instrument:
     """Writes text with a model, scores it, and shows what its neurons do."""
 

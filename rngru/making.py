@@ -33,6 +33,9 @@ MUCH = {"char": 0.02, "word": 0.1}
 ENOUGH = 2000
 """Symbols below which a text is too short for shares of it to say anything."""
 
+HEART = 10
+"""Parameters for each symbol of text above which a model learns it by heart."""
+
 COUNTED = 10_000_000
 """Symbols of a text that are counted at a time."""
 
@@ -55,7 +58,8 @@ def checkoptions(
         if name in Plan.settings() and name not in SETTINGS:
             raise InputError(f"{name} belongs to trainmodel({name}=…), not to the model.")
         if name not in SETTINGS:
-            raise InputError(unknownargument(name, {*SETTINGS, *known} - {"vocab_size"}))
+            also = {*SETTINGS, *known, *Plan.settings()} - {"vocab_size"}
+            raise InputError(unknownargument(name, also))
     models.named(modeltype).check(HyperParams(1, **hyperparams))
     backends.named(backend)
 
@@ -98,7 +102,8 @@ def make(
     seed = int(rng.integers(1 << 62))
     computes = backends.shielded(backend, model, hyper)
     loss = _untrained(Reader(model, hyper, corpus.vocab, arrays, computes), corpus)
-    for notice in filter(None, [*_notices(corpus, loss), whatislost(corpus)]):
+    weights = sum(array.size for array in arrays.values())
+    for notice in filter(None, [*_notices(corpus, loss, weights), whatislost(corpus)]):
         show(Notice(notice))
     made = Snapshot(
         modeltype=modeltype,
@@ -119,13 +124,28 @@ def unknownargument(name: str, known: set[str]) -> str:
     return f"There is no argument {name!r}.{nearest(name, known)} help(HyperParams) lists all."
 
 
+def warnofother(
+    model: Snapshot, modeltype: str, hyperparams: Mapping[str, Any], seq_len: int, level: str
+) -> None:
+    """Warn if a model that was there is not the one that was asked for."""
+    asked = {"modeltype": modeltype, "seq_len": seq_len, "level": level, **hyperparams}
+    there = {"modeltype": model.modeltype, "seq_len": model.seq_len, "level": model.chars.level}
+    there |= {name: getattr(model.made, name) for name in hyperparams}
+    others = [name for name in asked if asked[name] != there[name]]
+    if others:
+        told = ", ".join(f"{name}={there[name]!r} (not {asked[name]!r})" for name in others)
+        warn(
+            f"The model that was there is loaded as it is, with {told}. overwrite=True makes a new one."
+        )
+
+
 def _untrained(reader: Reader, corpus: Corpus) -> float:
     """Loss on the beginning of the validation text, or of all text if there is none."""
     start = corpus.split if corpus.split < len(corpus) else 0
     return evaluate(reader, corpus.ids, start, min(start + 20_000, len(corpus))).nats
 
 
-def _notices(corpus: Corpus, loss: float) -> list[str]:
+def _notices(corpus: Corpus, loss: float, weights: int) -> list[str]:
     """What a person should know of a new model."""
     vocab, units = corpus.vocab, corpus.vocab.units
     notices = [f"{vocab.vocab_size:,} different {units}, counting one that stands for all others."]
@@ -133,6 +153,11 @@ def _notices(corpus: Corpus, loss: float) -> list[str]:
         notices = [f"{vocab.vocab_size:,} different {units}."]
     if vocab.rare:
         notices.append(f"{vocab.rare!r}")
+    if weights > HEART * corpus.split:
+        notices.append(
+            f"{corpus.split:,} {units} to train on are few for {weights:,} parameters: the model will "
+            "learn them by heart. A smaller state_size=, dropout= or more text helps."
+        )
     notices += [
         f"{len(corpus):,} {units}: {corpus.split:,} for training, "
         f"{len(corpus) - corpus.split:,} for validation.",

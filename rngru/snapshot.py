@@ -41,7 +41,7 @@ from rngru.hyper import CACHES, HyperParams
 from rngru.models import MODELS
 from rngru.reader import Reader
 from rngru.text import LEVELS, Vocabulary, vocabularyfromjson
-from rngru.training import Progress, Run, Scores
+from rngru.training import Plan, Progress, Run, Scores
 from rngru.version import __version__
 
 T = TypeVar("T")
@@ -71,7 +71,7 @@ class Snapshot:
     modeltype, chars, seq_len, backend: what it is and how it is computed.
     made: the hyperparameters that it was made with; see :attr:`hyper`.
     progress: parameters, caches, hidden state, position and learning rate.
-    rng: for the samples that training shows.
+    rng: for the user's own draws.
     seed: what noise is drawn from.
     corpus: the digest of the encoded text, if there is one.
     historyline: the line of the history that its latest round is on; 0 before the first.
@@ -80,6 +80,7 @@ class Snapshot:
     versions: what it was computed with.
     rounding: and how the processor rounds, see :func:`rngru.backends.rounding`; '' if that is
         not known.
+    plan: what the last call to train was told that holds for the next one, too.
     token: a random word that tells this model from others in the same directory. It stands in the
         summary of a checkpoint, so that it can be read without the arrays.
     """
@@ -98,6 +99,7 @@ class Snapshot:
     summary: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=versions)
     rounding: str = ""
+    plan: Mapping[str, Any] = field(default_factory=dict)
     token: str | None = None
 
     @property
@@ -196,6 +198,7 @@ class Snapshot:
             "timed": self.timed,
             "versions": dict(self.versions),
             "rounding": self.rounding,
+            "plan": dict(self.plan),
         }
         return arrays, meta
 
@@ -217,7 +220,7 @@ class Snapshot:
                 least = 1 if name == "seq_len" else 0
                 if type(meta[name]) is not int or not least <= meta[name] < 1 << 62:
                     raise ValueError(f"{name} is {reprlib.repr(meta[name])}")
-            meta = {"timed": False, "rounding": "", **meta}
+            meta = {"timed": False, "rounding": "", "plan": {}, **meta}
             kinds = {"backend": str, "corpus": str | None, "timed": bool, "rounding": str}
             for name, kind in kinds.items():
                 if not isinstance(meta[name], kind):
@@ -248,6 +251,7 @@ class Snapshot:
                 summary=dict(meta["summary"]),
                 versions=dict(meta["versions"]),
                 rounding=meta["rounding"],
+                plan=Plan.from_json(meta["plan"], where=str(found)).lasting,
                 token=meta["summary"].get("model"),
             )
         except (KeyError, TypeError, ValueError, OverflowError) as problem:

@@ -23,7 +23,14 @@ from rngru.reader.novelty import Copies, Copy, copied
 from rngru.reader.predicting import Prediction, predict, score, scoretexts
 from rngru.reader.reader import Reader
 from rngru.reader.scores import Comparison, Scores, Sums
-from rngru.reader.scoring import Evaluation, averaged, evaluate, evaluatetexts
+from rngru.reader.scoring import (
+    Evaluation,
+    averaging,
+    evaluate,
+    evaluatetexts,
+    evaluating,
+    finished,
+)
 
 __all__ = [
     "Comparison",
@@ -34,11 +41,13 @@ __all__ = [
     "Reader",
     "Scores",
     "Sums",
-    "averaged",
+    "averaging",
     "copied",
     "evaluate",
     "evaluatetexts",
+    "evaluating",
     "fillgaps",
+    "finished",
     "generate",
     "generatemany",
     "glimpse",

@@ -3,7 +3,7 @@
 import codecs
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TypeVar
@@ -17,13 +17,13 @@ from rngru.reader.reader import PIECE, Reader, Text
 from rngru.sampling import Sample
 from rngru.text import Vocabulary
 
-T = TypeVar("T")
-R = TypeVar("R")
-
 _CONTINUES = bytes(range(0x80, 0xC0))
 
 COUNTED = 10_000_000
 """Symbols that are counted at a time."""
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,15 +92,17 @@ class Evaluation:
         )
 
 
-def averaged(
+def averaging(
     pieces: Iterable[np.ndarray],
     whole: int,
     *,
     units: str,
     cloze: bool,
     asked: Callable[[], bool] = never,
-) -> Evaluation | None:
+) -> Generator[int, None, Evaluation | None]:
     """Return the mean of losses that come in pieces; None if there are none.
+
+    Yields how many symbols were predicted, after each piece.
 
     Parameters
     ----------
@@ -119,6 +121,7 @@ def averaged(
         for nats in pieces:
             total += float(nats.sum(dtype=np.float64))
             count += nats.size
+            yield count
             if count and asked():
                 break
     except KeyboardInterrupt:
@@ -128,6 +131,15 @@ def averaged(
         return None
     seconds = time.monotonic() - began
     return Evaluation(total / count, count, seconds, units, count < whole, cloze)
+
+
+def finished(work: Generator[int, None, T]) -> T:
+    """Return what a generator returns at its end, whatever it yields before."""
+    try:
+        while True:
+            next(work)
+    except StopIteration as end:
+        return end.value
 
 
 def evaluate(
@@ -140,7 +152,23 @@ def evaluate(
 ) -> Evaluation:
     """Predict each of the symbols ``ids[start:stop]`` once; all of ``ids`` (N,) if not given.
 
-    ``asked`` says, between chunks, whether to stop early.
+    ``asked`` says, between chunks, whether to stop early. Raises what :func:`evaluating` does.
+    """
+    found = finished(evaluating(reader, ids, start, stop, asked=asked))
+    if found.interrupted:
+        return found
+    return replace(found, written=charactersof(reader.vocab, ids[max(start, 1) : stop]))
+
+
+def evaluating(
+    reader: Reader,
+    ids: np.ndarray,
+    start: int = 0,
+    stop: int | None = None,
+    *,
+    asked: Callable[[], bool] = never,
+) -> Generator[int, None, Evaluation]:
+    """Do what :func:`evaluate` does; yields how many symbols were predicted, after each chunk.
 
     Raises
     ------
@@ -150,13 +178,10 @@ def evaluate(
         If it was stopped before anything was.
     """
     stop = len(ids) if stop is None else stop
-    first = max(start, 1)
-    found = _mean(reader, reader.losses(ids, start, stop), stop - first, asked)
+    found = yield from _mean(reader, reader.losses(ids, start, stop), stop - max(start, 1), asked)
     if found is None:
         raise _nothing(reader, stop - start)
-    if found.interrupted:
-        return found
-    return replace(found, written=charactersof(reader.vocab, ids[first:stop]))
+    return found
 
 
 def evaluatetexts(
@@ -184,7 +209,7 @@ def evaluatetexts(
         read.append(ids)
         lengths.append(charactersof(reader.vocab, ids[1:], symbols[len(symbols) + 1 - len(ids) :]))
     pieces = chain.from_iterable(_losses(reader, ids, state) for ids in read)
-    found = _mean(reader, pieces, sum(len(ids) - 1 for ids in read), asked)
+    found = finished(_mean(reader, pieces, sum(len(ids) - 1 for ids in read), asked))
     if found is None:
         raise _nothing(reader, len(read))
     known = [length for length in lengths if length is not None]
@@ -211,9 +236,9 @@ def _losses(reader: Reader, ids: np.ndarray, state: np.ndarray | None) -> Iterat
 
 def _mean(
     reader: Reader, pieces: Iterable[np.ndarray], whole: int, asked: Callable[[], bool]
-) -> Evaluation | None:
+) -> Generator[int, None, Evaluation | None]:
     units, cloze = reader.vocab.units, reader.model.both
-    return averaged(pieces, whole, units=units, cloze=cloze, asked=asked)
+    return averaging(pieces, whole, units=units, cloze=cloze, asked=asked)
 
 
 def _nothing(reader: Reader, count: int) -> InputError:
