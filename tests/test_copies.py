@@ -1,6 +1,7 @@
 """What of a text stands in the training text, against a search by hand."""
 
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -108,9 +109,10 @@ def test_a_stretch_is_found_where_it_stands(ms, verse):
     """Counted from the wrong file, or from its wrong end."""
     found = ms.copied("qqqqqqqq" + verse[520:560] + "!?!" + verse[10:35], least=10)
     first, second = found
-    assert first == Copy(
-        verse[520:560], 8, 40, "two.txt", 20, 1 + verse[500:520].count("\n")
-    ) and second == Copy(verse[10:35], 51, 25, "one.txt", 10, 1)
+    assert first == Copy(8, 40, "two.txt", 20, 1 + verse[500:520].count("\n"), ())
+    assert second == Copy(51, 25, "one.txt", 10, 1, ())
+    assert [each.text for each in found] == [verse[520:560], verse[10:35]]
+    assert repr(second).startswith("<Copy of 25: ") and "'one.txt', offset 10" in repr(second)
     assert found.share == pytest.approx(65 / 76) and found.covered.sum() == 65
     assert found.covered[8] and not found.covered[7] and found.covered[-1]
 
@@ -186,6 +188,25 @@ def test_other_levels(tmp_path, verse, level):
     assert len(ms.copied(sample, least=2).symbols) == len(sample.ids)
 
 
+def test_bytes_are_shown_as_the_characters_they_are(newmodel, verse):
+    """Half a character at the border of a stretch, or bytes that are none, shown as something else."""
+    ms = newmodel("größe" + verse, level="byte")
+    found = ms.copied(b"gr\xc3\xb6\xff\xe4\xb8\xad", least=4)
+    assert found[0].text == "grö" and found[0].length == 4
+    assert "".join(found.symbols) == "grö\ufffd中" and len(found.symbols) == 8
+
+
+def test_memory_does_not_grow_with_what_overlaps(newmodel, verse):
+    """Thirty thousand stretches of as many spaces, each with a text of its own, would be a gigabyte."""
+    ms = newmodel(verse + " " * 30_000 + verse * 30)
+    tracemalloc.start()
+    found = ms.copied(" " * 60_000)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(found) == 30_001 and found.share == 1 and len(repr(found).splitlines()) == 4
+    assert peak < 100e6
+
+
 def test_a_file_is_read(ms, verse, tmp_path):
     path = tmp_path / "mine.txt"
     path.write_text(verse[:40], encoding="utf-8")
@@ -254,7 +275,7 @@ def test_columns_and_indexing(ms, verse):
 
 
 def test_a_notebook_shows_the_text_and_where_it_is_from():
-    found = Copies(tuple("<b>x</b>"), (Copy("<b>", 0, 3, "a&b.txt", 5, 7),), least=3)
+    found = Copies("<b>x</b>", (Copy(0, 3, "a&b.txt", 5, 7, "<b>x</b>"),), least=3)
     shown = found._repr_html_()
     assert "<b>" not in shown and "a&amp;b.txt, line 7" in shown
     assert shown.count("0.50)") == 3 and "38 %" in shown

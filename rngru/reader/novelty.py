@@ -7,10 +7,11 @@
 """
 
 import html
+import reprlib
 import shutil
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, final
 
@@ -39,14 +40,12 @@ FILE = 24
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Copy:
     """A stretch of a text that stands in the training text.
 
     Attributes
     ----------
-    text : str
-        The stretch.
     position : int
         Where it begins in the text, counted in symbols from 0.
     length : int
@@ -59,14 +58,25 @@ class Copy:
         in several files, it is the first of all these places.
     line : int or None
         The line of the file that it begins in, counted from 1; None at word level.
+    symbols : sequence of str
+        The text that it is a stretch of.
     """
 
-    text: str
     position: int
     length: int
     file: str
     offset: int
-    line: int | None = None
+    line: int | None
+    symbols: Sequence[str] = field(compare=False)
+
+    @property
+    def text(self) -> str:
+        """The stretch itself."""
+        return "".join(self.symbols[self.position : self.position + self.length])
+
+    def __repr__(self) -> str:
+        place = f"{self.file!r}, offset {self.offset:,}"
+        return f"<Copy of {self.length:,}: {reprlib.repr(self.text)} at {self.position:,}, from {place}>"
 
 
 @final
@@ -79,8 +89,8 @@ class Copies(Sequence[Copy]):
 
     Attributes
     ----------
-    symbols : tuple of str, (n,)
-        The text.
+    symbols : sequence of str, (n,)
+        The text. At byte level a character stands at the first of its bytes, and '' at the others.
     found : tuple of Copy
         The stretches.
     least : int
@@ -90,12 +100,12 @@ class Copies(Sequence[Copy]):
 
     Example
     -------
-    >>> found = Copies(tuple("the sea!"), (Copy("the sea", 0, 7, "log.txt", 28, 1),), least=6)
-    >>> found.share, len(found), found[0].file
-    (0.875, 1, 'log.txt')
+    >>> found = Copies("the sea!", (Copy(0, 7, "log.txt", 28, 1, "the sea!"),), least=6)
+    >>> found.share, len(found), found[0].text
+    (0.875, 1, 'the sea')
     """
 
-    symbols: tuple[str, ...]
+    symbols: Sequence[str]
     found: tuple[Copy, ...]
     least: int = LEAST
     units: str = "characters"
@@ -155,7 +165,8 @@ class Copies(Sequence[Copy]):
                 - max(each.position, other.position)
                 for other in chosen
             )
-            again = any(each.text == other.text for other in chosen)
+            place = each.file, each.offset, each.length
+            again = any(place == (other.file, other.offset, other.length) for other in chosen)
             if not again and 2 * max(shared, default=0) <= each.length:
                 chosen.append(each)
             if len(chosen) == SHOWN:
@@ -191,12 +202,16 @@ class Copies(Sequence[Copy]):
         head = f"<p>{html.escape(self._told)}</p>"
         if not self.found:
             return head
-        titles = [""] * len(self.symbols)
-        for each in reversed(self.found):  # the longest last: it is what one asks for
-            line = f", line {each.line:,}" if each.line else ""
-            told = f"{each.file}{line}, {self.units[:-1]} {each.offset:,}"
-            titles[each.position : each.position + each.length] = [told] * each.length
-        text = Shaded(self.symbols[:SHADED], 0.5 * self.covered[:SHADED], titles=titles[:SHADED])
+        whose = np.full(min(len(self.symbols), SHADED), -1)
+        for number in reversed(range(len(self))):  # the longest last: it is what one asks for
+            each = self.found[number]
+            whose[each.position : each.position + each.length] = number
+        told = [
+            f"{each.file}{f', line {each.line:,}' if each.line else ''}, {self.units[:-1]} {each.offset:,}"
+            for each in self.found
+        ]
+        titles = [told[number] if number >= 0 else "" for number in whose]
+        text = Shaded(self.symbols[:SHADED], 0.5 * (whose >= 0), titles=titles)
         rest = len(self.symbols) - SHADED
         more = f"<p>and {rest:,} more {self.units}</p>" if rest > 0 else ""
         return f"{head}{text._repr_html_()}{more}{self._table(120)._repr_html_()}"
@@ -237,7 +252,8 @@ def copied(
     check: raises KeyboardInterrupt to stop; called between parts.
     """
     least, vocab = checked("least", least, whole(1)), reader.vocab
-    ids, symbols = reader.encode(text), reader.symbols(text)
+    ids = reader.encode(text)
+    symbols = _characters(ids) if vocab.level == "byte" else reader.symbols(text)
     if vocab.unknown_idx is not None:
         ids = np.where(ids == vocab.unknown_idx, -1, ids)
     lengths, places = longest(corpus, ids, least, check=check)
@@ -251,11 +267,20 @@ def copied(
     lines = _lines(corpus, vocab, starts, offsets, check)
     found = []
     for end, file, offset, line in zip(ends, files, offsets, lines, strict=True):
-        stretch, (name, start) = slice(begins[end], end + 1), documents[file]
-        written = vocab.decode(ids[stretch]) if vocab.level == "byte" else "".join(symbols[stretch])
+        name, start = documents[file]
         place = int(begins[end]), int(lengths[end])
-        found.append(Copy(written, *place, name, int(offset) - start, line))
+        found.append(Copy(*place, name, int(offset) - start, line, symbols))
     return Copies(symbols, tuple(found), least, vocab.units)
+
+
+def _characters(data: np.ndarray) -> tuple[str, ...]:
+    """Return the characters of bytes (n,), each at its first byte, and '' at the others."""
+    found, at = [""] * len(data), 0
+    for char in data.astype(np.uint8).tobytes().decode("utf-8", "surrogateescape"):
+        size = len(char.encode("utf-8", "surrogateescape"))
+        found[at] = "\ufffd" if 0xDC80 <= ord(char) <= 0xDCFF else char
+        at += size
+    return tuple(found)
 
 
 def longest(

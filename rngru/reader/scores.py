@@ -50,8 +50,9 @@ DIFFERENT = 4.0
 class Scores:
     """How well each symbol of a text was predicted from those before it.
 
-    At the prompt it shows the mean and the most surprising places; in a notebook the text itself,
-    the darker the more surprising. ``a - b`` compares what two models say of the same text.
+    At the prompt it shows the mean and the most surprising places; a terminal with colours, and a
+    notebook, show the text itself, too, the darker the more surprising. ``a - b`` compares what two
+    models say of the same text.
 
     Attributes
     ----------
