@@ -66,6 +66,17 @@ def test_texts_that_repeat_themselves():
                     assert (lengths[end], places[end]) == (length, first if length else -1)
 
 
+def test_a_stretch_that_begins_within_another():
+    """The filter takes over between the two, and must begin with the first window that can be there."""
+    letters = np.arange(60, dtype=np.uint8)
+    for least in (6, 7, 20):
+        for shared in range(least):
+            one, other = letters[:30], letters[30 - shared : 30 - shared + least]
+            text = np.concatenate([one, [-1], other])
+            lengths, places = longest(letters, text, least, threads=1)
+            assert (lengths[29], lengths[-1], places[-1]) == (30, least, 29 - shared + least)
+
+
 def test_the_time_does_not_depend_on_the_texts():
     """Ten thousand spaces stand at two million places: all of them tried would take hours."""
     spaces, blanks = np.zeros(2_000_000, np.uint8), np.zeros(10_000, np.int32)

@@ -143,13 +143,12 @@ def mark(query, least, bits, shift):
     """Set two bits of ``bits`` (words,), uint64, all 0, for each window of the query."""
     one, low, six = np.uint64(1), np.uint64(63), np.uint64(6)
     shift, power = np.uint64(shift), _power(least)
-    value, known = np.uint64(0), 0
+    value = np.uint64(0)
     for i in range(query.size):
         value = value * _ROLL + np.uint64(query[i])
-        known = known + 1 if query[i] >= 0 else 0
         if i >= least:
             value -= power * np.uint64(query[i - least])
-        if known >= least:
+        if i >= least - 1:
             first, second = _bits(value, shift)
             bits[first >> six] |= one << (first & low)
             bits[second >> six] |= one << (second & low)
