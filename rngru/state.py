@@ -12,7 +12,7 @@ import numpy as np
 
 from rngru import backends, models
 from rngru.backends import Backend
-from rngru.checkpoint import Checkpoint, Checkpoints
+from rngru.checkpoint import Checkpoint, Checkpoints, ispacked
 from rngru.corpus import Corpus
 from rngru.errors import InputError, WorkdirError, helpful, warn
 from rngru.events import Event
@@ -101,13 +101,17 @@ class ModelState(Instrument):
     models in one directory, get ``WorkdirBusy``.
     """
 
-    __slots__ = ("__weakref__", "_computes", "_corpus", "_disk", "_model", "_report")
+    __slots__ = ("__weakref__", "_computes", "_corpus", "_model", "_place", "_report")
 
     def __init__(
-        self, disk: Workdir, model: Snapshot, corpus: Corpus | None, report: str | None = None
+        self,
+        place: Workdir | Path,
+        model: Snapshot,
+        corpus: Corpus | None,
+        report: str | None = None,
     ) -> None:
         """Put a state together; :meth:`initfromsrcfile` and :meth:`load` do that."""
-        self._disk, self._corpus, self._report = disk, corpus, report
+        self._place, self._corpus, self._report = place, corpus, report
         self._become(model)
 
     @classmethod
@@ -131,6 +135,7 @@ class ModelState(Instrument):
         validfiles: Source | None = None,
         exist: str = "refuse",
         skip: bool = False,
+        model: "str | Path | ModelState | None" = None,
         report: str | None = None,
         **hyperparams: Any,
     ) -> Self:
@@ -176,6 +181,9 @@ class ModelState(Instrument):
             does, so that a script can run twice.
         skip : bool
             Whether to leave out files that cannot be read as text, with a warning.
+        model : path or ModelState
+            A model that is to learn this text, instead of a new one: of another working directory, or
+            from :meth:`pack`. Symbols that it has not seen are added to those that it knows.
         report : str
             ``'rich'``, ``'plain'`` or ``'silent'``; by default what suits the screen. It holds for
             the training of this object, too.
@@ -202,15 +210,15 @@ class ModelState(Instrument):
             return ms
         with Interrupts(raises=True) as interrupts, disk.locked(new=True), reporter(report) as show:
             disk.refusemodel(overwrite=overwrite)
-            model, corpus = make(
-                srcfile, disk.fresh,
+            made, corpus = make(
+                srcfile, disk.fresh, old=None if model is None else cls._found(model),
                 modeltype=modeltype, hyperparams=hyperparams, seq_len=seq_len, backend=backend, rng=rng,
                 level=level, trainfrac=trainfrac, encoding=encoding, errors=errors, min_count=min_count,
                 max_vocab=max_vocab, validfiles=validfiles, skip=skip, show=show,
                 check=interrupts.check,
             )  # fmt: skip
-            corpus = disk.install(model, corpus, save=init_checkpoint)
-        return cls(disk, model, corpus, report)
+            corpus = disk.install(made, corpus, save=init_checkpoint)
+        return cls(disk, made, corpus, report)
 
     @classmethod
     def load(cls, workdir: str | Path, *, backend: str | None = None) -> Self:
@@ -222,7 +230,8 @@ class ModelState(Instrument):
         Parameters
         ----------
         workdir
-            A directory that :meth:`initfromsrcfile` made.
+            A directory that :meth:`initfromsrcfile` made; or a file that :meth:`pack` wrote, which
+            generates and scores, but has no text to train on.
         backend : str
             Computes on another backend than the one it was saved with.
 
@@ -234,9 +243,11 @@ class ModelState(Instrument):
             If there is no checkpoint that can be used.
         """
         disk = Workdir(workdir)
-        saved = disk.resume()
+        packed = ispacked(disk.path)
+        saved = Snapshot.unpack(disk.path) if packed else disk.resume()
         model = saved if backend is None else replace(saved, backend=backends.named(backend))
-        ms = cls(disk, model, disk.corpus(model.chars, model.corpus))
+        corpus = None if packed else disk.corpus(model.chars, model.corpus)
+        ms = cls(disk.path if packed else disk, model, corpus)
         if changed := saved.differences(model.backend):
             warn(f"Saved with {changed}. Training goes on, but perhaps not to the same bits.")
         return ms
@@ -279,6 +290,32 @@ class ModelState(Instrument):
             saved = keeper.save(self._model.progress)
             self._become(keeper.model)
         return saved
+
+    def pack(self, path: str | Path, *, training: bool = True, half: bool = False) -> Path:
+        """Write the model as it is now into one file, without its text, and return its path.
+
+        :meth:`load` reads it, and ``initfromsrcfile(text, workdir, model=path)`` trains it on. It is a
+        zip file of ``arrays.npz``, ``meta.json`` and their checksums, and holds no code.
+
+        Parameters
+        ----------
+        path
+            Where to write it: ``'model.rngru'``, say. A packed model that is there is replaced.
+        training : bool
+            With what the optimizer remembers. Without it the file is a half or a third as large.
+        half : bool
+            Numbers in float16: half the size, and losses that differ in the fourth digit.
+
+        Raises
+        ------
+        InputError
+            If the file is there and is something else.
+        WorkdirError
+            If it cannot be written.
+        """
+        with Interrupts(raises=True):
+            now = self._model.progress.fetched(self._computes)
+            return replace(self._model, progress=now).pack(Path(path), training=training, half=half)
 
     def checkpoints(self) -> Checkpoints:
         """Return all checkpoints, oldest first; at the prompt, a table of them."""
@@ -472,7 +509,7 @@ class ModelState(Instrument):
         "A Generator of its own, saved with every checkpoint: ``generatestring(rng=ms.rng)``.",
         "initfromsrcfile(rng=...) seeds a model; generatestring takes rng=....",
     )
-    workdir = Part[Path]("_disk.path", "Where everything is kept.", _MOVE)
+    workdir = Part[Path]("_where", "Where everything is kept.", _MOVE)
     position = Part[int](
         "_model.progress.position", "Characters of training text read, over all epochs.", _BACK
     )
@@ -497,6 +534,25 @@ class ModelState(Instrument):
     def _follow(self, run: Run, keeper: WorkdirKeeper, event: Event | None = None) -> None:
         """Be what a session has made of the model so far."""
         self._model = replace(keeper.model, progress=run.progress)
+
+    @classmethod
+    def _found(cls, model: "str | Path | ModelState") -> Snapshot:
+        """What a model is, given as an object, a directory or a file."""
+        return (model if isinstance(model, ModelState) else cls.load(model))._model
+
+    @property
+    def _disk(self) -> Workdir:
+        if isinstance(self._place, Workdir):
+            return self._place
+        raise WorkdirError(
+            f"This model was loaded from the file {self._place}, which holds neither its text nor other "
+            f"checkpoints. ModelState.initfromsrcfile(text, workdir, model={str(self._place)!r}) goes on "
+            "training it."
+        )
+
+    @property
+    def _where(self) -> Path:
+        return self._place.path if isinstance(self._place, Workdir) else self._place
 
     @property
     def _reader(self) -> Reader:

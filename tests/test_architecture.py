@@ -47,6 +47,7 @@ ROWS: dict[str, set[str]] = {
     "workdir": set(),
     "plots": {"matplotlib"},
     "instrument": set(),
+    "growing": set(),
     "making": set(),
     "state": set(),
     "__main__": set(),
