@@ -17,9 +17,12 @@ import numpy as np
 from rngru.errors import InputError, helpful
 from rngru.interrupts import Interrupts
 from rngru.reader import (
+    Evaluation,
     Prediction,
     Reader,
     Scores,
+    evaluate,
+    evaluatetexts,
     fillgaps,
     generate,
     generatemany,
@@ -44,6 +47,11 @@ class Instrument:
     @property
     def _reader(self) -> Reader:
         """The model as it is now: whoever reads or writes text with it begins here."""
+        raise NotImplementedError
+
+    @property
+    def _validation(self) -> tuple[np.ndarray, int]:
+        """The whole text, encoded, and where its validation part begins."""
         raise NotImplementedError
 
     def generatestring(
@@ -152,6 +160,44 @@ class Instrument:
         choices = checked("choices", choices, whole(1))
         with Interrupts(raises=True) as interrupts:
             return fillgaps(self._reader, text, blank, choices, check=interrupts.check)
+
+    def evaluate(
+        self,
+        text: str
+        | bytes
+        | Sample
+        | os.PathLike
+        | Iterable[str | bytes | Sample | os.PathLike]
+        | None = None,
+        init_state: "np.ndarray | Sample | None" = None,
+    ) -> Evaluation:
+        """Return the loss on a text: nats and bits per character, perplexity, characters counted.
+
+        Parameters
+        ----------
+        text : str, bytes, Sample, path, or several of them
+            What to predict, from its second character on; bytes only at byte level. A
+            ``pathlib.Path`` is a file of text, in UTF-8. Of several texts it is the mean over all
+            characters of all of them, each text read by itself. By default it is the whole
+            validation text, each character of which is predicted from those before it.
+        init_state : array, (L, 1, H), or Sample
+            Where to start each text from instead of an empty state. After a sample the first
+            character is predicted, too.
+
+        Raises
+        ------
+        InputError
+            If there is nothing to predict, or an ``init_state`` but no text.
+        TextError
+            If a file cannot be read.
+        """
+        with Interrupts() as interrupts:
+            if text is not None:
+                texts = self._texts(text)
+                return evaluatetexts(self._reader, texts, init_state, asked=interrupts.asked)
+            if init_state is not None:
+                raise InputError("init_state is where a text starts: give the text, too.")
+            return evaluate(self._reader, *self._validation, asked=interrupts.asked)
 
     def trackneurons(
         self,
