@@ -169,7 +169,7 @@ class Instrument:
         | os.PathLike
         | Iterable[str | bytes | Sample | os.PathLike]
         | None = None,
-        init_state: "np.ndarray | Sample | None" = None,
+        init_state: np.ndarray | Sample | None = None,
     ) -> Evaluation:
         """Return the loss on a text: nats and bits per character, perplexity, characters counted.
 

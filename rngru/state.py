@@ -469,7 +469,7 @@ class ModelState(Instrument):
         with Interrupts(raises=True) as interrupts:
             return timed(self._run(), lanes, self.seq_len, batches, interrupts.check)
 
-    def copied(self, text: "str | bytes | Sample | os.PathLike", least: int = 20) -> Copies:
+    def copied(self, text: str | bytes | Sample | os.PathLike, least: int = 20) -> Copies:
         """Return which stretches of a text stand in the training text, word for word.
 
         The part of the text that is for validation does not count. All files of the training text
