@@ -280,3 +280,16 @@ def test_notices_reach_listeners(newmodel, verse):
     heard = []
     newmodel(verse).trainmodel(**PLAN, learnrate=0.06, listen=heard.append)
     assert isinstance(heard[0], Notice)
+
+
+def test_a_run_in_the_background_is_heard_and_ended_as_well(newmodel, verse):
+    heard = []
+
+    def second(event):
+        heard.append(event)
+        return isinstance(event, Batch) and event.batch == 2 and "enough"
+
+    run = newmodel(verse).trainmodel(**PLAN, listen=second, background=True)
+    history = run.wait()
+    assert (history.reason, history.said, len(history.losses)) == ("listener", "enough", 2)
+    assert heard[-1] == End("listener", said="enough")

@@ -97,7 +97,8 @@ PUBLIC = {
         "rng": None,
     },
     "trackneurons": {"usestr": EMPTY, "temp": GIVEN, "ret_output": False, "transpose": True},
-    "evaluate": {"text": None},
+    "evaluate": {"text": None, "init_state": None},
+    "copied": {"text": EMPTY, "least": 20},
     "load": {"workdir": EMPTY},
     "restore": {"which": None},
     "newcheckpoint": {},
@@ -149,7 +150,7 @@ def test_hyperparameters_have_their_defaults():
 )
 def test_it_is_importable_and_documented(name):
     """help() of a name that the manual mentions must not be empty."""
-    assert name in rngru.__all__
+    assert name in [*rngru.__all__]
     assert len(pydoc.plain(pydoc.render_doc(getattr(rngru, name)))) > 200
 
 

@@ -41,6 +41,7 @@ from rngru.report.live import (
     SilentReporter,
     reporter,
 )
+from rngru.report.running import Running
 from rngru.report.tensorboard import TensorBoard
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "Recorder",
     "Reporter",
     "RichReporter",
+    "Running",
     "SilentReporter",
     "TensorBoard",
     "reporter",
