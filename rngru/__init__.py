@@ -37,6 +37,8 @@ _HOMES = {
     "BiRNN": "models",
     "Sample": "sampling",
     "History": "report",
+    "sweep": "sweeps",
+    "Sweep": "sweeps",
     "RngruError": "errors",
     "RngruWarning": "errors",
 }
@@ -71,6 +73,8 @@ if TYPE_CHECKING:  # what __getattr__ brings, for editors and type checkers
     from rngru.sampling import Sample as Sample
     from rngru.state import ModelState as ModelState
     from rngru.state import generatestring as generatestring
+    from rngru.sweeps import Sweep as Sweep
+    from rngru.sweeps import sweep as sweep
     from rngru.text import ByteSet as ByteSet
     from rngru.text import CharSet as CharSet
     from rngru.text import Texts as Texts

@@ -95,13 +95,33 @@ def make(
         checkfits(old, modeltype, options["level"], ("GRUEncode", "char"), hyperparams)
         modeltype = old.modeltype
         options |= {"level": old.chars.level, "known": old.chars}
-    model, began = models.named(modeltype), time.monotonic()
+    began = time.monotonic()
 
     def follow(done: int, total: int) -> None:
         check()
         show(Reading(done, total, time.monotonic() - began))
 
     corpus = encodecorpus(srcfile, folder, progress=follow, **options)
+    made = drawn(
+        corpus, modeltype=modeltype, hyperparams=hyperparams, seq_len=seq_len, backend=backend, rng=rng,
+        show=show, old=old,
+    )  # fmt: skip
+    return made, corpus
+
+
+def drawn(
+    corpus: Corpus,
+    *,
+    modeltype: str,
+    hyperparams: Mapping[str, Any],
+    seq_len: int,
+    backend: str,
+    rng: np.random.Generator,
+    show: Callable[[Event], object],
+    old: Snapshot | None = None,
+) -> Snapshot:
+    """Draw a new model for an encoded text; the arguments are those of :func:`make`."""
+    model = models.named(modeltype)
     size = corpus.vocab.vocab_size
     hyper = hyperfor(old, size, hyperparams) if old else HyperParams(size, **hyperparams)
     if hyper.vocab_size > LARGE_VOCABULARY:
@@ -129,7 +149,7 @@ def make(
         seed=seed,
         corpus=corpus.digest,
     )
-    return made.summarised(corpus.split, None, loss), corpus
+    return made.summarised(corpus.split, None, loss)
 
 
 def unknownargument(name: str, known: set[str]) -> str:

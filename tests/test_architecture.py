@@ -50,6 +50,7 @@ ROWS: dict[str, set[str]] = {
     "growing": set(),
     "making": set(),
     "state": set(),
+    "sweeps": {"optuna"},
     "cli": {"shtab"},
     "__main__": set(),
 }

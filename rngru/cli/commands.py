@@ -19,12 +19,13 @@ from rngru.cli import demo as first
 from rngru.cli import doctor as health
 from rngru.cli.flags import addarguments, addsettings, given, value
 from rngru.corpus import Corpus
-from rngru.errors import InputError, TextError, WorkdirError
+from rngru.errors import InputError, TextError, WorkdirError, nearest
 from rngru.hyper import HyperParams
 from rngru.making import sametext
 from rngru.reader import Scores
 from rngru.sampling import Sampling
 from rngru.state import ModelState
+from rngru.sweeps import VARIED, Kinds, sweep
 from rngru.tables import Table, oneline, printable
 from rngru.text import Source, Texts, readtext
 from rngru.training import Plan
@@ -62,6 +63,12 @@ def _addjson(command: Parser) -> None:
     command.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
+def _addtext(command: Parser) -> None:
+    command.add_argument(
+        "text", nargs="*", metavar="TEXT", help="files, folders or patterns; - is standard input"
+    )
+
+
 def _addmodel(command: Parser) -> None:
     command.add_argument("workdir", metavar="WORKDIR", help="the working directory of a model")
 
@@ -93,9 +100,7 @@ def _bytes() -> bytes:
 
 def _trainflags(command: Parser) -> None:
     command.usage = "rngru train [TEXT ...] --workdir DIR [--seconds N] [flags]"
-    command.add_argument(
-        "text", nargs="*", metavar="TEXT", help="files, folders or patterns; - is standard input"
-    )
+    _addtext(command)
     command.add_argument(
         "--workdir", required=True, metavar="DIR",
         help="where the model is kept; if there is one of this text, its training goes on",
@@ -283,6 +288,65 @@ def _measured(scores: Scores) -> dict[str, Any]:
     }
 
 
+# ---- sweep ----
+
+
+def _sweepflags(command: Parser) -> None:
+    command.usage = "rngru sweep [TEXT ...] --workdir DIR --vary NAME=VALUES ... [flags]"
+    command.epilog = (
+        "A sweep that was stopped goes on with rngru sweep --workdir DIR; on several machines at once, "
+        "too. VALUES are choices, 64,128,256, or a range, 0:0.3 or 1e-4:1e-2:log."
+    )
+    _addtext(command)
+    command.add_argument("--workdir", required=True, metavar="DIR", help="where everything is kept")
+    command.add_argument(
+        "--vary",
+        action="append",
+        default=[],
+        metavar="NAME=VALUES",
+        help="a setting that is varied",
+    )
+    search = ("trials", "seconds", "processes", "rng", "report")
+    addarguments(command, sweep, search)
+    _addjson(command)
+    texts = [name for name in _MAKING if name not in (*VARIED, "rng")]
+    addarguments(command.add_argument_group("the text"), ModelState.initfromsrcfile, texts)
+    group = command.add_argument_group("what all models have")
+    for kind in (HyperParams, Plan, Kinds):
+        names = [name for name in kind.settings() if name in VARIED]
+        addsettings(
+            group, kind, only=[name for name in names if kind is not Plan or name == "batchsize"]
+        )
+
+
+def _sweep(options: argparse.Namespace) -> Outcome:
+    space = dict(_varied(each) for each in options.vary) or None
+    names = ("trials", "seconds", "processes", "rng", "report", *_MAKING, *VARIED)
+    with redirect_stdout(sys.stderr):
+        found = sweep(_source(options), options.workdir, space, **given(options, names))
+    trials = [{**asdict(each), "path": str(each.path)} for each in found]
+    _show(options, found, trials)
+    if not options.json and any(each.state == "done" for each in found):
+        say(f"the best model is in {found.besttrial.path}")
+    return (INTERRUPTED if found.interrupted else 0), None
+
+
+def _varied(words: str) -> tuple[str, Any]:
+    """Return the name and the values of what is varied."""
+    name, _, values = words.partition("=")
+    name = name.replace("-", "_")
+    if name not in VARIED:
+        raise InputError(f"--vary {words}: {name} cannot be varied.{nearest(name, VARIED)}")
+    ends = values.split(":")
+    log = ends[2:] == ["log"]
+    wanted = ends[:2] if len(ends) == 2 or log else values.split(",")
+    try:
+        read = [value(VARIED[name], each) for each in wanted]
+    except argparse.ArgumentTypeError as error:
+        raise InputError(f"--vary {words}: {error}".replace("%%", "%")) from None
+    return name, (*read, *(["log"] if log else [])) if len(ends) > 1 else read
+
+
 # ---- info, export, demo, doctor ----
 
 
@@ -368,6 +432,7 @@ FLAGS: Final[dict[str, Callable[[Parser], None]]] = {
     "score": _scoreflags,
     "info": _infoflags,
     "export": _exportflags,
+    "sweep": _sweepflags,
     "demo": _demoflags,
     "doctor": _doctorflags,
 }
@@ -379,6 +444,7 @@ RUN: Final[dict[str, Callable[[argparse.Namespace], Outcome]]] = {
     "score": _score,
     "info": _info,
     "export": _export,
+    "sweep": _sweep,
     "demo": _demo,
     "doctor": _doctor,
 }

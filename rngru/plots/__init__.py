@@ -23,9 +23,17 @@ from numpy.typing import ArrayLike, NDArray
 from rngru.disk import topath
 from rngru.errors import InputError, WorkdirError
 from rngru.plots.canvas import BLUE, RED, blank, labels, short
+from rngru.plots.search import sweepfigure
 from rngru.plots.surprise import scoresfigure
 
-__all__ = ["comparefigure", "lossfigure", "neuronfigure", "savepicture", "scoresfigure"]
+__all__ = [
+    "comparefigure",
+    "lossfigure",
+    "neuronfigure",
+    "savepicture",
+    "scoresfigure",
+    "sweepfigure",
+]
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,5 +7,6 @@ it, and :class:`WorkdirKeeper` saves a training session there. :func:`examine` s
 from rngru.workdir.directory import Workdir
 from rngru.workdir.examining import examine
 from rngru.workdir.keeper import WorkdirKeeper
+from rngru.workdir.lock import lives, whoami
 
-__all__ = ["Workdir", "WorkdirKeeper", "examine"]
+__all__ = ["Workdir", "WorkdirKeeper", "examine", "lives", "whoami"]

@@ -78,6 +78,15 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def whoami() -> dict[str, Any]:
+    """Return what tells this process from all others, as plain JSON; :func:`lives` asks for it.
+
+    >>> lives(whoami())
+    True
+    """
+    return {"pid": os.getpid(), "host": platform.node()} | _identity(os.getpid())
+
+
 def holder(folder: Path) -> str:
     """Return who holds a folder, in words; '' if nobody does. Nothing is changed.
 
@@ -85,7 +94,7 @@ def holder(folder: Path) -> str:
     ''
     """
     found = _claimed(folder)
-    return f"process {found['pid']} on {found['host']}" if "word" in found and _lives(found) else ""
+    return f"process {found['pid']} on {found['host']}" if "word" in found and lives(found) else ""
 
 
 def _plain() -> int:
@@ -165,8 +174,7 @@ def _unlock(descriptor: int) -> None:
 def _claim(folder: Path, hard: bool) -> str:
     """Make the file that says who holds the folder, in place of one of the dead; return our word."""
     word = secrets.token_hex(8)
-    who = VERSION | {"pid": os.getpid(), "host": platform.node(), "word": word, "system": hard}
-    text = json.dumps(who | _identity(os.getpid())).encode()
+    text = json.dumps(VERSION | whoami() | {"word": word, "system": hard}).encode()
     for _ in range(10):
         try:
             descriptor = os.open(
@@ -199,7 +207,7 @@ def _bury(folder: Path, hard: bool) -> None:
     found = _claimed(folder, patient=not hard)
     # Where the system locks for both of us, whoever held it has let go. An older rngru has no word,
     # and leaves the file behind.
-    if "word" in found and not (hard and found.get("system")) and _lives(found):
+    if "word" in found and not (hard and found.get("system")) and lives(found):
         raise _busy(folder, found)
     if _claimed(folder) == found:
         remove(path)
@@ -220,7 +228,7 @@ def _claimed(folder: Path, *, patient: bool = False) -> dict[str, Any]:
     return {}
 
 
-def _lives(who: dict[str, Any]) -> bool:
+def lives(who: dict[str, Any]) -> bool:
     """Whether the holder may still be there: on this host that is known, of others it is not."""
     pid, host = who.get("pid"), who.get("host")
     if type(pid) is not int or not 0 < pid < 1 << 31 or not isinstance(host, str):
@@ -268,7 +276,7 @@ def _refuseolder(folder: Path, descriptor: int, hard: bool) -> None:
     if not written:
         return
     pid, host = written[0].decode(errors="replace").split()
-    if _lives({"pid": int(pid), "host": host}):
+    if lives({"pid": int(pid), "host": host}):
         raise _busy(folder, {"pid": int(pid), "host": host}, LOCK)
     os.truncate(folder / LOCK, 0)
 
