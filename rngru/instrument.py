@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from rngru import export
 from rngru.errors import helpful
 from rngru.interrupts import Interrupts
 from rngru.reader import (
@@ -242,6 +243,54 @@ class Instrument:
             A sequence of (symbol, probability); at the prompt a table of the ten likeliest.
         """
         return predict(self._reader, text, init_state)
+
+    def export(self, path: str | os.PathLike[str]) -> Path:
+        """Take the model elsewhere: write it in the format that the ending of ``path`` names.
+
+        Parameters
+        ----------
+        path
+            The file to write. A file of the same kind is replaced, any other is not.
+
+            ``.py``
+                A program that writes text with NumPy alone; the weights are inside.
+            ``.html``
+                A page that writes text in any browser, without a server; the weights are inside.
+            ``.safetensors``
+                All parameters under rngru's names, and what the model is. ``pip install
+                'rngru[export]'``
+            ``.onnx``
+                One step of the model, state in and out, for ONNX Runtime and others. ``pip install
+                'rngru[onnx]'``
+            ``.pt``
+                A state dict for PyTorch, and beside it ``…_model.py``, the module that loads it.
+                ``pip install torch``
+
+        Returns
+        -------
+        Path
+            Where it is.
+
+        Raises
+        ------
+        InputError
+            For another ending. A model that reads in both directions can be a ``.safetensors`` only.
+        MissingExtra
+            If the format needs a package that is not installed; the message says which.
+        WorkdirError
+            If the file cannot be written, or would replace one that rngru has not written.
+
+        Example
+        -------
+        ::
+
+            ms = ModelState.load('work')
+            ms.export('verse.html')                       # open it in a browser
+            ms.export('verse.safetensors')
+            rngru.export.weights('verse.safetensors')     # and back
+        """
+        with Interrupts(raises=True):
+            return export.export(self._reader, path)
 
     def _given(self, text: "str | bytes | Sample | os.PathLike") -> "str | bytes | Sample":
         """Return a text, read from its file if it is a path."""

@@ -46,6 +46,7 @@ ROWS: dict[str, set[str]] = {
     "snapshot": set(),
     "workdir": set(),
     "plots": {"matplotlib"},
+    "export": {"onnx", "safetensors", "torch"},
     "instrument": set(),
     "making": set(),
     "state": set(),
