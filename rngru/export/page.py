@@ -35,6 +35,7 @@ def topage(reader: Reader, path: Path) -> dict[Path, bytes]:
     weights = b"".join(np.asarray(array, "<f4").tobytes() for array in arrays.values())
     parts = {
         "@TITLE@": html.escape(f"A model of {about['source']}" if about["source"] else path.stem),
+        "@UNITS@": about["units"],
         "@ABOUT@": ascii_json(about),
         "@WEIGHTS@": base64.b64encode(weights).decode(),
     }
