@@ -227,6 +227,7 @@ def encodecorpus(
     validfiles: Source | None = None,
     errors: str = "strict",
     skip: bool = False,
+    known: Vocabulary | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> Corpus:
     """Encode a text of any size into a folder, in constant memory, and return it opened.
@@ -237,15 +238,13 @@ def encodecorpus(
     Parameters
     ----------
     source
-        Files or strings; see the table in :mod:`rngru.text.sources`. Several documents are joined
-        as they are.
+        Files or strings, joined as they are; see the table in :mod:`rngru.text.sources`.
     folder
         Where the ids go; made if it does not exist. A corpus already in it is replaced.
     level : str
         What a symbol is: ``'char'``, ``'word'`` or ``'byte'``.
     trainfrac : float
-        Share of the symbols to train on: exactly the first ⌊N·trainfrac⌋. At 1.0 the
-        validation text is empty. Ignored with ``validfiles``.
+        Share of the symbols to train on: exactly the first ⌊N·trainfrac⌋; ignored with ``validfiles``.
     encoding : str
         Encoding of all the files: ``'utf-8'`` (default), ``'cp1252'``, ``'utf-16'``, …; or
         ``'guess'``, of each file by itself.
@@ -254,13 +253,14 @@ def encodecorpus(
     max_vocab : int, optional
         Largest number of ids; the rarest symbols beyond it become "unknown".
     validfiles : optional
-        Whole documents to validate on, given like ``source``. Those that ``source`` holds, too, are
-        not trained on.
+        Whole documents to validate on, given like ``source``; they are not trained on.
     errors : str
         ``'replace'``: bytes that are not in the encoding are read as unknown, U+FFFD. By default
         they are an error.
     skip : bool
         Leave out files that cannot be read as text, with a warning. By default they are an error.
+    known : Vocabulary, optional
+        Its symbols get an id, too; of the same level.
     progress : callable, optional
         Called every 128 KiB with the bytes read and the bytes to read, both passes counted.
 
@@ -300,6 +300,7 @@ def encodecorpus(
         srcinfo=_origin(documents),
         min_count=min_count,
         max_vocab=max_vocab,
+        known=known,
     )
     folder = Path(folder)
     needed = tally.total * vocab.dtype.itemsize
@@ -395,8 +396,7 @@ def _separate(
 def _sources(documents: list[Document]) -> list[tuple[str, int, int]]:
     """Return path, size and time of the last change of each file."""
     paths = [document.path.absolute() for document in documents if document.path]
-    stats = [path.stat() for path in paths]
-    return [(str(p), s.st_size, s.st_mtime_ns) for p, s in zip(paths, stats, strict=True)]
+    return [(str(path), (s := path.stat()).st_size, s.st_mtime_ns) for path in paths]
 
 
 def _origin(documents: list[Document]) -> str:

@@ -3,16 +3,17 @@
 Each verb has its manual here, and its body in a room below. ``help(ModelState)`` is the manual.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, Self
+from typing import Any, Literal, NoReturn, Self, overload
 
 import numpy as np
 
 from rngru import backends, models
 from rngru.backends import Backend
-from rngru.checkpoint import Checkpoint, Checkpoints
+from rngru.checkpoint import Checkpoint, Checkpoints, ispacked
 from rngru.corpus import Corpus
 from rngru.errors import InputError, WorkdirError, helpful, warn
 from rngru.events import Event
@@ -21,7 +22,7 @@ from rngru.instrument import Instrument
 from rngru.interrupts import Interrupts
 from rngru.making import checkoptions, make, warnofother
 from rngru.reader import Evaluation, Reader, evaluate, glimpse
-from rngru.report import History, reporter, watched
+from rngru.report import History, Running, reporter, watched
 from rngru.sampling import Sample
 from rngru.settings import checked, generator, one_of, whole
 from rngru.snapshot import Part, Snapshot
@@ -101,13 +102,17 @@ class ModelState(Instrument):
     models in one directory, get ``WorkdirBusy``.
     """
 
-    __slots__ = ("__weakref__", "_computes", "_corpus", "_disk", "_model", "_report")
+    __slots__ = ("__weakref__", "_computes", "_corpus", "_model", "_place", "_report")
 
     def __init__(
-        self, disk: Workdir, model: Snapshot, corpus: Corpus | None, report: str | None = None
+        self,
+        place: Workdir | Path,
+        model: Snapshot,
+        corpus: Corpus | None,
+        report: str | None = None,
     ) -> None:
         """Put a state together; :meth:`initfromsrcfile` and :meth:`load` do that."""
-        self._disk, self._corpus, self._report = disk, corpus, report
+        self._place, self._corpus, self._report = place, corpus, report
         self._become(model)
 
     @classmethod
@@ -131,6 +136,7 @@ class ModelState(Instrument):
         validfiles: Source | None = None,
         exist: str = "refuse",
         skip: bool = False,
+        model: "str | Path | ModelState | None" = None,
         report: str | None = None,
         **hyperparams: Any,
     ) -> Self:
@@ -176,6 +182,9 @@ class ModelState(Instrument):
             does, so that a script can run twice.
         skip : bool
             Whether to leave out files that cannot be read as text, with a warning.
+        model : path or ModelState
+            A model that is to learn this text, instead of a new one: of another working directory, or
+            from :meth:`pack`. Symbols that it has not seen are added to those that it knows.
         report : str
             ``'rich'``, ``'plain'`` or ``'silent'``; by default what suits the screen. It holds for
             the training of this object, too.
@@ -202,15 +211,15 @@ class ModelState(Instrument):
             return ms
         with Interrupts(raises=True) as interrupts, disk.locked(new=True), reporter(report) as show:
             disk.refusemodel(overwrite=overwrite)
-            model, corpus = make(
-                srcfile, disk.fresh,
+            made, corpus = make(
+                srcfile, disk.fresh, old=None if model is None else cls._found(model),
                 modeltype=modeltype, hyperparams=hyperparams, seq_len=seq_len, backend=backend, rng=rng,
                 level=level, trainfrac=trainfrac, encoding=encoding, errors=errors, min_count=min_count,
                 max_vocab=max_vocab, validfiles=validfiles, skip=skip, show=show,
                 check=interrupts.check,
             )  # fmt: skip
-            corpus = disk.install(model, corpus, save=init_checkpoint)
-        return cls(disk, model, corpus, report)
+            corpus = disk.install(made, corpus, save=init_checkpoint)
+        return cls(disk, made, corpus, report)
 
     @classmethod
     def load(cls, workdir: str | Path, *, backend: str | None = None) -> Self:
@@ -222,7 +231,8 @@ class ModelState(Instrument):
         Parameters
         ----------
         workdir
-            A directory that :meth:`initfromsrcfile` made.
+            A directory that :meth:`initfromsrcfile` made; or a file that :meth:`pack` wrote, which
+            generates and scores, but has no text to train on.
         backend : str
             Computes on another backend than the one it was saved with.
 
@@ -234,9 +244,11 @@ class ModelState(Instrument):
             If there is no checkpoint that can be used.
         """
         disk = Workdir(workdir)
-        saved = disk.resume()
+        packed = ispacked(disk.path)
+        saved = Snapshot.unpack(disk.path) if packed else disk.resume()
         model = saved if backend is None else replace(saved, backend=backends.named(backend))
-        ms = cls(disk, model, disk.corpus(model.chars, model.corpus))
+        corpus = None if packed else disk.corpus(model.chars, model.corpus)
+        ms = cls(disk.path if packed else disk, model, corpus)
         if changed := saved.differences(model.backend):
             warn(f"Saved with {changed}. Training goes on, but perhaps not to the same bits.")
         return ms
@@ -280,10 +292,39 @@ class ModelState(Instrument):
             self._become(keeper.model)
         return saved
 
+    def pack(self, path: str | Path, *, training: bool = True, half: bool = False) -> Path:
+        """Write the model as it is now into one file, without its text, and return its path.
+
+        :meth:`load` reads it, and ``initfromsrcfile(text, workdir, model=path)`` trains it on. It is a
+        zip file of ``arrays.npz``, ``meta.json`` and their checksums, and holds no code.
+
+        Parameters
+        ----------
+        path
+            Where to write it: ``'model.rngru'``, say. A packed model that is there is replaced.
+        training : bool
+            With what the optimizer remembers. Without it the file is a half or a third as large.
+        half : bool
+            Numbers in float16: half the size, and losses that differ in the fourth digit.
+
+        Raises
+        ------
+        InputError
+            If the file is there and is something else.
+        WorkdirError
+            If it cannot be written.
+        """
+        with Interrupts(raises=True):
+            now = self._model.progress.fetched(self._computes)
+            return replace(self._model, progress=now).pack(Path(path), training=training, half=half)
+
     def checkpoints(self) -> Checkpoints:
         """Return all checkpoints, oldest first; at the prompt, a table of them."""
         return self._disk.checkpoints()
 
+    @overload
+    def trainmodel(self, *values: Any, background: Literal[True], **named: Any) -> Running: ...
+    @overload
     def trainmodel(
         self,
         num_rounds: int | None = None,
@@ -300,7 +341,26 @@ class ModelState(Instrument):
         keep_best: bool | None = None,
         save_every: float | None = None,
         report: str | None = None,
-    ) -> History:
+        background: Literal[False] = False,
+    ) -> History: ...
+    def trainmodel(  # type: ignore[misc]  # the first form is written short
+        self,
+        num_rounds: int | None = None,
+        batchsize: int | None = None,
+        train_len: int | None = None,
+        valid_len: int | None = None,
+        print_every: int | None = None,
+        clear_state: bool = False,
+        *,
+        max_seconds: float | None = None,
+        learnrate: float | None = None,
+        patience: int | None = None,
+        keep: int | None = None,
+        keep_best: bool | None = None,
+        save_every: float | None = None,
+        report: str | None = None,
+        background: bool = False,
+    ) -> History | Running:
         """Train; after each round validate and save a checkpoint.
 
         Training goes on where it was: at the same character, with the same hidden state. Ctrl-C
@@ -344,12 +404,16 @@ class ModelState(Instrument):
             it.
         report : str
             ``'rich'``, ``'plain'`` or ``'silent'``; by default what suits the screen.
+        background : bool
+            Train in a thread, silently, while the prompt is free: to write with the model as it is
+            meanwhile, say.
 
         Returns
         -------
         History
             One :class:`~rngru.events.Round` for each round; its repr is a table. If the best round
-            was not the last one, it says so.
+            was not the last one, it says so. In the background a :class:`~rngru.report.Running`: it
+            shows where training stands; ``.stop()`` and ``.wait()`` return the history.
 
         Raises
         ------
@@ -365,22 +429,10 @@ class ModelState(Instrument):
             max_seconds=max_seconds, learnrate=learnrate, patience=patience, keep=keep,
             keep_best=keep_best, save_every=save_every,
         )  # fmt: skip
-        corpus, disk, kind = self._text(), self._disk, report or self._report
-        with Interrupts(terminate=True) as stop, disk.locked(text=True), reporter(kind) as show:
-            # Not before the lock is held: another thread may just have trained this model.
-            run, keeper = self._run(), self._keeper(plan)
-            session = Session(
-                run, plan, keeper, seq_len=self.seq_len, sample=self._sample,
-                asked=stop.asked, again=stop.again, symbols=validlen(run, corpus, plan, self.seq_len),
-                validate=partial(validate, run, corpus, plan, self.seq_len),
-            )  # fmt: skip
-            try:
-                history = watched(session, partial(self._follow, run, keeper), show)
-            finally:  # what gives up, or cannot save, has gone somewhere without an event
-                self._follow(run, keeper)
-            if plan.keep_best:
-                self._become(replace(disk.best(self._model), backend=self.backend))
-            return history
+        if background:
+            return Running(lambda hear, stop: self._train(plan, stop, stop, "silent", hear))
+        with Interrupts(terminate=True) as stop:
+            return self._train(plan, stop.asked, stop.again, report or self._report)
 
     def history(self) -> History:
         """Return all rounds of training that led to this model, those of earlier sessions included.
@@ -472,7 +524,7 @@ class ModelState(Instrument):
         "A Generator of its own, saved with every checkpoint: ``generatestring(rng=ms.rng)``.",
         "initfromsrcfile(rng=...) seeds a model; generatestring takes rng=....",
     )
-    workdir = Part[Path]("_disk.path", "Where everything is kept.", _MOVE)
+    workdir = Part[Path]("_where", "Where everything is kept.", _MOVE)
     position = Part[int](
         "_model.progress.position", "Characters of training text read, over all epochs.", _BACK
     )
@@ -498,6 +550,25 @@ class ModelState(Instrument):
         """Be what a session has made of the model so far."""
         self._model = replace(keeper.model, progress=run.progress)
 
+    @classmethod
+    def _found(cls, model: "str | Path | ModelState") -> Snapshot:
+        """What a model is, given as an object, a directory or a file."""
+        return (model if isinstance(model, ModelState) else cls.load(model))._model
+
+    @property
+    def _disk(self) -> Workdir:
+        if isinstance(self._place, Workdir):
+            return self._place
+        raise WorkdirError(
+            f"This model was loaded from the file {self._place}, which holds neither its text nor other "
+            f"checkpoints. ModelState.initfromsrcfile(text, workdir, model={str(self._place)!r}) goes on "
+            "training it."
+        )
+
+    @property
+    def _where(self) -> Path:
+        return self._place.path if isinstance(self._place, Workdir) else self._place
+
     @property
     def _reader(self) -> Reader:
         return self._model.reader(self._computes)
@@ -521,6 +592,32 @@ class ModelState(Instrument):
     def _run(self) -> Run:
         """The model as one that is trained."""
         return self._model.run(self._computes, self._text().train)
+
+    def _train(
+        self,
+        plan: Plan,
+        asked: Callable[[], bool],
+        again: Callable[[], bool],
+        kind: str | None,
+        *listeners: Callable[[Event], object],
+    ) -> History:
+        """Do what a plan says, until asked to stop."""
+        corpus, disk = self._text(), self._disk
+        with disk.locked(text=True), reporter(kind) as show:
+            # Not before the lock is held: another thread may just have trained this model.
+            run, keeper = self._run(), self._keeper(plan)
+            session = Session(
+                run, plan, keeper, seq_len=self.seq_len, sample=self._sample, asked=asked, again=again,
+                symbols=validlen(run, corpus, plan, self.seq_len),
+                validate=partial(validate, run, corpus, plan, self.seq_len),
+            )  # fmt: skip
+            try:
+                history = watched(session, partial(self._follow, run, keeper), show, *listeners)
+            finally:  # what gives up, or cannot save, has gone somewhere without an event
+                self._follow(run, keeper)
+            if plan.keep_best:
+                self._become(replace(disk.best(self._model), backend=self.backend))
+            return history
 
     def _keeper(self, plan: Plan | None = None) -> WorkdirKeeper:
         """What saves the model in its directory."""

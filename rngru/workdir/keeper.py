@@ -59,9 +59,7 @@ class WorkdirKeeper:
         timed: bool = False,
     ) -> Checkpoint:
         """Save a checkpoint, and return it."""
-        fetch = self._backend.fetch
-        caches = {name: fetch(cache) for name, cache in progress.caches.items()}
-        there = replace(progress, arrays=fetch(progress.arrays), caches=caches)
+        there = progress.fetched(self._backend)
         rounding = backends.rounding(self._backend.name)
         model = replace(
             self.model, progress=there, versions=versions(), rounding=rounding, plan=self._lasting
