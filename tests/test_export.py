@@ -325,6 +325,12 @@ def test_what_is_no_file_of_weights_is_refused(tmp_path, gru, torch):
         path.write_bytes(b"not what it says")
         with pytest.raises(InputError, match=f"bad{ending}"):
             weights(path)
+    torch.save(torch.nn.GRU(2, 3), path)
+    with pytest.raises(InputError, match="a whole module, which is code"):
+        weights(path)
+    torch.save([1], path)
+    with pytest.raises(InputError, match="holds list, expected a state dict"):
+        weights(path)
     with pytest.raises(InputError, match="expected a file that ends in"):
         weights(tmp_path / "weights.npz")
 

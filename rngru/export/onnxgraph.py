@@ -4,9 +4,6 @@ Inputs are ``ids`` (B,), int64, and ``state`` (L, B, H), float32, zeros before a
 (B, V), float32, of the symbol after each, and ``new_state``, which is the state of the next step. The file
 says what else it is in its metadata: ``rngru`` is JSON with ``modeltype``, ``level``, ``hyper``,
 ``vocabulary`` and ``versions``.
-
->>> OPSET
-17
 """
 
 from pathlib import Path

@@ -87,12 +87,13 @@ def fromfile(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         import torch
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as problem:  # whatever a damaged file makes torch raise
-        reason = str(problem).partition("\n")[0]
+    except (
+        Exception
+    ):  # whatever a damaged file makes torch raise; its own advice is to run the file
         raise InputError(
-            f"{path} is no state dict that can be read: {reason} Save one by "
-            "torch.save(module.state_dict(), path)."
-        ) from problem
+            f"{path} is no state dict that can be read: it is damaged, or holds a whole module, which is "
+            "code. Save a state dict by torch.save(module.state_dict(), path)."
+        ) from None
     if not isinstance(state, dict):
         raise InputError(f"{path} holds {type(state).__name__}, expected a state dict.")
     return state, {}

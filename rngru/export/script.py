@@ -8,7 +8,6 @@
 
 import base64
 import io
-import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ def toscript(reader: Reader, path: Path) -> dict[Path, bytes]:
 
 
 def archive(arrays: Mapping[str, np.ndarray]) -> str:
-    """Return arrays as a compressed ``.npz`` file in base64, in lines of 100 characters."""
+    """Return arrays as a compressed ``.npz`` file in base64, in lines."""
     stream, named = io.BytesIO(), dict[str, Any](arrays)
     np.savez_compressed(stream, **named)
-    return "\n".join(textwrap.wrap(base64.b64encode(stream.getvalue()).decode(), 100))
+    return base64.encodebytes(stream.getvalue()).decode().rstrip()

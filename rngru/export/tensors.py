@@ -2,10 +2,6 @@
 
 The metadata have one entry, ``rngru``, which is JSON: ``modeltype``, ``level``, ``hyper``, ``vocabulary``
 and ``versions``. (Of several entries safetensors would write another one first each time.)
-
->>> import importlib
->>> importlib.import_module("safetensors").__name__  # comes with rngru[export]
-'safetensors'
 """
 
 import json

@@ -21,6 +21,7 @@ import io
 import json
 import math
 import re
+import sys
 import unicodedata
 from collections.abc import Iterator
 
@@ -187,6 +188,7 @@ def main() -> None:
     parser.add_argument("--min-p", type=float, default=0.0, help="leave out what is less likely")
     parser.add_argument("--rng", type=int, help="a number, to have the same text again")
     asked = parser.parse_args()
+    sys.stdout.reconfigure(encoding="utf-8", errors="replace")
     if asked.temp < 0 or asked.n < 0 or (asked.top_k is not None and asked.top_k < 1):
         parser.error("--temp and -n are at least 0, and --top-k at least 1")
     cuts = {"top_k": asked.top_k, "top_p": asked.top_p, "min_p": asked.min_p}

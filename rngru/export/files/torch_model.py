@@ -20,6 +20,7 @@ It trains like any other module. What the model is stands in ABOUT, at the end o
 import argparse
 import json
 import re
+import sys
 from pathlib import Path
 
 import torch
@@ -179,6 +180,7 @@ def main() -> None:
     parser.add_argument("--temp", type=float, default=0.5, help="temperature (default: 0.5)")
     parser.add_argument("--rng", type=int, help="a number, to have the same text again")
     asked = parser.parse_args()
+    sys.stdout.reconfigure(encoding="utf-8", errors="replace")
     model = Model()
     weights = torch.load(Path(__file__).with_name(ABOUT["weights"]), weights_only=True)
     model.load_state_dict(weights)
