@@ -9,29 +9,35 @@ True
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rngru import export
-from rngru.errors import helpful
+from rngru.errors import InputError, helpful
 from rngru.interrupts import Interrupts
 from rngru.reader import (
+    Evaluation,
     Prediction,
     Reader,
     Scores,
+    evaluate,
+    evaluatetexts,
     fillgaps,
     generate,
     generatemany,
     predict,
-    score,
+    scoretexts,
     track,
 )
 from rngru.sampling import Filled, Sample, Samples, Sampling
 from rngru.settings import checked, generator, or_none, whole
-from rngru.text import readtext
+from rngru.text import opentexts, readtext
+
+ONE = str | bytes | Sample | os.PathLike
+"""What is one text; anything else that can be iterated over is several."""
 
 
 @helpful
@@ -43,6 +49,11 @@ class Instrument:
     @property
     def _reader(self) -> Reader:
         """The model as it is now: whoever reads or writes text with it begins here."""
+        raise NotImplementedError
+
+    @property
+    def _validation(self) -> tuple[np.ndarray, int]:
+        """The whole text, encoded, and where its validation part begins."""
         raise NotImplementedError
 
     def generatestring(
@@ -152,6 +163,44 @@ class Instrument:
         with Interrupts(raises=True) as interrupts:
             return fillgaps(self._reader, text, blank, choices, check=interrupts.check)
 
+    def evaluate(
+        self,
+        text: str
+        | bytes
+        | Sample
+        | os.PathLike
+        | Iterable[str | bytes | Sample | os.PathLike]
+        | None = None,
+        init_state: np.ndarray | Sample | None = None,
+    ) -> Evaluation:
+        """Return the loss on a text: nats and bits per character, perplexity, characters counted.
+
+        Parameters
+        ----------
+        text : str, bytes, Sample, path, or several of them
+            What to predict, from its second character on; bytes only at byte level. A
+            ``pathlib.Path`` is a file of text, in UTF-8. Of several texts it is the mean over all
+            characters of all of them, each text read by itself. By default it is the whole
+            validation text, each character of which is predicted from those before it.
+        init_state : array, (L, 1, H), or Sample
+            Where to start each text from instead of an empty state. After a sample the first
+            character is predicted, too.
+
+        Raises
+        ------
+        InputError
+            If there is nothing to predict, or an ``init_state`` but no text.
+        TextError
+            If a file cannot be read.
+        """
+        with Interrupts() as interrupts:
+            if text is not None:
+                texts = self._texts(text)
+                return evaluatetexts(self._reader, texts, init_state, asked=interrupts.asked)
+            if init_state is not None:
+                raise InputError("init_state is where a text starts: give the text, too.")
+            return evaluate(self._reader, *self._validation, asked=interrupts.asked)
+
     def trackneurons(
         self,
         usestr: "str | bytes | Sample",
@@ -203,25 +252,20 @@ class Instrument:
         Scores, or a list of them
             At the prompt it shows the mean and the most surprising places, in a notebook the text.
             ``.nats``, ``.bits``, ``.ranks`` and ``.entropy`` have a number for each character;
-            ``.words()`` and ``.lines()`` add them up; ``.columns()`` is for a data frame. Those of two
-            models on one text can be subtracted: ``a.score(t) - b.score(t)``.
+            ``.words()`` and ``.lines()`` add them up; ``.plot()`` draws them; ``.columns()`` is for a
+            data frame. Those of two models on one text can be subtracted: ``a.score(t) - b.score(t)``.
 
         Raises
         ------
         InputError
             If there is nothing to predict.
+        TextError
+            If a file cannot be read.
         """
         with Interrupts() as interrupts:
-            if isinstance(text, str | bytes | Sample | os.PathLike):
-                given = self._given(text)
-                return score(self._reader, given, init_state, asked=interrupts.asked)
-            several = []
-            for each in text:
-                given = self._given(each)
-                several.append(score(self._reader, given, init_state, asked=interrupts.asked))
-                if interrupts.asked():
-                    break
-            return several
+            texts = self._texts(text)
+            found = scoretexts(self._reader, texts, init_state, asked=interrupts.asked)
+        return found[0] if isinstance(text, ONE) else found
 
     def predict(
         self,
@@ -292,8 +336,24 @@ class Instrument:
         with Interrupts(raises=True):
             return export.export(self._reader, path)
 
+    def _texts(self, text: Any) -> "Iterator[str | bytes | Sample]":
+        """Yield a text, or each of several."""
+        if isinstance(text, ONE):
+            yield self._given(text)
+            return
+        if not isinstance(text, Iterable):
+            raise InputError(f"Expected a text, a path, or several, got {type(text).__name__}.")
+        yield from map(self._given, text)
+
     def _given(self, text: "str | bytes | Sample | os.PathLike") -> "str | bytes | Sample":
         """Return a text, read from its file if it is a path."""
         if not isinstance(text, os.PathLike):
             return text
-        return Path(text).read_bytes() if self._reader.vocab.level == "byte" else readtext(text)
+        if os.path.isdir(text):
+            raise InputError(
+                f"{os.fspath(text)!r} is a directory. Give a file of it, or several: "
+                "Path(...).glob('*.txt')."
+            )
+        if self._reader.vocab.level != "byte":
+            return readtext(text)
+        return b"".join(block for document in opentexts(text) for block in document.blocks())

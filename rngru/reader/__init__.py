@@ -1,8 +1,8 @@
 """A trained model at one moment: it reads text, and writes it, with one set of weights.
 
 :class:`Reader` has the few calls that everything else is made of. What people do with it: ``generating``
-writes text and fills gaps, ``scoring`` tells how well a text is predicted and ``scores`` how well each
-symbol is, ``inspecting`` what neurons do.
+writes text and fills gaps, ``scoring`` tells how well a text is predicted, ``predicting`` and ``scores`` how
+well each symbol is, ``novelty`` what of it stands in another, ``inspecting`` what neurons do.
 
 >>> import numpy as np
 >>> from rngru import models
@@ -19,19 +19,32 @@ symbol is, ``inspecting`` what neurons do.
 
 from rngru.reader.generating import fillgaps, generate, generatemany, glimpse
 from rngru.reader.inspecting import track
+from rngru.reader.novelty import Copies, Copy, copied
+from rngru.reader.predicting import Prediction, predict, score, scoretexts
 from rngru.reader.reader import Reader
-from rngru.reader.scores import Comparison, Prediction, Scores, Sums, predict, score
-from rngru.reader.scoring import Evaluation, averaging, evaluate, evaluating, finished
+from rngru.reader.scores import Comparison, Scores, Sums
+from rngru.reader.scoring import (
+    Evaluation,
+    averaging,
+    evaluate,
+    evaluatetexts,
+    evaluating,
+    finished,
+)
 
 __all__ = [
     "Comparison",
+    "Copies",
+    "Copy",
     "Evaluation",
     "Prediction",
     "Reader",
     "Scores",
     "Sums",
     "averaging",
+    "copied",
     "evaluate",
+    "evaluatetexts",
     "evaluating",
     "fillgaps",
     "finished",
@@ -40,5 +53,6 @@ __all__ = [
     "glimpse",
     "predict",
     "score",
+    "scoretexts",
     "track",
 ]
