@@ -318,11 +318,12 @@ class Instrument:
         Raises
         ------
         InputError
-            For another ending. A model that reads in both directions can be a ``.safetensors`` only.
+            For another ending, and if the file is there and rngru has not written it. A model that
+            reads in both directions can be a ``.safetensors`` only.
         MissingExtra
             If the format needs a package that is not installed; the message says which.
         WorkdirError
-            If the file cannot be written, or would replace one that rngru has not written.
+            If the file cannot be written.
 
         Example
         -------

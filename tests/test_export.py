@@ -363,11 +363,11 @@ def test_a_file_of_the_same_kind_is_replaced_and_no_other(gru, tmp_path):
     before = path.read_bytes()
     assert export(gru, str(path)) == path and path.read_bytes() == before
     path.write_text("import rngru\n")
-    with pytest.raises(WorkdirError, match="there already, and rngru has not written it"):
+    with pytest.raises(InputError, match="there already, and rngru has not written it"):
         export(gru, path)
     assert path.read_text() == "import rngru\n"
     (tmp_path / "folder.html").mkdir()
-    with pytest.raises(WorkdirError, match="is a directory"):
+    with pytest.raises(InputError, match="is a directory"):
         export(gru, tmp_path / "folder.html")
     with pytest.raises(WorkdirError, match="There is no directory"):
         export(gru, tmp_path / "nowhere" / "model.py")
@@ -382,14 +382,14 @@ def test_every_kind_of_file_is_known_again(kind, tmp_path, ending):
     before = path.read_bytes()
     assert export(model, path).read_bytes() == before, "the same model gives the same bytes"
     path.write_bytes(b"something else")
-    with pytest.raises(WorkdirError, match="has not written it"):
+    with pytest.raises(InputError, match="has not written it"):
         export(model, path)
 
 
 def test_the_module_beside_a_state_dict_is_not_written_over_another(gru, tmp_path, torch):
     """It was not asked for by name, so nobody expects it to replace anything."""
     (tmp_path / "verse_model.py").write_text("mine")
-    with pytest.raises(WorkdirError, match="verse_model.py is there already"):
+    with pytest.raises(InputError, match="verse_model.py is there already"):
         export(gru, tmp_path / "verse.pt")
     assert [path.name for path in tmp_path.iterdir()] == ["verse_model.py"]
 

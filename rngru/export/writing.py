@@ -51,11 +51,12 @@ def export(reader: Reader, path: str | os.PathLike[str]) -> Path:
     Raises
     ------
     InputError
-        For an ending that means nothing, and a model that the format cannot hold.
+        For an ending that means nothing, a model that the format cannot hold, and a file that is there
+        and that rngru has not written.
     MissingExtra
         If the format needs a package that is not installed; the message names it.
     WorkdirError
-        If the file cannot be written, or would replace what rngru has not written.
+        If the file cannot be written.
     """
     if not isinstance(path, str | os.PathLike):
         raise InputError(f"Expected the path of a file to write, got {path!r}.")
@@ -73,9 +74,9 @@ def export(reader: Reader, path: str | os.PathLike[str]) -> Path:
     files = form.files(reader, place)
     for each in files:
         if os.path.isdir(each):
-            raise WorkdirError(f"{each} is a directory. Name a file.")
+            raise InputError(f"{each} is a directory. Name a file.")
         if isforeign(each, form.mark):
-            raise WorkdirError(
+            raise InputError(
                 f"{each} is there already, and rngru has not written it. Name another file, or move "
                 "that one away."
             )
