@@ -216,7 +216,7 @@ def test_parameters_come_back_as_they_went(kind, tmp_path, ending):
 
 def test_a_model_that_reads_both_ways_can_be_saved(verse, tmp_path):
     """Its weights are no less worth keeping."""
-    pytest.importorskip("safetensors")
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
     model = reader(verse, "BiLSTM")
     found = weights(export(model, tmp_path / "verse.safetensors"))
     assert found.modeltype == "BiLSTM"
@@ -274,7 +274,7 @@ def test_symbols_that_the_other_model_lacks_are_hardly_ever_drawn():
 
 def test_a_saved_model_knows_its_symbols(gru, tmp_path):
     """Otherwise a text with one more character would shift every row, without a word."""
-    pytest.importorskip("safetensors")
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
     path = export(gru, tmp_path / "verse.safetensors")
     vocab = CharSet("~" + "".join(gru.vocab.chars[1:]) + "!#")
     found = weights(path, vocab=vocab)
@@ -317,7 +317,7 @@ def test_a_module_of_another_form_is_refused(changes, told):
 
 def test_what_is_no_file_of_weights_is_refused(tmp_path, gru, torch):
     """Whatever is in the file, the message names it."""
-    pytest.importorskip("safetensors")
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
     for ending in (".safetensors", ".pt", ".pth"):
         path = tmp_path / f"bad{ending}"
         with pytest.raises(WorkdirError, match="There is no file"):
@@ -421,6 +421,7 @@ def test_a_missing_extra_is_named(gru, tmp_path, monkeypatch, ending, package, i
 
 def test_no_folder_of_the_user_is_in_a_file(verse, tmp_path):
     """What is given away tells nobody where its author keeps things."""
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
     model = reader(verse, "GRUEncode")
     model.vocab.srcinfo = "/home/somebody/secret/verse.txt and 2 more"
     for ending in (".py", ".html", ".safetensors"):
@@ -436,7 +437,7 @@ def test_a_model_state_is_exported_and_comes_back(newmodel, verse, tmp_path):
     assert program.generate("The ", 300, 0.7, rng=1) == str(
         ms.generatestring(300, 0.7, "The ", rng=1)
     )
-    pytest.importorskip("safetensors")
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
     found = rngru.export.weights(ms.export(tmp_path / "model.safetensors"), vocab=ms.chars)
     mine = ms.parameters()
     assert all(np.array_equal(found[name], mine[name]) for name in mine)
