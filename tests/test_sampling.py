@@ -171,7 +171,7 @@ def test_the_first_character_of_many_streams_follows_the_model(temperature):
     rng = np.random.default_rng(5)
     state = np.repeat(rng.uniform(-1, 1, (2, 1, 9)), DRAWS, axis=1).astype(np.float32)
     ids = np.full(DRAWS, 3, np.int32)
-    drawn, _ = compute.generate(arrays, ids, state, rng.random((1, DRAWS)), Sampling(temperature))
+    drawn = compute.generate(arrays, ids, state, rng.random((1, DRAWS)), Sampling(temperature)).ids
     one = np.array([[3]])
     logits = Result("GRUEncode", compute.hyper, arrays, one, one, state[:, :1]).logits[0, 0]
     assert chisquare(drawn, softmax(logits, temperature)) > 1e-3
@@ -185,15 +185,16 @@ def test_many_streams_are_the_same_as_each_alone(modeltype, changes):
     ids = rng.integers(0, SYMBOLS, streams)
     state = rng.uniform(-1, 1, compute.freshstate(streams).shape).astype(np.float32)
     uniforms = rng.random((40, streams))
-    together, last = compute.generate(arrays, ids, state, uniforms, Sampling(0.8))
+    together, last, sure = compute.generate(arrays, ids, state, uniforms, Sampling(0.8))
     assert together.shape == (40, streams)
     assert len(np.unique(together)) > 3, "text that never changes would agree with anything"
     for i in range(streams):
         here = slice(i, i + 1)
-        alone, end = compute.generate(
+        alone, end, likely = compute.generate(
             arrays, ids[here], state[:, here], uniforms[:, here], Sampling(0.8)
         )
         assert np.array_equal(alone, together[:, here]) and np.array_equal(end, last[:, here])
+        assert np.array_equal(likely, sure[:, here])
 
 
 @pytest.mark.parametrize(("modeltype", "changes"), KINDS)
@@ -203,11 +204,13 @@ def test_the_text_is_what_the_loop_would_draw(modeltype, changes):
     rng = np.random.default_rng(7)
     state = rng.uniform(-1, 1, compute.freshstate(2).shape).astype(np.float32)
     ids, uniforms = np.array([1, 5]), rng.random((30, 2))
-    drawn, last = compute.generate(arrays, ids, state, uniforms, Sampling(1.2))
+    drawn, last, likely = compute.generate(arrays, ids, state, uniforms, Sampling(1.2))
     read = np.vstack([ids, drawn[:-1]])
     expected = Result(modeltype, compute.hyper, arrays, read, drawn, state)
     for t, logits in enumerate(expected.logits):
         assert np.array_equal(sampling.draw(logits, Sampling(1.2), uniforms[t]), drawn[t]), t
+        own = np.log(softmax(logits, 1.0)[np.arange(2), drawn[t]])
+        np.testing.assert_allclose(likely[t], own, atol=1e-4)
     np.testing.assert_allclose(last, expected.endings, atol=1e-5)
 
 
@@ -216,10 +219,10 @@ def test_generating_in_pieces_is_the_same_as_at_once():
     compute, arrays = trained("LSTMEncode", {})
     rng = np.random.default_rng(8)
     ids, state, uniforms = np.array([2, 4, 6]), compute.freshstate(3), rng.random((50, 3))
-    whole, end = compute.generate(arrays, ids, state, uniforms, Sampling(0.9))
+    whole, end, _ = compute.generate(arrays, ids, state, uniforms, Sampling(0.9))
     pieces, at, last = [], state, ids
     for start, stop in ((0, 1), (1, 20), (20, 50)):
-        piece, at = compute.generate(arrays, last, at, uniforms[start:stop], Sampling(0.9))
+        piece, at, _ = compute.generate(arrays, last, at, uniforms[start:stop], Sampling(0.9))
         pieces.append(piece)
         last = piece[-1]
     assert np.array_equal(np.concatenate(pieces), whole) and np.array_equal(at, end)
@@ -255,9 +258,11 @@ def test_no_characters_and_no_streams():
     """Asking for nothing gives nothing, with the state as it was."""
     compute, arrays = trained("GRUEncode", {})
     state = np.ones((2, 3, 9), np.float32)
-    drawn, last = compute.generate(arrays, np.zeros(3, int), state, np.empty((0, 3)), Sampling(1.0))
+    drawn, last, _ = compute.generate(
+        arrays, np.zeros(3, int), state, np.empty((0, 3)), Sampling(1.0)
+    )
     assert drawn.shape == (0, 3) and np.array_equal(last, state)
-    drawn, last = compute.generate(
+    drawn, last, _ = compute.generate(
         arrays, np.zeros(0, int), state[:, :0], np.empty((4, 0)), Sampling(1.0)
     )
     assert drawn.shape == (4, 0) and last.shape == (2, 0, 9)
@@ -275,8 +280,8 @@ def test_any_number_of_threads_writes_the_same_text(monkeypatch, modeltype, chan
         if state is None:
             state = rng.uniform(-1, 1, compute.freshstate(2).shape).astype(np.float32)
         texts.append(compute.generate(arrays, ids, state, uniforms, Sampling(1.0)))
-    for drawn, last in texts[1:]:
-        assert np.array_equal(drawn, texts[0][0]) and np.array_equal(last, texts[0][1])
+    for each in texts[1:]:
+        assert all(map(np.array_equal, each, texts[0]))
 
 
 # ----------------------------------------------------------------------------- leaving out

@@ -53,6 +53,7 @@ from rngru.checkpoint.content import (
     readplain,
     readrecord,
 )
+from rngru.checkpoint.encoding import decodejson, encodejson, packarrays, unpackarrays
 from rngru.checkpoint.record import Checkpoint, Checkpoints
 from rngru.disk import refusals, remove, rename, sync, topath, unmatched, write
 from rngru.errors import (
@@ -69,16 +70,20 @@ __all__ = [
     "MANIFEST",
     "Checkpoint",
     "Checkpoints",
+    "decodejson",
     "discard",
+    "encodejson",
     "foreign",
     "listing",
     "load",
     "newest",
+    "packarrays",
     "prune",
     "read",
     "readrecord",
     "save",
     "steps",
+    "unpackarrays",
 ]
 
 T = TypeVar("T")

@@ -1,8 +1,8 @@
 """A trained model at one moment: it reads text, and writes it, with one set of weights.
 
 :class:`Reader` has the few calls that everything else is made of. What people do with it: ``generating``
-writes text and fills gaps, ``scoring`` tells how well a text is predicted and ``scores`` how well each
-symbol is, ``inspecting`` what neurons do.
+writes text, within ``limits``, ``beam`` searches the likeliest and ``filling`` fills gaps; ``scoring``
+tells how well a text is predicted and ``scores`` how well each symbol is, ``inspecting`` what neurons do.
 
 >>> import numpy as np
 >>> from rngru import models
@@ -17,7 +17,9 @@ symbol is, ``inspecting`` what neurons do.
 [(1, 8, 1, 8)]
 """
 
-from rngru.reader.generating import fillgaps, generate, generatemany, glimpse
+from rngru.reader.beam import beam
+from rngru.reader.filling import fillgaps
+from rngru.reader.generating import generate, generateall, glimpse, stream
 from rngru.reader.inspecting import track
 from rngru.reader.reader import Reader
 from rngru.reader.scores import Comparison, Prediction, Scores, Sums, predict, score
@@ -31,12 +33,14 @@ __all__ = [
     "Scores",
     "Sums",
     "averaged",
+    "beam",
     "evaluate",
     "fillgaps",
     "generate",
-    "generatemany",
+    "generateall",
     "glimpse",
     "predict",
     "score",
+    "stream",
     "track",
 ]
