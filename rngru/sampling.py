@@ -22,9 +22,11 @@ Curious Case of Neural Text Degeneration, 2020). Of equal ones the lower id coun
 array([1], dtype=int32)
 """
 
+import io
 import math
 import os
 import shutil
+import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -330,7 +332,7 @@ class Sample:
             ) from None
         except Exception as problem:  # bytes of any kind make parsers raise almost anything
             raise InputError(
-                f"{str(path)!r} holds no sample, or a damaged one: it {problem}. Expected a file that "
+                f"{str(path)!r} holds no sample, or a damaged one ({problem}). Expected a file that "
                 "sample.save() wrote."
             ) from None
 
@@ -352,6 +354,9 @@ _ARRAYS = {"state": np.float32, "ids": np.int32, "before": np.int32, "logprobs":
 def _unpacked(path: Path, data: bytes) -> dict[str, Any]:
     """Return the fields of a saved sample; nothing in ``data`` is trusted."""
     arrays = unpackarrays(data)
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        if damaged := archive.testzip():
+            raise ValueError(f"{damaged} is not what was saved")
     if missing := {*_TEXTS, *_ARRAYS, "about"} - arrays.keys():
         raise ValueError(f"lacks {min(missing)!r}")
     about = decodejson(arrays["about"].tobytes())

@@ -313,6 +313,48 @@ def rules(rng):
     }
 
 
+def loweredby(logits, recent, repeat):
+    """One row of logits after the rule on repetition, from the words of the manual."""
+    return [x - np.float32(math.log(repeat)) if j in recent else x for j, x in enumerate(logits)]
+
+
+def test_what_was_written_is_less_likely_as_the_manual_says():
+    """1,000 random cases: once by the factor, however often a symbol occurs; before the other rules."""
+    rng = np.random.default_rng(13)
+    for _ in range(1000):
+        lanes, symbols = rng.integers(1, 4), rng.integers(2, 20)
+        logits = rng.normal(0, 2, (lanes, symbols)).astype(np.float32)
+        recent = rng.integers(0, symbols, (rng.integers(1, 30), lanes))
+        repeat, uniforms = float(rng.choice([1.0, 1.2, 3.0, 1e30])), rng.random(lanes)
+        found = sampling.lowered(logits, recent, repeat)
+        wanted = [loweredby(logits[b], recent[:, b], repeat) for b in range(lanes)]
+        assert found.dtype == np.float32 and np.array_equal(found, np.array(wanted, np.float32))
+        how = Sampling(**rules(rng), repeat=repeat)
+        drawn = sampling.draw(logits, how, uniforms, recent)
+        assert np.array_equal(drawn, sampling.draw(found, how, uniforms))
+
+
+def test_the_kernel_lowers_the_same():
+    """1,000 random masks and texts; and what a draw costs in nats is of the logits before all that."""
+    rng = np.random.default_rng(14)
+    for number in range(1000):
+        logits = rng.normal(0, 2, 19).astype(np.float32)
+        logits = np.round(logits) if number % 3 == 0 else logits
+        mask = np.where(rng.random(19) < 0.3, -np.inf, 0).astype(np.float32)
+        mask[rng.integers(19)] = 0
+        recent = rng.integers(0, 19, (rng.integers(0, 30), 2)).astype(np.int32)
+        repeat = float(rng.choice([1.2, 3.0, 1e30]))
+        ruled = np.empty(19, np.float32)
+        sampler._ruled(logits, mask, recent, 1, np.float32(math.log(repeat)), ruled)
+        wanted = sampling.lowered((logits + mask)[np.newaxis], recent[:, 1:], repeat)[0]
+        assert np.array_equal(ruled, wanted)
+        likely = np.log(softmax(logits, 1.0))
+        padded = np.append(logits, np.float32(-np.inf))
+        symbol = rng.integers(19)
+        found = sampler._logprob(padded, symbol, np.empty(20, np.float32))
+        assert abs(found - likely[symbol]) < 1e-5
+
+
 def far(logits, rule):
     """Whether no symbol is within a rounding of where a rule cuts."""
     p = softmax(logits, rule["temp"])
@@ -358,22 +400,27 @@ def test_the_kernel_leaves_out_the_same():
 
 @pytest.mark.parametrize(
     "rule",
-    [{"top_k": 3}, {"top_p": 0.6}, {"min_p": 0.2}, {"top_k": 4, "top_p": 0.7, "min_p": 0.05}],
+    [
+        {"top_k": 3},
+        {"top_p": 0.6},
+        {"min_p": 0.2},
+        {"top_k": 4, "top_p": 0.7, "min_p": 0.05},
+        {"repeat": 2.0, "repeat_last": 1},
+        {"repeat": 3.0, "repeat_last": 7, "top_k": 6, "top_p": 0.7, "min_p": 0.05},
+    ],
 )
 def test_both_backends_write_the_same_text(rule):
     """What is left out of a draw decides about all that follows it."""
     hyper, rng = HyperParams(11, 8, 2), np.random.default_rng(4)
     arrays = {name: 3 * array for name, array in models.GRUEncode.initial(hyper, rng).items()}
-    ids, uniforms = np.zeros(2, np.int32), rng.random((60, 2))
-    texts = []
+    ids, uniforms, how = np.zeros(2, np.int32), rng.random((60, 2)), Sampling(1.5, **rule)
+    recent = np.repeat(ids[np.newaxis], how.repeat_last, axis=0) if how.repeat > 1 else None
+    mask, texts = np.where(np.arange(11) == 5, -np.inf, 0).astype(np.float32), []
     for kind in (CPU, Scan):
         compute = kind(models.GRUEncode, hyper)
-        texts.append(
-            compute.generate(
-                arrays, ids, compute.freshstate(2), uniforms, Sampling(1.5, **rule)
-            ).ids
-        )
-    assert np.array_equal(*texts)
+        start = compute.freshstate(2)
+        texts.append(compute.generate(arrays, ids, start, uniforms, how, mask, recent).ids)
+    assert np.array_equal(*texts) and 5 not in texts[0]
     plain = compute.generate(arrays, ids, compute.freshstate(2), uniforms, Sampling(1.5)).ids
     assert not np.array_equal(plain, texts[0])
 

@@ -63,7 +63,7 @@ def beam(
             own = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
             here = barred if begun.given or len(ids) else unblank(barred, reader.vocab)
             texts, last = likeliest(np.where(here, -np.inf, own), logprobs.sum(axis=0), width)
-            last, state = last.astype(np.int32), trace.ending[:, texts]
+            last, state = last.astype(np.int32), trace.ending.take(texts, axis=1)
             ids = np.concatenate([ids[:, texts], [last]])
             logprobs = np.concatenate([logprobs[:, texts], [own[texts, last]]])
     cut, found = asked(), logprobs.astype(np.float32)
