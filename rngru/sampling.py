@@ -433,7 +433,8 @@ class Samples(Sequence):
         return found
 
     def __getitem__(self, index: Any) -> Any:
-        return self.samples[index]
+        found = self.samples[index]
+        return Samples(found, self.shows) if isinstance(index, slice) else found
 
     def __len__(self) -> int:
         return len(self.samples)
