@@ -101,8 +101,8 @@ class Instrument:
         regex : str
             A regular expression for the text (without the seed): it matches as a whole, or can still
             come to match if it is cut at ``numchars``. It ends where nothing can follow a match. At byte
-            level each byte is matched as one character, ``\\xc3`` for example. Needs ``rngru[regex]``;
-            this and functions look at every character, which is slower.
+            level each byte is matched as one character, ``\\xc3`` for example. Needs ``rngru[regex]``.
+            This and functions look at every character, and ``streams`` are written one after the other.
         stop : str, or several
             The text ends with the first of these that it comes to, if that is before ``numchars``. Its
             state is that of the text, and no random number is used for what would have followed.
@@ -149,8 +149,16 @@ class Instrument:
         seed: "str | bytes | Sample | None" = None,
         init_state: "np.ndarray | Sample | str | os.PathLike | None" = None,
         *,
+        top_k: int | None = None,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        repeat: float = 1.0,
+        repeat_last: int = 64,
+        forbid: "str | Iterable[str] | Callable[[str], Any] | None" = None,
+        allow: "str | Iterable[str] | Callable[[str], Any] | None" = None,
+        regex: str | None = None,
+        stop: "str | Iterable[str] | None" = None,
         rng: int | np.random.Generator | None = None,
-        **rules: Any,
     ) -> Iterator[str]:
         """Generate text piece by piece, to show it while it is written.
 
@@ -161,11 +169,8 @@ class Instrument:
         ----------
         numchars : int
             How many characters; by default without end.
-        temp, seed, init_state, rng
-            As in :meth:`generatestring`.
-        **rules
-            ``top_k``, ``top_p``, ``min_p``, ``repeat``, ``repeat_last``, ``forbid``, ``allow``, ``regex`` and
-            ``stop``, as in :meth:`generatestring`.
+        temp, seed, init_state, top_k, top_p, min_p, repeat, repeat_last, forbid, allow, regex, stop, rng
+            As in :meth:`generatestring`; one temperature.
 
         Returns
         -------
@@ -180,7 +185,11 @@ class Instrument:
             for piece in ms.stream(temp=0.7, seed='The '):
                 print(piece, end='', flush=True)
         """
-        count, sampling = checked("numchars", numchars, or_none(whole(0))), Sampling(temp, **rules)
+        count = checked("numchars", numchars, or_none(whole(0)))
+        sampling = Sampling(
+            temp, top_k=top_k, top_p=top_p, min_p=min_p, repeat=repeat, repeat_last=repeat_last,
+            forbid=forbid, allow=allow, regex=regex, stop=stop,
+        )  # fmt: skip
         with Interrupts(raises=True) as interrupts:
             return stream(
                 self._reader, count, sampling,

@@ -371,7 +371,10 @@ def _unpacked(path: Path, data: bytes) -> dict[str, Any]:
     for name, dtype in _ARRAYS.items():
         if arrays[name].dtype != dtype or arrays[name].ndim != (3 if name == "state" else 1):
             raise ValueError(f"has an array {name!r} of another kind")
-    if len(arrays["ids"]) != len(arrays["logprobs"]) or not np.isfinite(arrays["state"]).all():
+    if (
+        len(arrays["logprobs"]) not in (0, len(arrays["ids"]))
+        or not np.isfinite(arrays["state"]).all()
+    ):
         raise ValueError("has arrays that do not fit each other")
     rules = about.get("sampling")
     about["sampling"] = None if rules is None else Sampling.from_json(rules, where=str(path))

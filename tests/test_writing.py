@@ -262,6 +262,7 @@ def test_several_temperatures_are_one_text_each(newmodel, verse, monkeypatch):
     assert found.columns()["temp"].tolist() == [0.2, 1, 5]
     assert found.columns()["text"].tolist() == alone
     assert "<th>temp</th>" in found._repr_html_()
+    assert repr(found[1:]).splitlines()[1].split()[:2] == ["0", "1"]
     many, state = ms.generatestring(9, temp=[0.5, 1], streams=3, ret_state=True)
     assert [sample.temp for sample in many] == [0.5] * 3 + [1.0] * 3 and state.shape == (2, 6, 8)
     for width in (40, 80):
@@ -305,6 +306,19 @@ def test_repeating_costs_the_factor(reader):
         if np.abs(reached - uniform).min() > 1e-5:
             assert drawn == (reached > uniform).argmax()
         ids.append(drawn)
+
+
+def test_both_backends_write_the_same(newmodel, verse):
+    """What is kept of a text between two calls, and what one backend has of its own."""
+    texts = []
+    for computes in ("cpu", "scan"):
+        ms = newmodel(verse, backend=computes, layers=1)
+        first = ms.generatestring(70, repeat=2.0, repeat_last=9, rng=1)
+        more = ms.generatestring(30, repeat=2.0, repeat_last=9, init_state=first, rng=2, streams=2)
+        kept = ms.generatestring(20, regex="[a-m ]+", top_k=9, rng=3)
+        texts.append([first.text, *(each.text for each in more), kept.text])
+        assert -first.logprob == pytest.approx(ms.score(first.whole).nats.sum(), rel=1e-5)
+    assert texts[0] == texts[1]
 
 
 # ---- Functions and regular expressions ----
@@ -563,7 +577,7 @@ def test_a_stream_uses_the_weights_as_they_were(newmodel, verse):
 def test_a_stream_says_at_once_what_is_wrong(newmodel, verse):
     """Not when the first piece is asked for, somewhere else."""
     ms = newmodel(verse)
-    for wrong in ({"numchars": -1}, {"temp": -1}, {"seed": 5}, {"forbid": verse}, {"warmth": 1}):
+    for wrong in ({"numchars": -1}, {"temp": -1}, {"seed": 5}, {"forbid": verse}, {"regex": "("}):
         with pytest.raises(InputError):
             ms.stream(**wrong)
     with pytest.warns(UserWarning, match="never seen") as caught:

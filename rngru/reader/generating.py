@@ -360,8 +360,8 @@ def _pieces(vocab: Vocabulary, pieces: Iterator[Written]) -> Iterator[str]:
     while True:
         with Interrupts(raises=True):  # whoever iterates is stopped between two pieces
             piece = next(pieces, None)
-        ids = np.empty(0, np.int32) if piece is None else piece.ids[:, 0]
-        text = decoder.decode(bytes(ids.tolist()), piece is None) if isbyte else vocab.decode(ids)
+            ids = [] if piece is None else piece.ids[:, 0].tolist()
+            text = decoder.decode(bytes(ids), piece is None) if isbyte else vocab.decode(ids)
         if text:
             yield text
         if piece is None:
