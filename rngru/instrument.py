@@ -101,11 +101,12 @@ class Instrument:
         regex : str
             A regular expression for the text (without the seed): it matches as a whole, or can still
             come to match if it is cut at ``numchars``. It ends where nothing can follow a match. At byte
-            level each byte is matched as one character, ``\\xc3`` for example. Needs ``rngru[regex]``.
+            level each byte is matched as one character, ``\xc3`` for example. Needs ``rngru[regex]``.
             This and functions look at every character, and ``streams`` are written one after the other.
         stop : str, or several
             The text ends with the first of these that it comes to, if that is before ``numchars``. Its
-            state is that of the text, and no random number is used for what would have followed.
+            state is that of the text. No random number is used for what would have followed, except
+            with ``streams``.
         streams : int
             Write so many texts side by side, which takes hardly longer than one; with several
             temperatures so many for each.
@@ -126,7 +127,7 @@ class Instrument:
         ::
 
             ms.generatestring(200, temp=[0.3, 0.6, 0.9], rng=1)         # a table of three
-            ms.generatestring(10, regex=r'\\d\\d:\\d\\d')
+            ms.generatestring(10, regex=r'\d\d:\d\d')
             ms.generatestring(300, allow=lambda text: 'aeiou' if text[-1] in 'bcdfg' else None)
         """
         count = checked("numchars", numchars, whole(0))
