@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from rngru.errors import helpful
 from rngru.interrupts import Interrupts
 from rngru.reader import (
     Prediction,
@@ -33,6 +34,7 @@ from rngru.settings import checked, generator, or_none, whole
 from rngru.text import readtext
 
 
+@helpful
 class Instrument:
     """Writes text with a model, scores it, and shows what its neurons do."""
 

@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 
 from rngru.checkpoint import decodejson, encodejson, packarrays, unpackarrays
-from rngru.disk import topath, writeatomic
+from rngru.disk import isforeign, topath, writeatomic
 from rngru.errors import CheckpointTooNew, InputError
 from rngru.settings import Setting, Settings, or_function, or_none, real, string, strings, whole
 from rngru.tables import Table, oneline, printable
@@ -293,17 +293,21 @@ class Sample:
 
         Raises
         ------
+        InputError
+            If there is a file of another kind.
         WorkdirError
             If the disk refuses.
         """
         path = topath(path).expanduser()
+        if isforeign(path, rb"(?s)^PK\x03\x04.{26}about\.npy"):
+            raise InputError(f"{path} is there and is no saved sample. Name another file.")
         rules = None if self.sampling is None else self.sampling.to_json()
         about = {
             "sample": FORMAT, "level": self.level, "vocabulary": self.vocabulary, "last": self.last,
             "interrupted": self.interrupted, "sampling": rules,
         }  # fmt: skip
-        texts = {name: getattr(self, name).encode("utf-8", "surrogatepass") for name in _TEXTS}
-        texts["about"] = encodejson(about)
+        texts = {"about": encodejson(about)}
+        texts |= {name: getattr(self, name).encode("utf-8", "surrogatepass") for name in _TEXTS}
         arrays = {name: np.frombuffer(data, np.uint8) for name, data in texts.items()}
         arrays |= {name: np.asarray(getattr(self, name), dtype) for name, dtype in _ARRAYS.items()}
         writeatomic(path, packarrays(arrays))

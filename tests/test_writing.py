@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from rngru import models
 from rngru.backends import Written, backend
 from rngru.checkpoint import packarrays, unpackarrays
-from rngru.errors import CheckpointTooNew, InputError, MissingExtra
+from rngru.errors import CheckpointTooNew, InputError, MissingExtra, WorkdirError
 from rngru.hyper import HyperParams
 from rngru.reader import Reader, beam, generate, generateall, generating, stream
 from rngru.reader.limits import symbols
@@ -153,6 +153,23 @@ def test_a_saved_sample_goes_on_exactly(reader, tmp_path, cut, seed):
 def test_a_sample_with_signs_of_any_kind_is_saved(tmp_path):
     sample = Sample("a\ud800\0é\n", np.ones((1, 1, 2), np.float32), seed="\udfff")
     assert same(Sample.load(sample.save(tmp_path / "no ending")), sample)
+
+
+def test_a_sample_replaces_a_sample_and_nothing_else(tmp_path):
+    """A name typed in a hurry, and a text of years is gone."""
+    one, other = write(READERS["char"], 5), write(READERS["char"], 9)
+    path = one.save(tmp_path / "mood.npz")
+    assert same(Sample.load(other.save(path)), other)
+    for name, data in {
+        "novel.txt": b"Call me Ishmael.",
+        "a.npz": packarrays({"b": np.ones(3)}),
+    }.items():
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(InputError, match="no saved sample"):
+            one.save(tmp_path / name)
+        assert (tmp_path / name).read_bytes() == data
+    with pytest.raises(WorkdirError, match="none"):
+        one.save(tmp_path / "none" / "mood.npz")
 
 
 def test_a_file_that_holds_no_sample_is_refused(tmp_path):

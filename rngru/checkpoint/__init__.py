@@ -50,12 +50,22 @@ from rngru.checkpoint.content import (
     READABLE_SINCE,
     contents,
     readall,
+    readpacked,
     readplain,
     readrecord,
 )
 from rngru.checkpoint.encoding import decodejson, encodejson, packarrays, unpackarrays
+from rngru.checkpoint.packed import ispacked, pack
 from rngru.checkpoint.record import Checkpoint, Checkpoints
-from rngru.disk import refusals, remove, rename, sync, topath, unmatched, write
+from rngru.disk import (
+    refusals,
+    remove,
+    rename,
+    sync,
+    topath,
+    unmatched,
+    write,
+)
 from rngru.errors import (
     CheckpointDamaged,
     CheckpointError,
@@ -74,12 +84,15 @@ __all__ = [
     "discard",
     "encodejson",
     "foreign",
+    "ispacked",
     "listing",
     "load",
     "newest",
+    "pack",
     "packarrays",
     "prune",
     "read",
+    "readpacked",
     "readrecord",
     "save",
     "steps",

@@ -23,7 +23,7 @@ from rngru.reader.generating import generate, generateall, glimpse, stream
 from rngru.reader.inspecting import track
 from rngru.reader.reader import Reader
 from rngru.reader.scores import Comparison, Prediction, Scores, Sums, predict, score
-from rngru.reader.scoring import Evaluation, averaged, evaluate
+from rngru.reader.scoring import Evaluation, averaging, evaluate, evaluating, finished
 
 __all__ = [
     "Comparison",
@@ -32,10 +32,12 @@ __all__ = [
     "Reader",
     "Scores",
     "Sums",
-    "averaged",
+    "averaging",
     "beam",
     "evaluate",
+    "evaluating",
     "fillgaps",
+    "finished",
     "generate",
     "generateall",
     "glimpse",
