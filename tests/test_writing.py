@@ -361,6 +361,13 @@ def test_a_text_is_kept_to_a_regular_expression(pattern):
         assert re.fullmatch(pattern, text) or len(sample.ids) == 40
 
 
+def test_a_word_is_tried_as_a_whole():
+    """Its first letter may begin a match, and the word may not."""
+    for number in range(20):
+        text = write(READERS["word"], 5, temp=3.0, rng=number, regex="(?:wa|an|so)(?: so)*").text
+        assert text == "so so so"
+
+
 TAILS = ["".join(each) for n in range(7) for each in itertools.product("ab", repeat=n)]
 LETTERS = made(CharSet("ab"))
 
