@@ -42,7 +42,7 @@ ROWS: dict[str, set[str]] = {
     "backends": {"pytensor"},
     "reader": {"regex"},
     "training": set(),
-    "report": {"rich"},
+    "report": {"rich", "IPython"},
     "snapshot": set(),
     "workdir": set(),
     "plots": {"matplotlib"},
@@ -148,6 +148,7 @@ def test_what_is_imported_is_declared():
     wanted = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
     declared = {re.match(r"[\w-]+", line)[0].replace("-", "_") for line in wanted}
     used = {imported.split(".")[0] for path in FILES for imported in imports(path)}
+    used = {name.lower() if name == "IPython" else name for name in used}
     assert used - set(sys.stdlib_module_names) - {"rngru"} <= declared
 
 
