@@ -10,28 +10,33 @@ True
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rngru.errors import helpful
+from rngru.errors import InputError, helpful
 from rngru.interrupts import Interrupts
 from rngru.reader import (
+    Evaluation,
     Prediction,
     Reader,
     Scores,
     beam,
+    evaluate,
+    evaluatetexts,
     fillgaps,
     generateall,
     predict,
-    score,
+    scoretexts,
     stream,
     track,
 )
 from rngru.sampling import Filled, Sample, Samples, Sampling, resumed
 from rngru.settings import checked, generator, or_none, whole
-from rngru.text import readtext
+from rngru.text import opentexts, readtext
+
+ONE = str | bytes | Sample | os.PathLike
+"""What is one text; anything else that can be iterated over is several."""
 
 
 @helpful
@@ -45,12 +50,17 @@ class Instrument:
         """The model as it is now: whoever reads or writes text with it begins here."""
         raise NotImplementedError
 
+    @property
+    def _validation(self) -> tuple[np.ndarray, int]:
+        """The whole text, encoded, and where its validation part begins."""
+        raise NotImplementedError
+
     def generatestring(
         self,
         numchars: int = 100,
-        temp: "float | Iterable[float]" = 0.5,
-        seed: "str | bytes | Sample | None" = None,
-        init_state: "np.ndarray | Sample | str | os.PathLike | None" = None,
+        temp: float | Iterable[float] = 0.5,
+        seed: str | bytes | Sample | None = None,
+        init_state: np.ndarray | Sample | str | os.PathLike | None = None,
         ret_state: bool = False,
         *,
         top_k: int | None = None,
@@ -58,13 +68,13 @@ class Instrument:
         min_p: float = 0.0,
         repeat: float = 1.0,
         repeat_last: int = 64,
-        forbid: "str | Iterable[str] | Callable[[str], Any] | None" = None,
-        allow: "str | Iterable[str] | Callable[[str], Any] | None" = None,
+        forbid: str | Iterable[str] | Callable[[str], Any] | None = None,
+        allow: str | Iterable[str] | Callable[[str], Any] | None = None,
         regex: str | None = None,
-        stop: "str | Iterable[str] | None" = None,
+        stop: str | Iterable[str] | None = None,
         streams: int | None = None,
         rng: int | np.random.Generator | None = None,
-    ) -> "Sample | Samples | tuple[Sample | Samples, np.ndarray]":
+    ) -> Sample | Samples | tuple[Sample | Samples, np.ndarray]:
         r"""Generate text.
 
         Parameters
@@ -149,18 +159,18 @@ class Instrument:
         self,
         numchars: int | None = None,
         temp: float = 0.5,
-        seed: "str | bytes | Sample | None" = None,
-        init_state: "np.ndarray | Sample | str | os.PathLike | None" = None,
+        seed: str | bytes | Sample | None = None,
+        init_state: np.ndarray | Sample | str | os.PathLike | None = None,
         *,
         top_k: int | None = None,
         top_p: float = 1.0,
         min_p: float = 0.0,
         repeat: float = 1.0,
         repeat_last: int = 64,
-        forbid: "str | Iterable[str] | Callable[[str], Any] | None" = None,
-        allow: "str | Iterable[str] | Callable[[str], Any] | None" = None,
+        forbid: str | Iterable[str] | Callable[[str], Any] | None = None,
+        allow: str | Iterable[str] | Callable[[str], Any] | None = None,
         regex: str | None = None,
-        stop: "str | Iterable[str] | None" = None,
+        stop: str | Iterable[str] | None = None,
         rng: int | np.random.Generator | None = None,
     ) -> Iterator[str]:
         """Generate text piece by piece, to show it while it is written.
@@ -201,10 +211,10 @@ class Instrument:
 
     def beam(
         self,
-        seed: "str | bytes | Sample | None" = None,
+        seed: str | bytes | Sample | None = None,
         numchars: int = 40,
         width: int = 8,
-        init_state: "np.ndarray | Sample | str | os.PathLike | None" = None,
+        init_state: np.ndarray | Sample | str | os.PathLike | None = None,
     ) -> Samples:
         """Search the likeliest texts, under the model's own distribution (beam search).
 
@@ -277,13 +287,52 @@ class Instrument:
         with Interrupts(raises=True) as interrupts:
             return fillgaps(self._reader, text, blank, choices, check=interrupts.check)
 
+    def evaluate(
+        self,
+        text: str
+        | bytes
+        | Sample
+        | os.PathLike
+        | Iterable[str | bytes | Sample | os.PathLike]
+        | None = None,
+        init_state: np.ndarray | Sample | str | os.PathLike | None = None,
+    ) -> Evaluation:
+        """Return the loss on a text: nats and bits per character, perplexity, characters counted.
+
+        Parameters
+        ----------
+        text : str, bytes, Sample, path, or several of them
+            What to predict, from its second character on; bytes only at byte level. A
+            ``pathlib.Path`` is a file of text, in UTF-8. Of several texts it is the mean over all
+            characters of all of them, each text read by itself. By default it is the whole
+            validation text, each character of which is predicted from those before it.
+        init_state : array, (L, 1, H), Sample or path
+            Where to start each text from instead of an empty state. After a sample the first
+            character is predicted, too.
+
+        Raises
+        ------
+        InputError
+            If there is nothing to predict, or an ``init_state`` but no text.
+        TextError
+            If a file cannot be read.
+        """
+        with Interrupts() as interrupts:
+            if text is not None:
+                texts = self._texts(text)
+                start = resumed(init_state)
+                return evaluatetexts(self._reader, texts, start, asked=interrupts.asked)
+            if init_state is not None:
+                raise InputError("init_state is where a text starts: give the text, too.")
+            return evaluate(self._reader, *self._validation, asked=interrupts.asked)
+
     def trackneurons(
         self,
-        usestr: "str | bytes | Sample",
+        usestr: str | bytes | Sample,
         temp: float = 1.0,
         ret_output: bool = False,
         transpose: bool = True,
-    ) -> "np.ndarray | tuple[np.ndarray, np.ndarray]":
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """Return the state of every neuron after each character of a text.
 
         Parameters
@@ -309,8 +358,8 @@ class Instrument:
 
     def score(
         self,
-        text: "str | bytes | Sample | os.PathLike | Iterable[str | bytes | Sample | os.PathLike]",
-        init_state: "np.ndarray | Sample | str | os.PathLike | None" = None,
+        text: str | bytes | Sample | os.PathLike | Iterable[str | bytes | Sample | os.PathLike],
+        init_state: np.ndarray | Sample | str | os.PathLike | None = None,
     ) -> Scores | list[Scores]:
         """Return how well each character of a text is predicted.
 
@@ -328,31 +377,26 @@ class Instrument:
         Scores, or a list of them
             At the prompt it shows the mean and the most surprising places, in a notebook the text.
             ``.nats``, ``.bits``, ``.ranks`` and ``.entropy`` have a number for each character;
-            ``.words()`` and ``.lines()`` add them up; ``.columns()`` is for a data frame. Those of two
-            models on one text can be subtracted: ``a.score(t) - b.score(t)``.
+            ``.words()`` and ``.lines()`` add them up; ``.plot()`` draws them; ``.columns()`` is for a
+            data frame. Those of two models on one text can be subtracted: ``a.score(t) - b.score(t)``.
 
         Raises
         ------
         InputError
             If there is nothing to predict.
+        TextError
+            If a file cannot be read.
         """
         start = resumed(init_state)
         with Interrupts() as interrupts:
-            if isinstance(text, str | bytes | Sample | os.PathLike):
-                given = self._given(text)
-                return score(self._reader, given, start, asked=interrupts.asked)
-            several = []
-            for each in text:
-                given = self._given(each)
-                several.append(score(self._reader, given, start, asked=interrupts.asked))
-                if interrupts.asked():
-                    break
-            return several
+            texts = self._texts(text)
+            found = scoretexts(self._reader, texts, start, asked=interrupts.asked)
+        return found[0] if isinstance(text, ONE) else found
 
     def predict(
         self,
-        text: "str | bytes | Sample" = "\n",
-        init_state: "np.ndarray | Sample | str | os.PathLike | None" = None,
+        text: str | bytes | Sample = "\n",
+        init_state: np.ndarray | Sample | str | os.PathLike | None = None,
     ) -> Prediction:
         """Return what comes after a text: every symbol with its probability, the likeliest first.
 
@@ -370,8 +414,24 @@ class Instrument:
         """
         return predict(self._reader, text, resumed(init_state))
 
-    def _given(self, text: "str | bytes | Sample | os.PathLike") -> "str | bytes | Sample":
+    def _texts(self, text: Any) -> Iterator[str | bytes | Sample]:
+        """Yield a text, or each of several."""
+        if isinstance(text, ONE):
+            yield self._given(text)
+            return
+        if not isinstance(text, Iterable):
+            raise InputError(f"Expected a text, a path, or several, got {type(text).__name__}.")
+        yield from map(self._given, text)
+
+    def _given(self, text: str | bytes | Sample | os.PathLike) -> str | bytes | Sample:
         """Return a text, read from its file if it is a path."""
         if not isinstance(text, os.PathLike):
             return text
-        return Path(text).read_bytes() if self._reader.vocab.level == "byte" else readtext(text)
+        if os.path.isdir(text):
+            raise InputError(
+                f"{os.fspath(text)!r} is a directory. Give a file of it, or several: "
+                "Path(...).glob('*.txt')."
+            )
+        if self._reader.vocab.level != "byte":
+            return readtext(text)
+        return b"".join(block for document in opentexts(text) for block in document.blocks())

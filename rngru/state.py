@@ -3,6 +3,7 @@
 Each verb has its manual here, and its body in a room below. ``help(ModelState)`` is the manual.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -21,7 +22,7 @@ from rngru.hyper import HyperParams
 from rngru.instrument import Instrument
 from rngru.interrupts import Interrupts
 from rngru.making import checkoptions, make, warnofother
-from rngru.reader import Evaluation, Reader, evaluate, glimpse
+from rngru.reader import Copies, Reader, copied, glimpse
 from rngru.report import History, Running, reporter, watched
 from rngru.sampling import Sample
 from rngru.settings import checked, generator, one_of, whole
@@ -468,24 +469,47 @@ class ModelState(Instrument):
         with Interrupts(raises=True) as interrupts:
             return timed(self._run(), lanes, self.seq_len, batches, interrupts.check)
 
-    def evaluate(self, text: "str | bytes | Sample | None" = None) -> Evaluation:
-        """Return the loss on a text: nats and bits per character, perplexity, characters counted.
+    def copied(self, text: str | bytes | Sample | os.PathLike, least: int = 20) -> Copies:
+        """Return which stretches of a text stand in the training text, word for word.
+
+        The part of the text that is for validation does not count. All files of the training text
+        are one text: a stretch may begin in one and end in the next.
 
         Parameters
         ----------
-        text : str, bytes or Sample
-            What to predict, from its second character on; bytes only at byte level. By default the
-            whole validation text, each character of which is predicted from those before it.
+        text : str, bytes, Sample or path
+            What to look for, such as something generated; bytes only at byte level. Symbols that the
+            model does not know match nothing.
+        least : int
+            Only stretches of so many symbols or more. Everybody writes "of the " again: small
+            numbers find what is common, not what is copied.
+
+        Returns
+        -------
+        Copies
+            At the prompt a table, the longest first: where each stretch is in the text, its length,
+            and where it stands in the training text. ``.share`` is the share of the text that is
+            copied; ``.columns()`` is for a data frame.
 
         Raises
         ------
         InputError
-            If there is nothing to predict.
+            If the text is empty.
+        WorkdirError
+            If the working directory does not hold the training text any more.
+
+        Example
+        -------
+        ::
+
+            ms = ModelState.load('work')
+            ms.copied(ms.generatestring(10_000, temp=0.5))
         """
-        reader = self._reader
-        ids, start = self._text().validation if text is None else (reader.encode(text), 0)
-        with Interrupts() as interrupts:
-            return evaluate(reader, ids, start, asked=interrupts.asked)
+        corpus = self._text()
+        train, documents = corpus.ids[: corpus.split], corpus.documents
+        with Interrupts(raises=True) as interrupts:
+            given, check = self._given(text), interrupts.check
+            return copied(self._reader, given, train, documents, least, check=check)
 
     def parameters(self) -> dict[str, np.ndarray]:
         """Return a copy of every parameter by name; :mod:`rngru.models` has names and shapes."""
@@ -581,11 +605,16 @@ class ModelState(Instrument):
     def _epoch(self) -> int:
         return int(self._model.passes(self._trainlen))
 
+    @property
+    def _validation(self) -> tuple[np.ndarray, int]:
+        return self._text().validation
+
     def _text(self) -> Corpus:
         if self._corpus is None:
             raise WorkdirError(
                 f"{self._disk.data} does not hold the text that this model was trained on. "
-                "Generating and scoring work without it; training does not."
+                "Generating, and scoring a text that you give, work without it; training, validation "
+                "and copied() do not."
             )
         return self._corpus
 

@@ -40,12 +40,12 @@ ROWS: dict[str, set[str]] = {
     "models": set(),
     "optim": {"pytensor"},
     "backends": {"pytensor"},
+    "plots": {"matplotlib"},
     "reader": {"regex"},
     "training": set(),
     "report": {"rich", "IPython"},
     "snapshot": set(),
     "workdir": set(),
-    "plots": {"matplotlib"},
     "instrument": set(),
     "growing": set(),
     "making": set(),
@@ -54,7 +54,7 @@ ROWS: dict[str, set[str]] = {
 }
 # Rooms whose parts others may enter; every other package has one door.
 OPEN = {"kernels"}
-LONGEST = {"state": 650, "instrument": 900}
+LONGEST = {"state": 750, "instrument": 900}
 FREE = set(sys.stdlib_module_names) | {"numpy"}
 
 FILES = sorted(PACKAGE.rglob("*.py"))

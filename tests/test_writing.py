@@ -245,6 +245,7 @@ def test_a_sample_of_another_model_is_refused(newmodel, verse, tmp_path):
         assert ms.generatestring(20, init_state=start, rng=2).text == expected.text
         assert ms.predict("s", init_state=start)[0] == ms.predict("s", init_state=sample)[0]
         assert ms.score("s", init_state=start).nats == ms.score("s", init_state=sample).nats
+        assert ms.evaluate("s", init_state=start).nats == ms.evaluate("s", init_state=sample).nats
         assert "".join(ms.stream(20, init_state=start, rng=2)) == expected.text
     with pytest.raises(InputError, match="another model"):
         newmodel(verse + "Ω").generatestring(init_state=path)

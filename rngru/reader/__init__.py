@@ -1,8 +1,9 @@
 """A trained model at one moment: it reads text, and writes it, with one set of weights.
 
 :class:`Reader` has the few calls that everything else is made of. What people do with it: ``generating``
-writes text, within ``limits``, ``beam`` searches the likeliest and ``filling`` fills gaps; ``scoring``
-tells how well a text is predicted and ``scores`` how well each symbol is, ``inspecting`` what neurons do.
+writes text, within ``limits``, ``beam`` searches the likeliest and ``filling`` fills gaps. ``scoring`` tells
+how well a text is predicted, ``predicting`` and ``scores`` how well each symbol is, ``novelty`` what of
+it stands in another, ``inspecting`` what neurons do.
 
 >>> import numpy as np
 >>> from rngru import models
@@ -21,12 +22,23 @@ from rngru.reader.beam import beam
 from rngru.reader.filling import fillgaps
 from rngru.reader.generating import generate, generateall, glimpse, stream
 from rngru.reader.inspecting import track
+from rngru.reader.novelty import Copies, Copy, copied
+from rngru.reader.predicting import Prediction, predict, score, scoretexts
 from rngru.reader.reader import Reader
-from rngru.reader.scores import Comparison, Prediction, Scores, Sums, predict, score
-from rngru.reader.scoring import Evaluation, averaging, evaluate, evaluating, finished
+from rngru.reader.scores import Comparison, Scores, Sums
+from rngru.reader.scoring import (
+    Evaluation,
+    averaging,
+    evaluate,
+    evaluatetexts,
+    evaluating,
+    finished,
+)
 
 __all__ = [
     "Comparison",
+    "Copies",
+    "Copy",
     "Evaluation",
     "Prediction",
     "Reader",
@@ -34,7 +46,9 @@ __all__ = [
     "Sums",
     "averaging",
     "beam",
+    "copied",
     "evaluate",
+    "evaluatetexts",
     "evaluating",
     "fillgaps",
     "finished",
@@ -43,6 +57,7 @@ __all__ = [
     "glimpse",
     "predict",
     "score",
+    "scoretexts",
     "stream",
     "track",
 ]
