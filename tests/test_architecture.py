@@ -41,7 +41,7 @@ ROWS: dict[str, set[str]] = {
     "optim": {"pytensor"},
     "backends": {"pytensor"},
     "plots": {"matplotlib"},
-    "reader": set(),
+    "reader": {"regex"},
     "training": set(),
     "report": {"rich", "IPython"},
     "snapshot": set(),
