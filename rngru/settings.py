@@ -122,6 +122,26 @@ def one_of(names: Sequence[str]) -> Check[str]:
     return Check("one of " + ", ".join(map(repr, names)), convert, tuple(names))
 
 
+def or_function(check: Check[T]) -> Check[T | Callable[..., Any]]:
+    """Accept a function as well."""
+    convert = check.convert
+    return Check(
+        f"{check.allowed}, or a function",
+        lambda value: value if callable(value) else convert(value),
+    )
+
+
+def string() -> Check[str]:
+    """Accept a string."""
+
+    def convert(value: Any) -> str:
+        if not isinstance(value, str) or not value:
+            raise TypeError
+        return value
+
+    return Check("a string that is not empty", convert)
+
+
 def strings() -> Check[tuple[str, ...]]:
     """Accept a string, or several."""
 

@@ -151,12 +151,13 @@ class Canned(Backend):
             nats = np.full(y.shape, self.looks.popleft() if self.looks else 1.0)
         return Losses(np.asarray(nats, np.float32), self._after(x, state))
 
-    def generate(self, arrays, ids, state, uniforms, sampling, mask=None) -> Written:
+    def generate(self, arrays, ids, state, uniforms, sampling, mask=None, recent=None) -> Written:
         """Write each symbol's successor, in the order of the ids."""
         self._demand(arrays)
         steps = np.arange(1, len(uniforms) + 1, dtype=np.int32)[:, np.newaxis]
         written = (ids + steps) % self.hyper.vocab_size
-        return Written(written, self._after(np.vstack([ids[np.newaxis], written[:-1]]), state))
+        after = self._after(np.vstack([ids[np.newaxis], written[:-1]]), state)
+        return Written(written, after, np.zeros(written.shape, np.float32))
 
     def _after(self, x: np.ndarray, state: np.ndarray) -> np.ndarray:
         state = state.copy()

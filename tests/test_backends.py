@@ -175,13 +175,14 @@ def test_greedy_and_drawn_text_agree_between_backends(form):
             name: compute.generate(arrays, ids, state, uniforms, Sampling(temperature))
             for name, compute in form.backends.items()
         }
-        drawn, ending = texts.pop("scan")
+        drawn, ending, likely = texts.pop("scan")
         _, logits, _ = form.cpu.trace(arrays, np.vstack([ids, drawn[:-1]]).astype("i"), state)
         best = np.sort(logits, axis=-1)
         assert temperature or (best[..., -1] - best[..., -2]).min() > 1e-4, "another seed, please"
-        for text, last in texts.values():
+        for text, last, sure in texts.values():
             assert text.dtype == np.int32 and np.array_equal(text, drawn)
             close(last, ending, 1e-4, "the last state")
+            close(sure, likely, 1e-4, "how likely it is")
 
 
 def test_a_text_in_pieces_gives_what_it_gives_at_once(form):
@@ -361,7 +362,7 @@ def train(form, batches):
         step = compute.step(arrays, caches, x, y, state, 0.01, number=number + 1, noise=noise)
         arrays, caches = step.arrays, step.caches
     uniforms = np.random.default_rng(4).random((50, 2))
-    text, _ = compute.generate(arrays, np.zeros(2, int), state[:, :2], uniforms, Sampling(1.0))
+    text = compute.generate(arrays, np.zeros(2, int), state[:, :2], uniforms, Sampling(1.0)).ids
     return [*arrays.values(), text]
 
 

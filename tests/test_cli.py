@@ -303,6 +303,17 @@ def test_info(model, capsys):
         assert repr(record) in shown
 
 
+def test_export(model, tmp_path, capsys):
+    """The ending says which format; the program that comes out runs."""
+    path = tmp_path / "model.py"
+    assert main(["export", str(model), str(path)]) == 0
+    assert capsys.readouterr().out == f"{path}\n"
+    line = [sys.executable, str(path), "-n", "20", "--rng", "1"]
+    assert len(subprocess.run(line, capture_output=True, text=True, check=True).stdout) >= 20
+    assert main(["export", str(model), str(tmp_path / "model.xyz")]) == 2
+    assert ".safetensors" in capsys.readouterr().err
+
+
 def test_bytes_come_out_as_they_are(tmp_path):
     """A model of bytes writes no question marks into a pipe."""
     path = tmp_path / "data.bin"

@@ -133,6 +133,8 @@ class Subject:
             "rounds": lambda: self.train(num_rounds=FOREVER, train_len=1),
             "saves": lambda: self.train(save_every=1e-9),
             "generatestring": lambda: self.wide.generatestring(FOREVER, rng=1),
+            "beam": lambda: self.wide.beam("T", FOREVER)[0],
+            "stream": lambda: sum(map(len, self.wide.stream())),
             "evaluate": lambda: self.wide.evaluate(VERSE * 1000),
             "traintime": lambda: self.ms.traintime(batchsize=LANES, batches=FOREVER),
             "fillin": lambda: self.gapped.fillin(gapped),
@@ -172,7 +174,7 @@ class Subject:
                 "the record is not of this"
             )
             assert saved.position == ms.position, "not saved"
-        elif name in ("generatestring", "evaluate") and result is not KeyboardInterrupt:
+        elif name in ("generatestring", "beam", "evaluate") and result is not KeyboardInterrupt:
             assert result.interrupted
         ms.trainmodel(train_len=3, **CALL)
         assert digest(ms) == self.straight.at(batches + 3), "does not go on to the same bits"

@@ -171,7 +171,7 @@ def test_the_first_character_of_many_streams_follows_the_model(temperature):
     rng = np.random.default_rng(5)
     state = np.repeat(rng.uniform(-1, 1, (2, 1, 9)), DRAWS, axis=1).astype(np.float32)
     ids = np.full(DRAWS, 3, np.int32)
-    drawn, _ = compute.generate(arrays, ids, state, rng.random((1, DRAWS)), Sampling(temperature))
+    drawn = compute.generate(arrays, ids, state, rng.random((1, DRAWS)), Sampling(temperature)).ids
     one = np.array([[3]])
     logits = Result("GRUEncode", compute.hyper, arrays, one, one, state[:, :1]).logits[0, 0]
     assert chisquare(drawn, softmax(logits, temperature)) > 1e-3
@@ -185,15 +185,16 @@ def test_many_streams_are_the_same_as_each_alone(modeltype, changes):
     ids = rng.integers(0, SYMBOLS, streams)
     state = rng.uniform(-1, 1, compute.freshstate(streams).shape).astype(np.float32)
     uniforms = rng.random((40, streams))
-    together, last = compute.generate(arrays, ids, state, uniforms, Sampling(0.8))
+    together, last, sure = compute.generate(arrays, ids, state, uniforms, Sampling(0.8))
     assert together.shape == (40, streams)
     assert len(np.unique(together)) > 3, "text that never changes would agree with anything"
     for i in range(streams):
         here = slice(i, i + 1)
-        alone, end = compute.generate(
+        alone, end, likely = compute.generate(
             arrays, ids[here], state[:, here], uniforms[:, here], Sampling(0.8)
         )
         assert np.array_equal(alone, together[:, here]) and np.array_equal(end, last[:, here])
+        assert np.array_equal(likely, sure[:, here])
 
 
 @pytest.mark.parametrize(("modeltype", "changes"), KINDS)
@@ -203,11 +204,13 @@ def test_the_text_is_what_the_loop_would_draw(modeltype, changes):
     rng = np.random.default_rng(7)
     state = rng.uniform(-1, 1, compute.freshstate(2).shape).astype(np.float32)
     ids, uniforms = np.array([1, 5]), rng.random((30, 2))
-    drawn, last = compute.generate(arrays, ids, state, uniforms, Sampling(1.2))
+    drawn, last, likely = compute.generate(arrays, ids, state, uniforms, Sampling(1.2))
     read = np.vstack([ids, drawn[:-1]])
     expected = Result(modeltype, compute.hyper, arrays, read, drawn, state)
     for t, logits in enumerate(expected.logits):
         assert np.array_equal(sampling.draw(logits, Sampling(1.2), uniforms[t]), drawn[t]), t
+        own = np.log(softmax(logits, 1.0)[np.arange(2), drawn[t]])
+        np.testing.assert_allclose(likely[t], own, atol=1e-4)
     np.testing.assert_allclose(last, expected.endings, atol=1e-5)
 
 
@@ -216,10 +219,10 @@ def test_generating_in_pieces_is_the_same_as_at_once():
     compute, arrays = trained("LSTMEncode", {})
     rng = np.random.default_rng(8)
     ids, state, uniforms = np.array([2, 4, 6]), compute.freshstate(3), rng.random((50, 3))
-    whole, end = compute.generate(arrays, ids, state, uniforms, Sampling(0.9))
+    whole, end, _ = compute.generate(arrays, ids, state, uniforms, Sampling(0.9))
     pieces, at, last = [], state, ids
     for start, stop in ((0, 1), (1, 20), (20, 50)):
-        piece, at = compute.generate(arrays, last, at, uniforms[start:stop], Sampling(0.9))
+        piece, at, _ = compute.generate(arrays, last, at, uniforms[start:stop], Sampling(0.9))
         pieces.append(piece)
         last = piece[-1]
     assert np.array_equal(np.concatenate(pieces), whole) and np.array_equal(at, end)
@@ -255,9 +258,11 @@ def test_no_characters_and_no_streams():
     """Asking for nothing gives nothing, with the state as it was."""
     compute, arrays = trained("GRUEncode", {})
     state = np.ones((2, 3, 9), np.float32)
-    drawn, last = compute.generate(arrays, np.zeros(3, int), state, np.empty((0, 3)), Sampling(1.0))
+    drawn, last, _ = compute.generate(
+        arrays, np.zeros(3, int), state, np.empty((0, 3)), Sampling(1.0)
+    )
     assert drawn.shape == (0, 3) and np.array_equal(last, state)
-    drawn, last = compute.generate(
+    drawn, last, _ = compute.generate(
         arrays, np.zeros(0, int), state[:, :0], np.empty((4, 0)), Sampling(1.0)
     )
     assert drawn.shape == (4, 0) and last.shape == (2, 0, 9)
@@ -275,8 +280,8 @@ def test_any_number_of_threads_writes_the_same_text(monkeypatch, modeltype, chan
         if state is None:
             state = rng.uniform(-1, 1, compute.freshstate(2).shape).astype(np.float32)
         texts.append(compute.generate(arrays, ids, state, uniforms, Sampling(1.0)))
-    for drawn, last in texts[1:]:
-        assert np.array_equal(drawn, texts[0][0]) and np.array_equal(last, texts[0][1])
+    for each in texts[1:]:
+        assert all(map(np.array_equal, each, texts[0]))
 
 
 # ----------------------------------------------------------------------------- leaving out
@@ -306,6 +311,48 @@ def rules(rng):
         "top_p": float(rng.uniform(0.05, 1)) if rng.random() < 0.5 else 1.0,
         "min_p": float(rng.uniform(0.001, 0.9)) if rng.random() < 0.5 else 0.0,
     }
+
+
+def loweredby(logits, recent, repeat):
+    """One row of logits after the rule on repetition, from the words of the manual."""
+    return [x - np.float32(math.log(repeat)) if j in recent else x for j, x in enumerate(logits)]
+
+
+def test_what_was_written_is_less_likely_as_the_manual_says():
+    """1,000 random cases: once by the factor, however often a symbol occurs; before the other rules."""
+    rng = np.random.default_rng(13)
+    for _ in range(1000):
+        lanes, symbols = rng.integers(1, 4), rng.integers(2, 20)
+        logits = rng.normal(0, 2, (lanes, symbols)).astype(np.float32)
+        recent = rng.integers(0, symbols, (rng.integers(1, 30), lanes))
+        repeat, uniforms = float(rng.choice([1.0, 1.2, 3.0, 1e30])), rng.random(lanes)
+        found = sampling.lowered(logits, recent, repeat)
+        wanted = [loweredby(logits[b], recent[:, b], repeat) for b in range(lanes)]
+        assert found.dtype == np.float32 and np.array_equal(found, np.array(wanted, np.float32))
+        how = Sampling(**rules(rng), repeat=repeat)
+        drawn = sampling.draw(logits, how, uniforms, recent)
+        assert np.array_equal(drawn, sampling.draw(found, how, uniforms))
+
+
+def test_the_kernel_lowers_the_same():
+    """1,000 random masks and texts; and what a draw costs in nats is of the logits before all that."""
+    rng = np.random.default_rng(14)
+    for number in range(1000):
+        logits = rng.normal(0, 2, 19).astype(np.float32)
+        logits = np.round(logits) if number % 3 == 0 else logits
+        mask = np.where(rng.random(19) < 0.3, -np.inf, 0).astype(np.float32)
+        mask[rng.integers(19)] = 0
+        recent = rng.integers(0, 19, (rng.integers(0, 30), 2)).astype(np.int32)
+        repeat = float(rng.choice([1.2, 3.0, 1e30]))
+        ruled = np.empty(19, np.float32)
+        sampler._ruled(logits, mask, recent, 1, np.float32(math.log(repeat)), ruled)
+        wanted = sampling.lowered((logits + mask)[np.newaxis], recent[:, 1:], repeat)[0]
+        assert np.array_equal(ruled, wanted)
+        likely = np.log(softmax(logits, 1.0))
+        padded = np.append(logits, np.float32(-np.inf))
+        symbol = rng.integers(19)
+        found = sampler._logprob(padded, symbol, np.empty(20, np.float32))
+        assert abs(found - likely[symbol]) < 1e-5
 
 
 def far(logits, rule):
@@ -353,22 +400,27 @@ def test_the_kernel_leaves_out_the_same():
 
 @pytest.mark.parametrize(
     "rule",
-    [{"top_k": 3}, {"top_p": 0.6}, {"min_p": 0.2}, {"top_k": 4, "top_p": 0.7, "min_p": 0.05}],
+    [
+        {"top_k": 3},
+        {"top_p": 0.6},
+        {"min_p": 0.2},
+        {"top_k": 4, "top_p": 0.7, "min_p": 0.05},
+        {"repeat": 2.0, "repeat_last": 1},
+        {"repeat": 3.0, "repeat_last": 7, "top_k": 6, "top_p": 0.7, "min_p": 0.05},
+    ],
 )
 def test_both_backends_write_the_same_text(rule):
     """What is left out of a draw decides about all that follows it."""
     hyper, rng = HyperParams(11, 8, 2), np.random.default_rng(4)
     arrays = {name: 3 * array for name, array in models.GRUEncode.initial(hyper, rng).items()}
-    ids, uniforms = np.zeros(2, np.int32), rng.random((60, 2))
-    texts = []
+    ids, uniforms, how = np.zeros(2, np.int32), rng.random((60, 2)), Sampling(1.5, **rule)
+    recent = np.repeat(ids[np.newaxis], how.repeat_last, axis=0) if how.repeat > 1 else None
+    mask, texts = np.where(np.arange(11) == 5, -np.inf, 0).astype(np.float32), []
     for kind in (CPU, Scan):
         compute = kind(models.GRUEncode, hyper)
-        texts.append(
-            compute.generate(
-                arrays, ids, compute.freshstate(2), uniforms, Sampling(1.5, **rule)
-            ).ids
-        )
-    assert np.array_equal(*texts)
+        start = compute.freshstate(2)
+        texts.append(compute.generate(arrays, ids, start, uniforms, how, mask, recent).ids)
+    assert np.array_equal(*texts) and 5 not in texts[0]
     plain = compute.generate(arrays, ids, compute.freshstate(2), uniforms, Sampling(1.5)).ids
     assert not np.array_equal(plain, texts[0])
 

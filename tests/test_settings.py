@@ -517,10 +517,20 @@ def test_trainmodel_hands_each_argument_on_under_its_own_name(name):
         ModelState.trainmodel(fresh, **{name: PLAN[name][1][0]})
 
 
-def test_the_manual_has_the_default_rules_of_drawing():
+@pytest.mark.parametrize("verb", [ModelState.generatestring, ModelState.stream])
+def test_the_manual_has_the_default_rules_of_drawing(verb):
     """A default changed in one place."""
-    given = inspect.signature(ModelState.generatestring).parameters
+    given = inspect.signature(verb).parameters
     rules = inspect.signature(Sampling).parameters
     assert {name: given[name].default for name in rules} == {
         name: rule.default for name, rule in rules.items()
     }
+
+
+@pytest.mark.parametrize("rule", ["top_k", "top_p", "min_p", "repeat", "repeat_last", "forbid", "allow",
+                                  "regex", "stop"])  # fmt: skip
+@pytest.mark.parametrize("verb", [ModelState.generatestring, ModelState.stream])
+def test_each_rule_of_drawing_is_handed_on_under_its_own_name(verb, rule):
+    """Two arguments swapped on the way, which types alone would not show."""
+    with pytest.raises(InputError, match=f"^{rule}="):
+        verb(None, **{rule: -1})

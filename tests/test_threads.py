@@ -181,7 +181,7 @@ def test_a_number_of_threads_never_tried_is_no_obstacle(monkeypatch, why):
         rule = 1.0, None, 1.0, 0.0
         ids, state = np.zeros(1, np.int32), np.zeros((1, 1, 70), np.float32)
         return [
-            made.generate(ids, state, draws.random((3, 1)), rule, count=count).tolist()
+            made.generate(ids, state, draws.random((3, 1)), rule, count=count)[0].tolist()
             for count in counts
         ]
 

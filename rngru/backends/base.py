@@ -68,10 +68,15 @@ class Losses(NamedTuple):
 
 
 class Written(NamedTuple):
-    """Symbols drawn, ``ids`` (n, B), and the state before the last of them, ``ending`` (L, B, H)."""
+    """Symbols drawn, ``ids`` (n, B), and the state before the last of them, ``ending`` (L, B, H).
+
+    ``logprobs`` (n, B) are the logarithms of their probabilities as the model has them: at
+    temperature 1, with no symbol left out.
+    """
 
     ids: np.ndarray
     ending: np.ndarray
+    logprobs: np.ndarray
 
 
 def freshcaches(arrays: Arrays, optimizer: str = "rmsprop") -> Caches:
@@ -182,10 +187,13 @@ class Backend(ABC):
         uniforms: np.ndarray,
         sampling: Sampling,
         mask: np.ndarray | None = None,
+        recent: np.ndarray | None = None,
     ) -> Written:
         """Draw symbols after ``ids`` (B,), one for each of ``uniforms`` (n, B).
 
         ``mask`` (V,) is added to the logits of every step: minus infinity for what is never drawn.
+        ``recent`` (r, B) are the last symbols of each text, oldest first, ``ids`` the last of them: they,
+        and from then on the last r, are less likely by the factor ``sampling.repeat``.
         """
 
 

@@ -98,14 +98,17 @@ class CPU(Backend):
         losses, _ = output.score(rows, *_readout(network), y.reshape(-1), count=count)
         return Losses(losses.reshape(y.shape), np.stack(endings))
 
-    def generate(self, arrays, ids, state, uniforms, sampling, mask=None):
+    def generate(self, arrays, ids, state, uniforms, sampling, mask=None, recent=None):
         sampler = self._sampler  # another thread may replace it
         if sampler is None or sampler[0] is not arrays:
             sampler = self._sampler = arrays, self._packed(arrays)
         ids, state = ids.astype(np.int32), state.copy()
         rule = sampling.temp, sampling.top_k, sampling.top_p, sampling.min_p
-        drawn = sampler[1].generate(ids, state, uniforms, rule, mask, count=threads.available())
-        return Written(drawn, state)
+        drawn, logprobs = sampler[1].generate(
+            ids, state, uniforms, rule, mask, recent,
+            penalty=math.log(sampling.repeat), count=threads.available(),
+        )  # fmt: skip
+        return Written(drawn, state, logprobs)
 
     def _network(self, arrays) -> Network:
         return Network(self.model, self.hyper, arrays, _ENGINE)

@@ -109,10 +109,11 @@ def trace(model: Model, hyper: HyperParams, layers: Callable) -> tuple[list[Any]
 
 
 def generate(
-    model: Model, hyper: HyperParams, mode: Any, cuts: bool
+    model: Model, hyper: HyperParams, mode: Any, cuts: bool, repeats: bool
 ) -> tuple[list[Any], list[Any]]:
-    """Text drawn: parameters, ids (B,), start, uniforms (n, B), temperature, mask (V,) and, if it
-    ``cuts``, top_k, top_p and min_p to (drawn (n, B), states).
+    """Text drawn: parameters, ids (B,), start, uniforms (n, B), temperature, mask (V,), if it
+    ``cuts`` top_k, top_p and min_p, and if it looks at what ``repeats`` the recent ids (r, B) and what
+    is taken off their logits, to (drawn (n, B), last state, logarithms of probabilities (n, B)).
 
     One scan over the uniform numbers; the draw is that of :func:`rngru.sampling.draw`, in float64.
     """
@@ -123,25 +124,34 @@ def generate(
     uniforms, temperature = pt.matrix("uniforms", dtype="float64"), pt.dscalar("temperature")
     mask = pt.fvector("mask")
     limits = [pt.lscalar("top_k"), pt.dscalar("top_p"), pt.dscalar("min_p")] if cuts else []
+    recent, penalty = ([pt.imatrix("recent")], [pt.fscalar("penalty")]) if repeats else ([], [])
 
-    def advance(uniform, ids, state, table, temperature, mask, *values):
-        values, limits = values[: len(names)], values[len(names) :]
-        parameters = dict(zip(names, values, strict=True))
+    def advance(uniform, ids, state, *given):
+        window, given = given[: len(recent)], given[len(recent) :]
+        (table, temperature, mask), given = given[:3], given[3:]
+        parameters, given = dict(zip(names, given, strict=False)), given[len(names) :]
         here = Network(model, hyper, parameters, net.engine, {"layers": table})
         _, top, endings = here.look(ids.dimshuffle("x", 0), state)
-        logits = affine(top[0], *here.readout()) + mask
-        return _drawn(logits, temperature, uniform, *limits), pt.stack(endings)
+        logits = affine(top[0], *here.readout())
+        ruled = logits + mask
+        for latest in window:
+            there = pt.eq(latest.dimshuffle(0, 1, "x"), pt.arange(hyper.vocab_size)).any(axis=0)
+            ruled = pt.switch(there, ruled - given[-1], ruled)
+        drawn = _drawn(ruled, temperature, uniform, *given[: len(limits)])
+        after = [pt.concatenate([each[1:], drawn.dimshuffle("x", 0)]) for each in window]
+        return drawn, pt.stack(endings), *after, -crossentropy(logits, drawn)
 
-    drawn, states = pytensor.scan(
+    drawn, states, *_, logprobs = pytensor.scan(
         advance,
         sequences=[uniforms],
-        outputs_info=[ids, start],
-        non_sequences=[net.table(), temperature, mask, *values, *limits],
+        outputs_info=[ids, start, *recent, None],
+        non_sequences=[net.table(), temperature, mask, *values, *limits, *penalty],
         strict=True,
         return_updates=False,
     )
     setmode(drawn, mode)
-    return [*values, ids, start, uniforms, temperature, mask, *limits], [drawn, states[-1]]
+    inputs = [*values, ids, start, uniforms, temperature, mask, *limits, *recent, *penalty]
+    return inputs, [drawn, states[-1], logprobs]
 
 
 def _drawn(logits, temperature, uniform, *limits):

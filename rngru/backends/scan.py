@@ -1,5 +1,6 @@
 """The ``scan`` backend: ``pytensor.scan`` and PyTensor's own differentiation, the reference."""
 
+import math
 from dataclasses import replace
 from functools import partial
 from typing import Any, final
@@ -61,18 +62,22 @@ class Scan(Backend):
         losses, *endings = self._call("losses", *arrays.values(), x, y, state)
         return Losses(losses, np.stack(endings))
 
-    def generate(self, arrays, ids, state, uniforms, sampling, mask=None):
+    def generate(self, arrays, ids, state, uniforms, sampling, mask=None, recent=None):
         if not uniforms.size:
-            return Written(np.empty(uniforms.shape, np.int32), state)
+            nothing = np.empty(uniforms.shape, np.int32)
+            return Written(nothing, state, nothing.astype(np.float32))
         ids, uniforms = ids.astype(np.int32), uniforms.astype(np.float64)
         mask = np.zeros(self.hyper.vocab_size) if mask is None else mask
         numbers = [uniforms, np.float64(sampling.temp), mask.astype(np.float32)]
+        name = "generate"
         if sampling.cuts:
             top_k = np.int64(sampling.top_k or self.hyper.vocab_size)
             numbers += [top_k, np.float64(sampling.top_p), np.float64(sampling.min_p)]
-        name = "cut" if sampling.cuts else "generate"
-        drawn = self._call(name, *arrays.values(), ids, state, *numbers)
-        return Written(*drawn)
+            name += " cut"
+        if recent is not None:
+            numbers += [recent.astype(np.int32), np.float32(math.log(sampling.repeat))]
+            name += " repeat"
+        return Written(*self._call(name, *arrays.values(), ids, state, *numbers))
 
     def _call(self, name: str, *arguments):
         # What is far below the least number is zero, whatever the session says of it.
@@ -83,15 +88,16 @@ class Scan(Backend):
         """Compile one of the graphs when it is first needed."""
         if name not in self._functions:
             layers = apart(partial(scanned, mode=self._mode))
+            drawn = partial(
+                graphs.generate, mode=self._mode, cuts="cut" in name, repeats="repeat" in name
+            )
             build = {
                 "step": partial(graphs.step, layers=layers),
                 "losses": partial(graphs.losses, layers=layers),
                 "trace": partial(graphs.trace, layers=layers),
-                "generate": partial(graphs.generate, mode=self._mode, cuts=False),
-                "cut": partial(graphs.generate, mode=self._mode, cuts=True),
-            }[name]
+            }.get(name, drawn)
             # A draw is in float64 on purpose; where the user forbids that, other graphs are meant.
-            exact = {"warn_float64": "ignore"} if name in ("generate", "cut") else {}
+            exact = {"warn_float64": "ignore"} if build is drawn else {}
             with pytensor.config.change_flags(**exact):
                 inputs, outputs = build(self.model, self.hyper)
                 self._functions[name] = pytensor.function(

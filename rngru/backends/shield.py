@@ -146,11 +146,12 @@ class Shielded(Backend):
         uniforms: np.ndarray,
         sampling: Sampling,
         mask: np.ndarray | None = None,
+        recent: np.ndarray | None = None,
     ) -> Written:
         """Draw symbols."""
         return self._shield(
             ("generate", uniforms.shape),
-            lambda inside: inside.generate(arrays, ids, state, uniforms, sampling, mask),
+            lambda inside: inside.generate(arrays, ids, state, uniforms, sampling, mask, recent),
         )
 
     def _aside(self, call: Callable[[], T], stop: Callable[[], bool]) -> T:

@@ -54,6 +54,7 @@ from rngru.checkpoint.content import (
     readplain,
     readrecord,
 )
+from rngru.checkpoint.encoding import decodejson, encodejson, packarrays, unpackarrays
 from rngru.checkpoint.packed import ispacked, pack
 from rngru.checkpoint.record import Checkpoint, Checkpoints
 from rngru.disk import (
@@ -79,19 +80,23 @@ __all__ = [
     "MANIFEST",
     "Checkpoint",
     "Checkpoints",
+    "decodejson",
     "discard",
+    "encodejson",
     "foreign",
     "ispacked",
     "listing",
     "load",
     "newest",
     "pack",
+    "packarrays",
     "prune",
     "read",
     "readpacked",
     "readrecord",
     "save",
     "steps",
+    "unpackarrays",
 ]
 
 T = TypeVar("T")

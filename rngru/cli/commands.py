@@ -16,7 +16,6 @@ from typing import Any, Final
 
 from rngru.cli import INTERRUPTED, Parser, say
 from rngru.cli import demo as first
-from rngru.cli import doctor as health
 from rngru.cli.flags import addarguments, addsettings, given, value
 from rngru.corpus import Corpus
 from rngru.errors import InputError, TextError, WorkdirError, nearest
@@ -391,8 +390,6 @@ def _exportflags(command: Parser) -> None:
 
 def _export(options: argparse.Namespace) -> Outcome:
     ms = ModelState.load(options.workdir)
-    if not hasattr(ms, "export"):
-        raise InputError("This rngru writes no other formats.")
     print(ms.export(options.path))
     return 0, ms
 
@@ -421,7 +418,9 @@ def _doctorflags(command: Parser) -> None:
 
 
 def _doctor(options: argparse.Namespace) -> Outcome:
-    findings = health.examined(options.workdir)
+    from rngru.cli.doctor import examined  # loads Numba
+
+    findings = examined(options.workdir)
     _show(options, findings, [asdict(each) for each in findings])
     return (1 if any(each.advice for each in findings) else 0), None
 

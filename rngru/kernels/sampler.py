@@ -108,19 +108,48 @@ def _draw(logits, weights, heap, temperature, top_k, top_p, min_p, uniform):
     return best
 
 
+@kernel(**VECTOR)
+def _ruled(logits, mask, recent, lane, penalty, ruled):
+    """Fill ``ruled`` (V,) with the logits to draw from: masked, and lowered where they are ``recent``."""
+    for j in range(logits.size):
+        ruled[j] = logits[j] + mask[j]
+    for r in range(recent.shape[0]):  # a symbol that is there twice gets the same number twice
+        j = recent[r, lane]
+        ruled[j] = (logits[j] + mask[j]) - penalty
+
+
+@kernel(**VECTOR)
+def _logprob(logits, symbol, weights):
+    """Return ln p of one symbol at temperature 1; ``weights`` (V,), V even, is overwritten."""
+    # Two of each: a maximum or a sum that waits for the one before it takes longer than its exp.
+    largest, other = logits[0], logits[1]
+    for j in range(0, logits.size, 2):
+        largest, other = max(largest, logits[j]), max(other, logits[j + 1])
+    largest = max(largest, other)
+    for j in range(logits.size):
+        weights[j] = exp(logits[j] - largest)
+    even, odd = 0.0, 0.0
+    for j in range(0, logits.size, 2):
+        even += weights[j]
+        odd += weights[j + 1]
+    return logits[symbol] - largest - math.log(even + odd)
+
+
 @kernel()
 def _generate(
     cell, hard, table, inputs, biases, mains, extras, seconds, readout, output_bias,
-    state, other, side, logits, uniforms, temperature, top_k, top_p, min_p, drawn, here, scratch,
-    row, heap, share, shares, counter,
+    state, other, side, logits, uniforms, mask, penalty, temperature, top_k, top_p, min_p, drawn,
+    logprobs, here, scratch, row, heap, ruled, recent, share, shares, counter,
 ):  # fmt: skip
-    """Fill ``drawn`` (characters, n), as thread ``share`` of ``shares``.
+    """Fill ``drawn`` and ``logprobs`` (characters, n), as thread ``share`` of ``shares``.
 
     Each thread computes its own panels of every gate, and of the logits. The threads meet wherever
     one needs results of the others. ``state`` (L, n, H) is the state before the first step; ``other`` has
     the same shape, and each step reads one of the two and fills the other. ``side`` is (n, P), ``logits``
-    (n, K). The thread's own are ``here`` (n,), the last character of each stream, ``scratch``
-    (n G P,), ``row`` (K,) and ``heap`` (K,).
+    (n, K). ``mask`` (K,) is added to them for the draw, and ``penalty`` is taken off those of
+    ``recent`` (r, n), the last characters of each stream, oldest first. The thread's own are
+    ``here`` (n,), the last character of each stream, ``scratch`` (n G P,), ``row``, ``heap`` and
+    ``ruled`` (K,), and ``recent``, which becomes a ring.
     """
     depth, lanes, height = state.shape
     columns, symbols = table.shape[1], output_bias.size
@@ -199,12 +228,16 @@ def _generate(
         met += shares
         meet(counter, met)
         for b in range(lanes):  # every thread draws, which is cheaper than to meet again
+            line = span(logits, b * symbols, symbols)
+            _ruled(line, mask, recent, b, penalty, ruled)
             here[b] = _draw(
-                span(logits, b * symbols, symbols), row, heap, temperature, top_k, top_p, min_p,
-                uniforms[i, b],
+                ruled, row, heap, temperature, top_k, top_p, min_p, uniforms[i, b]
             )  # fmt: skip
+            if recent.shape[0] > 0:
+                recent[i % recent.shape[0], b] = here[b]
             if share == 0:
                 drawn[i, b] = here[b]
+                logprobs[i, b] = _logprob(line, here[b], row)
         now, new = new, now
 
 
@@ -267,23 +300,32 @@ class Sampler:
         uniforms: np.ndarray,
         rule: tuple[float, int | None, float, float],
         mask: np.ndarray | None = None,
+        recent: np.ndarray | None = None,
         *,
+        penalty: float = 0.0,
         count: int,
-    ) -> np.ndarray:
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Generate as many characters as ``uniforms`` (characters, n) has rows.
 
         ``ids`` (n,), int32, the last character of each stream, and ``state`` (L, n, H) are replaced by
         the new ones in place; ``rule`` is (temperature, top_k, top_p, min_p) as in
-        :class:`rngru.sampling.Sampling`; ``mask`` (V,) is added to all logits; ``count`` is the number of
-        threads. Returns the characters, (characters, n), int32.
+        :class:`rngru.sampling.Sampling`; ``mask`` (V,) is added to all logits of a draw, ``penalty`` is
+        taken off those of the ``recent`` (r, n) characters, oldest first; ``count`` is the number of
+        threads.
+
+        Returns
+        -------
+        (characters, int32; their log-probabilities before all these rules), both (characters, n).
         """
         # Of a larger one, the inverse is 0 in float32, and 0 times minus infinity is NaN.
         temperature, top_k, top_p, min_p = rule
         numbers = min(float(temperature), 1e30), top_k or self.bias.size, float(top_p), float(min_p)
         drawn, bias = np.empty(uniforms.shape, np.int32), self.bias
+        logprobs, added = np.empty(uniforms.shape, bias.dtype), np.zeros_like(bias)
         if mask is not None:
-            bias = bias.copy()
-            bias[: mask.size] += mask
+            added[: mask.size] = mask
+        if recent is None:
+            recent = np.empty((0, len(ids)), np.int32)
         other, lanes = np.empty_like(state), len(ids)
         side = np.zeros((lanes, padded(self.size)), self.table.dtype)
         logits = np.empty((lanes, self.bias.size), self.table.dtype)
@@ -296,7 +338,7 @@ class Sampler:
             own = [
                 (
                     ids.copy(), np.empty(width, bias.dtype), np.empty_like(bias),
-                    np.empty(symbols, np.int32),
+                    np.empty(symbols, np.int32), np.empty_like(bias), recent.astype(np.int32),
                 )
                 for _ in range(shares)
             ]  # fmt: skip
@@ -305,8 +347,8 @@ class Sampler:
                 _generate(
                     self.spec.code, self.spec.hard, self.table, self.inputs, self.biases,
                     self.mains, self.extras, self.seconds, self.readout, bias,
-                    state, other, side, logits, uniforms, *numbers, drawn,
-                    *own[first], first, shares, counter,
+                    state, other, side, logits, uniforms, added, bias.dtype.type(penalty), *numbers,
+                    drawn, logprobs, *own[first], first, shares, counter,
                 )  # fmt: skip
 
             began = time.perf_counter()
@@ -325,4 +367,4 @@ class Sampler:
             state[:] = other
         if len(drawn):
             ids[:] = drawn[-1]
-        return drawn
+        return drawn, logprobs

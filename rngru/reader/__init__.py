@@ -1,8 +1,9 @@
 """A trained model at one moment: it reads text, and writes it, with one set of weights.
 
 :class:`Reader` has the few calls that everything else is made of. What people do with it: ``generating``
-writes text and fills gaps, ``scoring`` tells how well a text is predicted, ``predicting`` and ``scores`` how
-well each symbol is, ``novelty`` what of it stands in another, ``inspecting`` what neurons do.
+writes text, within ``limits``, ``beam`` searches the likeliest and ``filling`` fills gaps. ``scoring`` tells
+how well a text is predicted, ``predicting`` and ``scores`` how well each symbol is, ``novelty`` what of
+it stands in another, ``inspecting`` what neurons do.
 
 >>> import numpy as np
 >>> from rngru import models
@@ -17,7 +18,9 @@ well each symbol is, ``novelty`` what of it stands in another, ``inspecting`` wh
 [(1, 8, 1, 8)]
 """
 
-from rngru.reader.generating import fillgaps, generate, generatemany, glimpse
+from rngru.reader.beam import beam
+from rngru.reader.filling import fillgaps
+from rngru.reader.generating import generate, generateall, glimpse, stream
 from rngru.reader.inspecting import track
 from rngru.reader.novelty import Copies, Copy, copied
 from rngru.reader.predicting import Prediction, predict, score, scoretexts
@@ -42,6 +45,7 @@ __all__ = [
     "Scores",
     "Sums",
     "averaging",
+    "beam",
     "copied",
     "evaluate",
     "evaluatetexts",
@@ -49,10 +53,11 @@ __all__ = [
     "fillgaps",
     "finished",
     "generate",
-    "generatemany",
+    "generateall",
     "glimpse",
     "predict",
     "score",
     "scoretexts",
+    "stream",
     "track",
 ]

@@ -1,15 +1,24 @@
-"""Writing text with a model: going on from a seed, and filling gaps."""
+"""Writing text with a model: going on from a seed, all at once, side by side, or piece by piece.
 
-from collections.abc import Callable, Iterable
+:class:`Draft` draws the symbols of one text; what is made of them is in the functions.
+"""
+
+import codecs
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 import numpy as np
 
+from rngru.backends import Written
 from rngru.dataset import DataSet
 from rngru.errors import InputError
-from rngru.interrupts import never
+from rngru.interrupts import Interrupts, never
+from rngru.reader.filling import fill
+from rngru.reader.limits import Ending, Limits, unblank
 from rngru.reader.reader import Reader, Text
-from rngru.sampling import Filled, Sample, Samples, Sampling, probabilities
+from rngru.sampling import Sample, Samples, Sampling
 from rngru.text import Vocabulary
 
 AT_ONCE = 64
@@ -17,6 +26,160 @@ AT_ONCE = 64
 
 SEED = "\n"
 """What a text begins after when no seed is given: a newline, where the model knows it."""
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What a text goes on from.
+
+    Parameters
+    ----------
+    ids: int32 (m,), what was read, oldest first; none if there is nothing to continue.
+    state: (L, 1, H), before the last of them.
+    words: the same as text.
+    given: whether somebody has said what to go on from.
+    """
+
+    ids: np.ndarray
+    state: np.ndarray
+    words: str
+    given: bool
+
+
+def begin(
+    reader: Reader,
+    seed: Text | None,
+    start: "np.ndarray | Sample | None",
+    asked: Callable[[], bool] = never,
+) -> Beginning:
+    """Read a seed, from a state or a sample; KeyboardInterrupt if somebody ``asked`` to stop.
+
+    Without a seed it is the end of the sample to start from, or a newline; ``''`` is none at all.
+    """
+    if reader.model.both:
+        raise InputError(
+            f"{reader.model.name} predicts each symbol from the text on both sides of it, so it cannot "
+            "write on. ms.fillin('the qu_ck br_wn fox') fills gaps."
+        )
+    state, given = startstate(reader, start), seed is not None or start is not None
+    if seed is None and isinstance(start, Sample):
+        return Beginning(_history(start), state, start.whole, given)
+    seed = ("" if reader.vocab.unknown_in(SEED) else SEED) if seed is None else seed
+    words = seed.decode("utf-8", "replace") if isinstance(seed, bytes) else str(seed)
+    if isinstance(seed, str | bytes) and not seed:
+        return Beginning(np.empty(0, np.int32), state, words, given)
+    ids = reader.encode(seed)
+    for trace in reader.read(ids[:-1], state):
+        if asked():
+            raise KeyboardInterrupt
+        state = trace.ending
+    return Beginning(ids, state, words, given)
+
+
+def _history(sample: Sample) -> np.ndarray:
+    """Return all that was read up to the end of a sample, (m,), int32."""
+    if sample.last is None:
+        return np.empty(0, np.int32)
+    ids = np.concatenate([sample.before, sample.ids]).astype(np.int32)
+    return ids if ids[-1:] == sample.last else np.array([sample.last], np.int32)
+
+
+def startstate(reader: Reader, start: "np.ndarray | Sample | None") -> np.ndarray:
+    """Return the state to write from, (L, 1, H)."""
+    fresh = reader.freshstate()
+    if start is None:
+        return fresh
+    if isinstance(start, Sample):
+        ids = np.concatenate([start.before, start.ids, [start.last or 0]])
+        known = ids.min() >= 0 and ids.max() < reader.vocab.vocab_size
+        if start.vocabulary not in ("", reader.vocab.digest) or not known:
+            raise InputError(
+                "init_state is a sample of another model, whose symbols are others. Continue it with "
+                "the model that wrote it, or give its text as seed=."
+            )
+        start = start.state
+    state = np.asarray(start)
+    if state.shape != fresh.shape or not np.isfinite(state).all():
+        raise InputError(
+            f"init_state has shape {state.shape}, expected finite numbers in {fresh.shape}: layers, "
+            "1, state size. A sample, or its .state, has it."
+        )
+    return state.astype(np.float32, order="C")  # the user's may be a transpose
+
+
+class Draft:
+    """One text in the making: iterate over it to draw its symbols, some at a time.
+
+    Parameters
+    ----------
+    count: how many symbols at most; None: without end.
+    begun: what it goes on from. If there is nothing to continue, the first symbol is one that starts
+        a line in the source; if nobody has said what to continue, it is no white space.
+    rng: one random number is taken from it for each symbol, and none for what follows the end.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        count: int | None,
+        sampling: Sampling,
+        begun: Beginning,
+        rng: np.random.Generator,
+    ) -> None:
+        self.reader, self.sampling, self.begun, self.rng = reader, sampling, begun, rng
+        self._left = math.inf if count is None else count
+        self._limits = Limits(reader, sampling, begun.words)
+        self._ending = Ending(reader.vocab, sampling.stop or ())
+
+    def __iter__(self) -> Iterator[Written]:
+        """Yield symbols as a backend does, (n, 1) each time."""
+        ids, state, first = self.begun.ids[:, np.newaxis], self.begun.state, True
+        while self._left > 0:
+            # Only what the limits may look at is kept: a text without end may be written.
+            written = ids[len(self.begun.ids) :, 0] if self._limits.moving else ids[:0, 0]
+            barred = self._limits.barred(written)
+            if barred is None:
+                return
+            if first and not self.begun.given:
+                barred = unblank(barred, self.reader.vocab)
+            if len(ids):
+                alone = self._limits.moving or (first and not self.begun.given)
+                piece, ended = self._drawn(ids, state, barred, 1 if alone else AT_ONCE)
+            else:
+                drawn = np.full((1, 1), self.reader.vocab.semirandomidx(self.rng, barred), np.int32)
+                piece = Written(drawn, state, np.full((1, 1), np.nan, np.float32))
+                ended = self._ending.after(drawn[:, 0]) is not None
+            self._left -= len(piece.ids)
+            yield piece
+            if ended:
+                return
+            ids, state, first = np.concatenate([ids, piece.ids]), piece.ending, False
+            if not self._limits.moving:
+                ids = ids[-self.sampling.repeat_last :]
+
+    def _drawn(
+        self, ids: np.ndarray, state: np.ndarray, barred: np.ndarray, most: int
+    ) -> tuple[Written, bool]:
+        """Draw ``most`` symbols, or up to the end; return them, and whether it was the end."""
+        generator, last, recent = self.rng.bit_generator, ids[-1], recently(ids, self.sampling)
+        size, before = min(most, self._left), generator.state
+        uniforms = self.rng.random((int(size), 1))
+        piece = self.reader.write(last, state, self.sampling, uniforms, barred, recent)
+        wanted = self._ending.after(piece.ids[:, 0])
+        if wanted is not None and wanted < size:  # the numbers after it were not used
+            generator.state = before
+            uniforms = self.rng.random((wanted, 1))
+            piece = self.reader.write(last, state, self.sampling, uniforms, barred, recent)
+        return piece, wanted is not None
+
+
+def recently(ids: np.ndarray, sampling: Sampling) -> np.ndarray | None:
+    """Return the symbols that are less likely to be repeated, (repeat_last, B), or None, from all (n, B)."""
+    if sampling.repeat == 1:
+        return None
+    last = ids[-sampling.repeat_last :]
+    # Which symbols are there counts, not how often: the oldest may stand for what was not yet written.
+    return np.concatenate([last[:1].repeat(sampling.repeat_last - len(last), axis=0), last])
 
 
 def generate(
@@ -39,297 +202,170 @@ def generate(
     rng: for all random numbers, one for each symbol that is drawn.
     asked: whether to stop early.
     """
-    ids, state = _begun(reader, seed, start, asked)
-    drawn: list[np.ndarray] = []
-    left = count
-    if not ids.size and count:  # nothing to continue
-        ids = np.array([reader.vocab.semirandomidx(rng)], np.int32)
-        drawn, left = [ids], count - 1
-    last, interrupted = ids[-1:], False
-    ending = Ending(reader.vocab, sampling.stop or ())
-    if drawn and ending.after(drawn[0]) is not None:
-        left = 0
-    with suppress(KeyboardInterrupt):  # told to stop at once
-        while left > 0 and not interrupted:
-            before = rng.bit_generator.state
-            uniforms = rng.random((min(AT_ONCE, left), 1))
-            more, later = reader.write(last, state, sampling, uniforms)
-            wanted = ending.after(more[:, 0])
-            if wanted is not None and wanted < len(more):  # the numbers after it were not used
-                rng.bit_generator.state = before
-                uniforms = rng.random((wanted, 1))
-                more, later = reader.write(last, state, sampling, uniforms)
-            drawn.append(more[:, 0])
-            last, state, left = more[-1], later, left - len(more)
-            if wanted is not None:
-                break
-            interrupted = asked()
-    found = np.concatenate(drawn) if drawn else np.empty(0, np.int32)
-    end = int(last[0]) if last.size else None
-    return _sample(reader, found, state, end, _words(reader, seed, start), asked())
+    return _one(reader, count, sampling, begin(reader, seed, start, asked), rng, asked)
 
 
-def _sample(
-    reader: Reader,
-    ids: np.ndarray,
-    state: np.ndarray,
-    last: int | None,
-    seed: str,
-    interrupted: bool,
-) -> Sample:
-    return Sample(
-        reader.vocab.decode(ids),
-        state,
-        seed=seed,
-        interrupted=interrupted,
-        ids=ids,
-        last=last,
-        vocabulary=reader.vocab.digest,
-        level=reader.vocab.level,
-    )
-
-
-def _begun(
-    reader: Reader,
-    seed: Text | None,
-    start: "np.ndarray | Sample | None",
-    asked: Callable[[], bool],
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return (ids of the seed, none for '', and the state before its last), all others read."""
-    if reader.model.both:
-        raise InputError(
-            f"{reader.model.name} predicts each symbol from the text on both sides of it, so it cannot "
-            "write on. ms.fillin('the qu_ck br_wn fox') fills gaps."
-        )
-    state, ids = startstate(reader, start), _seeded(reader, seed, start)
-    for trace in reader.read(ids[:-1], state):
-        if asked():
-            raise KeyboardInterrupt
-        state = trace.ending
-    return ids, state
-
-
-def generatemany(
+def _one(
     reader: Reader,
     count: int,
     sampling: Sampling,
-    streams: int,
+    begun: Beginning,
+    rng: np.random.Generator,
+    asked: Callable[[], bool],
+) -> Sample:
+    none = np.empty((0, 1), np.int32)
+    found = [Written(none, begun.state, none.astype(np.float32))]
+    with suppress(KeyboardInterrupt):  # told to stop at once
+        for piece in Draft(reader, count, sampling, begun, rng):
+            found.append(piece)
+            if asked():
+                break
+    ids = np.concatenate([piece.ids for piece in found])[:, 0]
+    logprobs = np.concatenate([piece.logprobs for piece in found])[:, 0]
+    return made(reader, begun, ids, logprobs, found[-1].ending, sampling, asked())
+
+
+def made(
+    reader: Reader,
+    begun: Beginning,
+    ids: np.ndarray,
+    logprobs: np.ndarray,
+    state: np.ndarray,
+    sampling: Sampling | None,
+    interrupted: bool,
+) -> Sample:
+    """Return the sample that was written: ``ids`` and ``logprobs`` (n,), ``state`` before the last."""
+    last = np.append(begun.ids[-1:], ids)[-1:]
+    return Sample(
+        reader.vocab.decode(ids),
+        state,
+        seed=begun.words,
+        interrupted=interrupted,
+        ids=ids,
+        last=int(last[0]) if last.size else None,
+        vocabulary=reader.vocab.digest,
+        level=reader.vocab.level,
+        before=begun.ids,
+        logprobs=logprobs,
+        sampling=None if sampling is None else sampling.plain,
+    )
+
+
+def generateall(
+    reader: Reader,
+    count: int,
+    sampling: Sampling | Sequence[Sampling],
+    streams: int | None,
     *,
     seed: Text | None,
     start: "np.ndarray | Sample | None",
     rng: np.random.Generator,
     asked: Callable[[], bool] = never,
-) -> Samples:
-    """Write ``streams`` texts of ``count`` symbols side by side, in one batch.
+) -> Sample | Samples:
+    """Write one text, or several: ``streams`` side by side, and for several rules one after the other.
 
-    The arguments are those of :func:`generate`. Each symbol of each text takes one random number, also
-    after a text has come to its end.
+    The other arguments are those of :func:`generate`. Side by side, each symbol of each text takes one
+    random number, also after a text has come to its end; where a rule depends on the text, they are
+    written one after the other.
     """
-    ids, origin = _begun(reader, seed, start, asked)
-    first = np.repeat(ids[-1:], streams)
+    begun = begin(reader, seed, start, asked)
+    if isinstance(sampling, Sampling):
+        if streams is None:
+            return _one(reader, count, sampling, begun, rng, asked)
+        return Samples(_many(reader, count, sampling, streams, begun, rng, asked))
+    found: tuple[Sample, ...] = ()
+    for each in sampling:
+        if found and asked():
+            break
+        found += _many(reader, count, each, streams or 1, begun, rng, asked)
+    return Samples(found, shows=("temp",))
+
+
+def _many(
+    reader: Reader,
+    count: int,
+    sampling: Sampling,
+    streams: int,
+    begun: Beginning,
+    rng: np.random.Generator,
+    asked: Callable[[], bool],
+) -> tuple[Sample, ...]:
+    if Limits(reader, sampling, begun.words).moving or streams == 1:
+        found = [_one(reader, count, sampling, begun, rng, asked)]
+        while len(found) < streams and not asked():
+            found.append(_one(reader, count, sampling, begun, rng, asked))
+        return tuple(found)
+    ids = begun.ids[:, np.newaxis].repeat(streams, axis=1)
+    barred = reader.barred(sampling)
+    first = barred if begun.given else unblank(barred, reader.vocab)
     drawn = [np.empty((0, streams), np.int32)]
-    if not ids.size and count:  # nothing to continue
-        first = np.array([reader.vocab.semirandomidx(rng) for _ in range(streams)], np.int32)
-        drawn = [first[np.newaxis]]
+    if not begun.ids.size and count:  # nothing to continue
+        drawn = [np.array([[reader.vocab.semirandomidx(rng, first) for _ in range(streams)]], "i4")]
+    logprobs = [np.full(drawn[0].shape, np.nan, np.float32)]
     endings = [Ending(reader.vocab, sampling.stop or ()) for _ in range(streams)]
     ends = [ending.after(drawn[0][:, b]) for b, ending in enumerate(endings)]
-    last, state, done = first, np.repeat(origin, streams, axis=1), len(drawn[0])
+    ids, state, done = (
+        np.concatenate([ids, *drawn]),
+        begun.state.repeat(streams, axis=1),
+        len(drawn[0]),
+    )
     with suppress(KeyboardInterrupt):  # told to stop at once
         while done < count and None in ends and not asked():
-            uniforms = rng.random((min(AT_ONCE, count - done), streams))
-            more, state = reader.write(last, state, sampling, uniforms)
+            alone = not (begun.given or done)
+            uniforms = rng.random((min(1 if alone else AT_ONCE, count - done), streams))
+            here, recent = first if alone else barred, recently(ids, sampling)
+            more = reader.write(ids[-1], state, sampling, uniforms, here, recent)
             for b in range(streams):
-                if ends[b] is None and (wanted := endings[b].after(more[:, b])) is not None:
+                if ends[b] is None and (wanted := endings[b].after(more.ids[:, b])) is not None:
                     ends[b] = done + wanted
-            drawn.append(more)
-            last, done = more[-1], done + len(more)
-    found, words, cut = np.concatenate(drawn), _words(reader, seed, start), asked()
+            drawn.append(more.ids)
+            logprobs.append(more.logprobs)
+            ids = np.concatenate([ids, more.ids])[-sampling.repeat_last :]
+            state, done = more.ending, done + len(more.ids)
+    texts, cut = np.concatenate(drawn), asked()
     samples = []
     for b, end in enumerate(ends):
-        own, there = found[:end, b], state[:, b : b + 1]
-        if end is not None and end < len(found):  # it has read on: read its text once more
-            there = origin
-            for trace in reader.read(np.concatenate([ids[-1:], own[:-1]]), origin):
+        own, there = texts[:end, b], state[:, b : b + 1]
+        if end is not None and end < len(texts):  # it has read on: read its text once more
+            there = begun.state
+            for trace in reader.read(np.concatenate([begun.ids[-1:], own[:-1]]), begun.state):
                 there = trace.ending
-        final = int(own[-1]) if own.size else (int(ids[-1]) if ids.size else None)
-        samples.append(_sample(reader, own, there, final, words, cut and end is None))
-    return Samples(tuple(samples))
+        each = np.concatenate(logprobs)[:end, b]
+        samples.append(made(reader, begun, own, each, there, sampling, cut and end is None))
+    return tuple(samples)
 
 
-class Ending:
-    """Looks for the end of a text: the first symbol with which one of some texts is complete.
-
-    Parameters
-    ----------
-    vocab: what the symbols are.
-    stop: the texts to look for.
-
-    >>> from rngru.text import CharSet
-    >>> vocab = CharSet("the ship")
-    >>> ending = Ending(vocab, ["sh"])
-    >>> ending.after(vocab.encode("the s")), ending.after(vocab.encode("hip"))
-    (None, 1)
-    """
-
-    def __init__(self, vocab: Vocabulary, stop: Iterable[str]) -> None:
-        self._bytes = vocab.level == "byte"
-        self._vocab = vocab
-        self._stop = tuple(
-            each.encode().decode("latin-1") if self._bytes else each for each in stop
-        )
-        self._longest = max(map(len, self._stop), default=1)
-        self._tail = ""
-
-    def after(self, ids: np.ndarray) -> int | None:
-        """Read more symbols (n,); return how many of them belong to the text, if it ends among them."""
-        if not self._stop:
-            return None
-        for count, number in enumerate(ids.tolist(), 1):
-            self._tail += chr(number) if self._bytes else self._vocab.charatidx(number)
-            if any(each in self._tail for each in self._stop):
-                return count
-            self._tail = self._tail[1 - self._longest :] if self._longest > 1 else ""
-        return None
-
-
-def _seeded(reader: Reader, seed: Text | None, start: object) -> np.ndarray:
-    """Return the ids to read before the first symbol is drawn; none for a seed of ''."""
-    if seed is None and isinstance(start, Sample):
-        return np.array([] if start.last is None else [start.last], np.int32)
-    if (isinstance(seed, str | bytes) and not seed) or (
-        seed is None and reader.vocab.unknown_in(SEED)
-    ):
-        return np.empty(0, np.int32)
-    return reader.encode(SEED if seed is None else seed)
-
-
-def _words(reader: Reader, seed: Text | None, start: object) -> str:
-    """Return the text that a sample continues, for its record."""
-    if isinstance(seed, bytes):
-        return seed.decode("utf-8", "replace")
-    if seed is not None:
-        return str(seed)
-    if isinstance(start, Sample):
-        return start.seed + start.text
-    return "" if reader.vocab.unknown_in(SEED) else SEED
-
-
-def startstate(reader: Reader, start: "np.ndarray | Sample | None") -> np.ndarray:
-    """Return the state to write from, (L, 1, H)."""
-    fresh = reader.freshstate()
-    if start is None:
-        return fresh
-    if isinstance(start, Sample):
-        if start.vocabulary not in ("", reader.vocab.digest):
-            raise InputError(
-                "init_state is a sample of another model, whose symbols are others. Continue it with "
-                "the model that wrote it, or give its text as seed=."
-            )
-        start = start.state
-    state = np.asarray(start)
-    if state.shape != fresh.shape or not np.isfinite(state).all():
-        raise InputError(
-            f"init_state has shape {state.shape}, expected finite numbers in {fresh.shape}: layers, "
-            "1, state size. A sample, or its .state, has it."
-        )
-    return state.astype(np.float32, order="C")  # the user's may be a transpose
-
-
-def fillgaps(
-    reader: Reader, text: str, blank: str, choices: int, *, check: Callable[[], object]
-) -> Filled:
-    """Fill every ``blank`` of a text, for a model that reads in both directions.
-
-    ``choices`` says how many alternatives to list for each gap; ``check`` raises KeyboardInterrupt to
-    stop.
-    """
-    if not reader.model.both:
-        raise InputError(
-            f"{reader.model.name} reads forwards only, so it cannot fill gaps. Train a model with "
-            "modeltype='BiGRU', 'BiLSTM' or 'BiRNN'."
-        )
-    if not isinstance(text, str):
-        raise InputError(f"Expected a text as one string, got {type(text).__name__}.")
-    vocab, text = reader.vocab, reader.respelt(text)
-    symbols = vocab.split(text)
-    gaps = np.array([i for i, symbol in enumerate(symbols) if symbol == blank], np.int64)
-    if not len(gaps):
-        raise InputError(
-            f"There is no {blank!r} in the text, so nothing to fill. Put blank={blank!r} where "
-            "something is missing, or name another blank."
-        )
-    ids = vocab.encode(text).astype(np.int32)
-    if vocab.unknown_idx is not None:
-        unknown = {symbols[i] for i in np.flatnonzero(ids == vocab.unknown_idx)}
-        reader.warn(" ".join(sorted(unknown - {blank, vocab.unknown_char})))
-    return fill(reader, ids, gaps, choices, check=check)
-
-
-def fill(
+def stream(
     reader: Reader,
-    ids: np.ndarray,
-    gaps: np.ndarray,
-    choices: int = 1,
+    count: int | None,
+    sampling: Sampling,
     *,
-    check: Callable[[], object] = lambda: None,
-) -> Filled:
-    """Fill the ``gaps`` (m,) of encoded text ``ids`` (n,), which may hold anything there."""
+    seed: Text | None,
+    start: "np.ndarray | Sample | None",
+    rng: np.random.Generator,
+    asked: Callable[[], bool] = never,
+) -> Iterator[str]:
+    """Return an iterator over pieces of the text that :func:`generate` writes; the seed is read at once.
 
-    def logits(ids: np.ndarray) -> np.ndarray:
-        check()
-        (trace,) = reader.read(ids)
-        return trace.logits[:, 0]
-
-    vocab = reader.vocab
-    ids, found = climb(ids, gaps, logits, vocab.unknown_idx)
-    alternatives = [
-        tuple((vocab.charatidx(int(i)), float(p[i])) for i in (-p).argsort()[:choices])
-        for p in found
-    ]
-    return Filled(vocab.decode(ids), tuple(zip(gaps.tolist(), alternatives, strict=True)))
-
-
-def climb(
-    ids: np.ndarray,
-    gaps: np.ndarray,
-    logits: Callable[[np.ndarray], np.ndarray],
-    forbidden: int | None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Fill gaps together: the surest first, then each again, given all the others, until none changes.
-
-    This climbs to a maximum of the product of the conditional probabilities (iterated conditional
-    modes: Besag, J. R. Statist. Soc. B 48, 1986).
-
-    Parameters
-    ----------
-    ids: (n,), int32, anything at the gaps.
-    gaps: (m,), where they are.
-    logits: gives the logits (n, V) of each symbol, from all the others.
-    forbidden: the id that nothing is filled with.
-
-    Returns
-    -------
-    (ids (n,) filled, probabilities (m, V) of each gap given the others).
+    With a ``count`` of None it has no end.
     """
+    draft = Draft(reader, count, sampling, begin(reader, seed, start, asked), rng)
+    return _pieces(reader.vocab, iter(draft))
 
-    def distribution(ids: np.ndarray) -> np.ndarray:
-        scores = np.array(logits(ids)[gaps], np.float64)
-        if forbidden is not None:
-            scores[:, forbidden] = -np.inf
-        return probabilities(scores, 1.0)
 
-    ids, empty = ids.copy(), np.ones(len(gaps), bool)
-    while empty.any():
-        found = distribution(ids)
-        surest = int(np.argmax(np.where(empty, found.max(-1), -1.0)))
-        ids[gaps[surest]], empty[surest] = found[surest].argmax(), False
-    for _ in range(10):
-        before = ids.copy()
-        for i in range(len(gaps)):
-            ids[gaps[i]] = distribution(ids)[i].argmax()
-        if np.array_equal(ids, before):
-            break
-    return ids, distribution(ids)
+def _pieces(vocab: Vocabulary, pieces: Iterator[Written]) -> Iterator[str]:
+    """Yield drawn symbols as text; bytes of a character that is not yet whole are held back."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    isbyte, piece = vocab.level == "byte", None
+    while True:
+        with Interrupts(raises=True):  # whoever iterates is stopped between two pieces
+            piece = next(pieces, None)
+            ids = [] if piece is None else piece.ids[:, 0].tolist()
+            text = decoder.decode(bytes(ids), piece is None) if isbyte else vocab.decode(ids)
+        if text:
+            yield text
+        if piece is None:
+            return
 
 
 def glimpse(

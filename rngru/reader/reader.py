@@ -175,29 +175,45 @@ class Reader:
             yield nats[counted[:steps]]
 
     def write(
-        self, last: np.ndarray, state: np.ndarray, sampling: Sampling, uniforms: np.ndarray
+        self,
+        last: np.ndarray,
+        state: np.ndarray,
+        sampling: Sampling,
+        uniforms: np.ndarray,
+        barred: np.ndarray | None = None,
+        recent: np.ndarray | None = None,
     ) -> Written:
         """Draw symbols after ``last`` (B,), one for each of ``uniforms`` (n, B), from ``state``.
 
-        "Unknown", which stands for what the model cannot write, is never drawn.
+        Parameters
+        ----------
+        barred
+            bool (V,), what is never drawn; by default what :meth:`barred` says.
+        recent
+            (r, B), the last symbols of each text, oldest first, of which ``last`` is the newest. What
+            occurs among the last r is less likely by the factor ``sampling.repeat``.
         """
-        barred = self.barred(sampling)
+        barred = self.barred(sampling) if barred is None else barred
         mask = np.where(barred, -np.inf, 0).astype(np.float32) if barred.any() else None
-        return self.backend.generate(self.weights, last, state, uniforms, sampling, mask)
+        return self.backend.generate(self.weights, last, state, uniforms, sampling, mask, recent)
 
     def barred(self, sampling: Sampling) -> np.ndarray:
-        """Return which symbols are never drawn, whatever their probability; bool (V,).
+        """Return which symbols are never drawn, whatever their probability and the text; bool (V,).
+
+        "Unknown", which stands for what the model cannot write, is one of them. What a function allows or
+        forbids depends on the text: :class:`rngru.reader.limits.Limits` asks it.
 
         Raises
         ------
         InputError
             If none is left.
         """
-        barred = np.full(self.vocab.vocab_size, sampling.allow is not None)
-        if sampling.allow is not None:
-            barred[self._ids(sampling.allow)] = False
-        if sampling.forbid is not None:
-            barred[self._ids(sampling.forbid)] = True
+        allow = None if callable(sampling.allow) else sampling.allow
+        barred = np.full(self.vocab.vocab_size, allow is not None)
+        if allow is not None:
+            barred[self.idsof(allow)] = False
+        if sampling.forbid is not None and not callable(sampling.forbid):
+            barred[self.idsof(sampling.forbid)] = True
         if self.vocab.unknown_idx is not None and len(barred) > 1:
             barred[self.vocab.unknown_idx] = True
         if barred.all():
@@ -207,9 +223,9 @@ class Reader:
             )
         return barred
 
-    def _ids(self, texts: Iterable[str]) -> np.ndarray:
-        """Return the ids of all symbols of some texts."""
-        return np.concatenate([self.vocab.encode(text) for text in texts]).astype(np.int64)
+    def idsof(self, texts: Iterable[str]) -> np.ndarray:
+        """Return the ids of all symbols of some texts, int64."""
+        return np.concatenate([np.empty(0, int), *map(self.vocab.encode, texts)]).astype(np.int64)
 
 
 def _code(char: str) -> str:

@@ -25,7 +25,6 @@ import numpy as np
 from rngru.errors import InputError, RngruError, WorkdirError, warn
 from rngru.events import Event, Notice
 from rngru.interrupts import Interrupts
-from rngru.kernels import threads
 from rngru.making import sametext
 from rngru.plots import savepicture, sweepfigure
 from rngru.report import reporter
@@ -252,6 +251,8 @@ def sweep(
         result                              # a table
         result.best.generatestring(300)
     """
+    from rngru.kernels import threads  # loads Numba
+
     trials = checked("trials", trials, whole(1))
     processes = checked("processes", processes, or_none(whole(1, 1024)))
     options = {name: fixed.pop(name) for name in _TEXT & fixed.keys()}

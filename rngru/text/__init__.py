@@ -16,7 +16,7 @@ from rngru.text.byteset import ByteSet
 from rngru.text.changes import changedfiles
 from rngru.text.charset import CharSet
 from rngru.text.sources import Document, Source, Texts, opentexts, readtext, warnofpages
-from rngru.text.splitting import tokens
+from rngru.text.splitting import expression, tokens
 from rngru.text.vocabulary import Rare, Tally, Vocabulary
 from rngru.text.wordset import Tokens, WordSet
 
@@ -33,6 +33,7 @@ __all__ = [
     "Vocabulary",
     "WordSet",
     "changedfiles",
+    "expression",
     "opentexts",
     "readtext",
     "tokens",

@@ -31,11 +31,12 @@ _FLAG = "\U0001f1e6-\U0001f1ff"
 
 def tokens(text: str, rule: int = RULE) -> list[str]:
     """Split a text into tokens; joining them gives the text back."""
-    return _expression(rule).findall(text)
+    return expression(rule).findall(text)
 
 
 @cache
-def _expression(rule: int) -> re.Pattern[str]:
+def expression(rule: int = RULE) -> re.Pattern[str]:
+    """Return what matches one token after the other."""
     if rule == 1:
         return re.compile(rf"\w+(?:[{_JOINER}]\w+)*|[^\w\s]|\s+")
     more = _extenders()

@@ -243,33 +243,46 @@ class Vocabulary(ABC):
         """
         return self._countsbyid(self.tally([datastr]).linestarts)
 
-    def randomidx(self, allow_newline: bool = False, rng: np.random.Generator | None = None) -> int:
+    def randomidx(
+        self,
+        allow_newline: bool = False,
+        rng: np.random.Generator | None = None,
+        barred: np.ndarray | None = None,
+    ) -> int:
         """Draw any id but "unknown", all equally likely.
 
         Parameters
         ----------
         allow_newline : bool
-            Whether a newline may come up.
+            Whether a newline may come up even where something else may.
         rng : numpy.random.Generator, optional
             Generator to draw from; a fresh one if not given.
+        barred : bool array, (V,), optional
+            Ids that do not come up; at least one is left.
         """
+        open_ = np.ones(self.vocab_size, bool) if barred is None else ~barred
         excluded = {self.unknown_idx} if allow_newline else {self.unknown_idx, self._newline()}
-        allowed = [idx for idx in range(self.vocab_size) if idx not in excluded]
+        allowed = [idx for idx in np.flatnonzero(open_).tolist() if idx not in excluded]
         if not allowed:
             return self._newline()
         return int(np.random.default_rng(rng).choice(allowed))
 
-    def semirandomidx(self, rng: np.random.Generator | None = None) -> int:
+    def semirandomidx(
+        self, rng: np.random.Generator | None = None, barred: np.ndarray | None = None
+    ) -> int:
         """Draw an id that starts a line in the source, as often as it does there.
 
-        In a text without lines any id may come up.
+        In a text without lines any id may come up, and where all that start one are ``barred``, bool
+        (V,), any other.
         """
         rng = np.random.default_rng(rng)
         starts = self.linestarts.copy()
         if self.unknown_idx is not None:
             starts[self.unknown_idx] = 0
+        if barred is not None:
+            starts[barred] = 0
         if not starts.any():
-            return self.randomidx(rng=rng)
+            return self.randomidx(rng=rng, barred=barred)
         drawn = rng.integers(starts.sum())
         return int(np.searchsorted(np.cumsum(starts), drawn, side="right"))
 
