@@ -397,4 +397,4 @@ def _tell(
         remark = (
             "  best so far" if best else f"  {each.note or each.state}" * (each.state != "done")
         )
-        show(Notice(f"{len(told)} of {trials}  trial {each.number}{loss}  {values}{remark}"))
+        show(Notice(f"{len(told)} of {trials}  trial {each.number}{loss}{remark}  {values}"))
