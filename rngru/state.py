@@ -3,12 +3,14 @@
 Each verb has its manual here, and its body in a room below. ``help(ModelState)`` is the manual.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from rngru import backends, models
 from rngru.backends import Backend
@@ -20,9 +22,9 @@ from rngru.hyper import HyperParams
 from rngru.instrument import Instrument
 from rngru.interrupts import Interrupts
 from rngru.making import checkoptions, make
-from rngru.reader import Evaluation, Reader, evaluate, glimpse
+from rngru.pictures import Picture, losspicture
+from rngru.reader import Reader, glimpse
 from rngru.report import History, reporter, watched
-from rngru.sampling import Sample
 from rngru.settings import checked, generator, whole
 from rngru.snapshot import Part, Snapshot
 from rngru.text import Source, Vocabulary
@@ -379,38 +381,57 @@ class ModelState(Instrument):
         with Interrupts(raises=True) as interrupts:
             return timed(self._run(), lanes, self.seq_len, batches, interrupts.check)
 
-    def evaluate(self, text: "str | bytes | Sample | None" = None) -> Evaluation:
-        """Return the loss on a text: nats and bits per character, perplexity, characters counted.
-
-        Parameters
-        ----------
-        text : str, bytes or Sample
-            What to predict, from its second character on; bytes only at byte level. By default the
-            whole validation text, each character of which is predicted from those before it.
-
-        Raises
-        ------
-        InputError
-            If there is nothing to predict.
-        """
-        reader = self._reader
-        ids, start = self._text().validation if text is None else (reader.encode(text), 0)
-        with Interrupts() as interrupts:
-            return evaluate(reader, ids, start, asked=interrupts.asked)
-
     def parameters(self) -> dict[str, np.ndarray]:
         """Return a copy of every parameter by name; :mod:`rngru.models` has names and shapes."""
         weights = self._computes.fetch(self._model.progress.arrays)
         return {name: np.array(array) for name, array in weights.items()}
 
-    def plotloss(self, path: str | Path | None = None) -> Path:
-        """Draw training and validation loss against characters seen, and return the picture's path.
+    def setparameters(self, parameters: Mapping[str, ArrayLike]) -> Self:
+        """Put other numbers in place of parameters; those that are not named keep theirs.
+
+        Training goes on from there: at the same character, with what the optimizer remembers of these
+        parameters empty. They are saved with the next checkpoint; until then :meth:`restore` goes back.
+
+        Parameters
+        ----------
+        parameters : mapping of str to array
+            New values by name, as :meth:`parameters` returns them.
+
+        Raises
+        ------
+        InputError
+            If a name is not known, a shape is another, or a number is not finite. Then nothing changes.
+        WorkdirBusy
+            While another thread trains, saves or restores this model.
+
+        Example
+        -------
+        ::
+
+            weights = ms.parameters()
+            ms.setparameters({'V': 0.9 * weights['V']})
+            ms.newcheckpoint()
+        """
+        with Interrupts(raises=True), self._disk.alone():
+            self._become(self._model.having(parameters, self._computes))
+            self._disk.changed()
+        return self
+
+    def plotloss(self, path: str | Path | None = None) -> Picture:
+        """Draw training and validation loss against characters seen.
 
         Parameters
         ----------
         path
             Where to save it; by default ``loss.png`` in the working directory. The ending decides
             the format.
+
+        Returns
+        -------
+        Picture
+            In a notebook it shows the picture, in a terminal the path of the file and, with ``pip install
+            'rngru[term]'``, the curves in characters; these are there without matplotlib, too. It can
+            be used as the path.
 
         Raises
         ------
@@ -419,11 +440,9 @@ class ModelState(Instrument):
         InputError
             Before the first round of training.
         """
-        from rngru.plots import lossfigure, savepicture
-
-        history = self.history()
-        figure = lossfigure(history, batches=(history.positions, history.losses))
-        return savepicture(figure, self._disk.own("loss.png") if path is None else path)
+        history, wanted = self.history(), self._disk.own("loss.png") if path is None else path
+        batches = history.positions, history.losses
+        return losspicture(history, batches, wanted, needed=path is not None)
 
     modeltype = Part[str]("_model.modeltype", "Which kind of model: ``'GRUEncode'``, …", _ANOTHER)
     hyper = Part[HyperParams]("_model.hyper", "Sizes, and the learning rate in force.", _RATE)
@@ -472,6 +491,10 @@ class ModelState(Instrument):
     @property
     def _epoch(self) -> int:
         return int(self._model.passes(self._trainlen))
+
+    @property
+    def _validation(self) -> tuple[np.ndarray, int]:
+        return self._text().validation
 
     def _text(self) -> Corpus:
         if self._corpus is None:

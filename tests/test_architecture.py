@@ -46,6 +46,7 @@ ROWS: dict[str, set[str]] = {
     "snapshot": set(),
     "workdir": set(),
     "plots": {"matplotlib"},
+    "pictures": {"matplotlib", "plotille"},
     "instrument": set(),
     "making": set(),
     "state": set(),

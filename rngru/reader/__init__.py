@@ -2,7 +2,8 @@
 
 :class:`Reader` has the few calls that everything else is made of. What people do with it: ``generating``
 writes text and fills gaps, ``scoring`` tells how well a text is predicted and ``scores`` how well each
-symbol is, ``inspecting`` what neurons do.
+symbol is, ``inspecting`` what neurons do, ``neurons`` which of them follow a property of the text
+(``properties``), ``vectors`` which texts are alike.
 
 >>> import numpy as np
 >>> from rngru import models
@@ -18,25 +19,37 @@ symbol is, ``inspecting`` what neurons do.
 """
 
 from rngru.reader.generating import fillgaps, generate, generatemany, glimpse
-from rngru.reader.inspecting import track
+from rngru.reader.inspecting import clamp, track
+from rngru.reader.neurons import Neurons, chosen, follow, propertyof
+from rngru.reader.properties import Wanted
 from rngru.reader.reader import Reader
 from rngru.reader.scores import Comparison, Prediction, Scores, Sums, predict, score
 from rngru.reader.scoring import Evaluation, averaged, evaluate
+from rngru.reader.vectors import Similar, similar, vectors
 
 __all__ = [
     "Comparison",
     "Evaluation",
+    "Neurons",
     "Prediction",
     "Reader",
     "Scores",
+    "Similar",
     "Sums",
+    "Wanted",
     "averaged",
+    "chosen",
+    "clamp",
     "evaluate",
     "fillgaps",
+    "follow",
     "generate",
     "generatemany",
     "glimpse",
     "predict",
+    "propertyof",
     "score",
+    "similar",
     "track",
+    "vectors",
 ]

@@ -332,6 +332,10 @@ class Workdir:
         last = max(checkpoint.steps(self.path / "checkpoints"), default=-1)
         return last if self._own == (last, batches) else max(batches, last + 1)
 
+    def changed(self) -> None:
+        """Take note that the model is no longer what was saved: the next save writes over none."""
+        self._own = None
+
     def save(self, model: Snapshot, *, keep: int | None = None, timed: bool = False) -> Checkpoint:
         """Save a model; a ``timed`` checkpoint lasts until the next one."""
         folder = self.path / "checkpoints"
