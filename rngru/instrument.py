@@ -514,7 +514,8 @@ class Clamped(Instrument):
         before = of.values if isinstance(of, Clamped) else {}
         self._of: Instrument = of._of if isinstance(of, Clamped) else of
         self._held = held
-        self.values: dict[tuple[int, int], float] = {**before, **values}
+        own = {(int(layer), int(neuron)): float(value) for (layer, neuron), value in values.items()}
+        self.values: dict[tuple[int, int], float] = before | own
 
     @property
     def _reader(self) -> Reader:
@@ -535,8 +536,13 @@ class Clamped(Instrument):
 
 def _several(name: str, texts: object) -> list[Any]:
     """Return several texts as a list, or say what was expected."""
-    if isinstance(texts, str | bytes | Sample | os.PathLike) or not isinstance(texts, Iterable):
+    kinds = str | bytes | Sample | os.PathLike
+    if isinstance(texts, kinds) or not isinstance(texts, Iterable):
         raise InputError(
             f"{name}: expected a list of texts, got {type(texts).__name__}. Put one text into [ ]."
         )
-    return list(texts)
+    several = list(texts)
+    for number, text in enumerate(several):
+        if not isinstance(text, kinds):
+            raise InputError(f"{name}[{number}]: expected a text, got {type(text).__name__}.")
+    return several

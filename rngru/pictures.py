@@ -235,5 +235,5 @@ def curves(rounds: Sequence[Measured]) -> str:
     told = "training (line), validation (o)" if checked else "training"
     # Braille blanks are not blank in every font, and not stripped.
     lines = [line.replace("\u2800", " ").rstrip() for line in figure.show().splitlines()]
-    drawn = [line[:columns].removesuffix("-> ()") for line in lines[1:]]
-    return "\n".join([f"loss, nats per {units[:-1]}: {told}; across: {units} read", *drawn])
+    drawn = [line.removesuffix("-> ()")[:columns] for line in lines[1:]]
+    return "\n".join([f"nats per {units[:-1]} against {units} read: {told}", *drawn])

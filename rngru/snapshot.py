@@ -135,7 +135,8 @@ class Snapshot:
         new, problems = {}, []
         for name, values in given.items():
             try:
-                new[choose("parameter", name, shapes)] = _replacing(name, values, shapes)
+                shape = shapes[choose("parameter", name, shapes)]
+                new[name] = _replacing(name, values, shape)
             except InputError as problem:
                 problems.append(str(problem))
         if problems:
@@ -318,18 +319,16 @@ class Part(Generic[T]):
         raise InputError(f"{self.name} cannot be assigned. {self._instead}")
 
 
-def _replacing(name: str, values: ArrayLike, shapes: Mapping[str, tuple[int, ...]]) -> np.ndarray:
+def _replacing(name: str, values: ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
     """Return what is to be a parameter, as float32, or say what is wrong with it."""
     try:
         array = np.asarray(values)
     except (TypeError, ValueError):  # rows of several lengths
         array = np.array(None)
     if array.dtype.kind not in "fiu":
-        raise InputError(
-            f"{name}: expected numbers in {shapes[name]}, got {type(values).__name__}."
-        )
-    if array.shape != shapes[name]:
-        raise InputError(f"{name}: expected shape {shapes[name]}, got {array.shape}.")
+        raise InputError(f"{name}: expected numbers in {shape}, got {type(values).__name__}.")
+    if array.shape != shape:
+        raise InputError(f"{name}: expected shape {shape}, got {array.shape}.")
     with np.errstate(over="ignore"):
         array = np.array(array, np.float32, order="C")
     if not np.isfinite(array).all():

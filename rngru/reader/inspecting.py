@@ -11,6 +11,7 @@ from rngru.errors import InputError
 from rngru.reader.generating import startstate
 from rngru.reader.reader import PIECE, Reader, Text
 from rngru.sampling import Sample, probabilities
+from rngru.settings import checked, real
 
 STEPS = 200
 """Symbols that each lane reads at once."""
@@ -127,13 +128,11 @@ def clamp(reader: Reader, values: Mapping[tuple[int, int], float]) -> Reader:
             "Expected values for neurons, as in clamped({(layer, neuron): 0.0}), got "
             f"{'none' if values == {} else type(values).__name__}."
         )
-    wanted = {existing(reader, which): float(value) for which, value in values.items()}
-    for (layer, neuron), value in wanted.items():
-        if not abs(value) <= 1:
-            raise InputError(
-                f"Neuron {neuron} of layer {layer} cannot be held at {value:g}: the state of a neuron "
-                "lies between -1 and 1."
-            )
+    allowed, wanted = real(-1, 1), {}
+    for which, value in values.items():
+        layer, neuron = existing(reader, which)
+        name = f"value of layer {layer}, neuron {neuron}"
+        wanted[layer, neuron] = checked(name, value, allowed)
     arrays = reader.backend.fetch(reader.weights)
     weights, held = reader.model.clamped(reader.hyper, arrays, wanted)
     if held is not None and reader.held is not None:  # it holds others already

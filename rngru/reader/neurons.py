@@ -69,8 +69,8 @@ class Neurons(Sequence):
     >>> found
     layer  neuron  correlation   AUC
         1      37       +0.900  0.98
-    quoted: chosen on the first half of the text, measured on the second, 500 characters.
-    By chance the best of 1 would reach a correlation of 0.100.
+    quoted: chosen on the first half of the text, measured on the second
+    (500 characters). By chance the best of 1 would reach 0.100.
     >>> found[0]
     (1, 37)
     """
@@ -115,11 +115,11 @@ class Neurons(Sequence):
             )
         ]
         more = f"and {len(self) - MOST:,} more\n" if len(self) > MOST else ""
-        cut = " (interrupted)" if self.interrupted else ""
+        cut = ", interrupted" if self.interrupted else ""
         note = (
-            f"{more}{self.what}: chosen on the first half of the text, measured on the second, "
-            f"{self.symbols:,} {self.units}{cut}.\n"
-            f"By chance the best of {len(self):,} would reach a correlation of {self.chance:.3f}."
+            f"{more}{self.what}: chosen on the first half of the text, measured on the second\n"
+            f"({self.symbols:,} {self.units}{cut}). "
+            f"By chance the best of {len(self):,} would reach {self.chance:.3f}."
         )
         names = ["layer", "neuron", "correlation", *(["AUC"] if told else [])]
         return Table(names, rows, note=note)
@@ -135,12 +135,21 @@ def propertyof(reader: Reader, text: Text, wanted: Wanted) -> tuple[str, np.ndar
     """Return the name of a property of a text, and its value at each symbol, float64 (n,).
 
     ``wanted`` is as in :func:`rngru.reader.properties.measured`, which may call what a user wrote.
+
+    Raises
+    ------
+    InputError
+        If there is no such property, it never changes, or the text is short.
     """
-    if reader.vocab.level != "byte":
-        return measured(reader.symbols(text), wanted, reader.vocab.level)
-    return measured(
-        reader.encode(text).astype(np.uint8).tobytes().decode("latin-1"), wanted, "byte"
-    )
+    level, symbols = reader.vocab.level, reader.symbols(text)
+    if level == "byte":
+        symbols = tuple(reader.encode(text).astype(np.uint8).tobytes().decode("latin-1"))
+    if len(symbols) < LEAST:
+        raise InputError(
+            f"Give a text of at least {LEAST} {reader.vocab.units}, got {len(symbols)}: one half says "
+            "which neurons follow the property, the other how well. Thousands say more."
+        )
+    return measured(symbols, wanted, level)
 
 
 def chosen(reader: Reader, which: object) -> list[tuple[int, int]]:
@@ -186,11 +195,6 @@ def follow(
         If it was stopped before there was anything to tell.
     """
     ids = reader.encode(text)
-    if len(ids) < LEAST:
-        raise InputError(
-            f"Give a text of at least {LEAST} {reader.vocab.units}, got {len(ids)}: one half says which "
-            "neurons follow the property, the other how well. Thousands say more."
-        )
     half = len(ids) // 2
     for name, part in (("first", values[:half]), ("second", values[half:])):
         if part.min() == part.max():
@@ -241,21 +245,24 @@ class _Sums:
             weights[:, column] = second * self._property[where - shift]
         if self._states is None:
             depth, _, size = states.shape
-            self._pivot = states[
-                :, :1
-            ].copy()  # so that a neuron that hardly changes has small sums
             self._states = np.zeros((2, depth, size, self._kernels.COLUMNS))
             self._counts = np.zeros((depth, size, 3, self._kernels.BINS), np.int64)
+        total = weights.sum(0, dtype=np.float64)
         groups = second.astype(np.uint8)
         if self._ones is not None:
             groups += groups * self._ones[where]
         for layer, each in enumerate(states):
             if self._ones is not None:
                 self._kernels.count(each, groups, self._counts[layer])
-            each -= self._pivot[layer]
-            self._states[0, layer] += self._kernels.products(each, weights)
-            self._states[1, layer] += self._kernels.products(each * each, weights)
-        self._weights += weights.sum(0, dtype=np.float64), (weights**2).sum(0, dtype=np.float64)
+            # float32 holds sums of what is near 0; the rest is added in float64.
+            mean = each.mean(0)
+            each -= mean
+            moved = mean.astype(np.float64)[:, np.newaxis]
+            sums = self._kernels.products(each, weights).astype(np.float64)
+            squares = self._kernels.products(each * each, weights)
+            self._states[0, layer] += sums + moved * total
+            self._states[1, layer] += squares + 2 * moved * sums + moved**2 * total
+        self._weights += total, (weights**2).sum(0, dtype=np.float64)
         self.read += len(where)
 
     @property
