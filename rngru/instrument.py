@@ -213,8 +213,7 @@ class Instrument:
         init_state : array, (L, 1, H), or Sample
             Where to start from instead of an empty state; of a sample, behind its last character.
         memory : bool
-            Return the memory of LSTM neurons instead of their state. It has no bounds, and reading
-            takes longer.
+            Return the memory of LSTM neurons instead of their state. It has no bounds.
 
         Returns
         -------

@@ -227,7 +227,7 @@ def curves(rounds: Sequence[Measured]) -> str:
     figure.x_label = figure.y_label = ""
     figure.set_x_limits(0, 1.02 * seen[-1])
     figure.set_y_limits(max(low - 0.05, 0), high + 0.05)
-    figure.x_ticks_fkt = lambda value, _: short(value)
+    figure.x_ticks_fkt = lambda value, _: short(float(f"{value:.3g}"))
     figure.y_ticks_fkt = lambda value, _: f"{value:.2f}"
     figure.plot(seen, train)
     if checked:

@@ -3,6 +3,7 @@
 import math
 import os
 import re
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -694,3 +695,16 @@ def test_curves_have_their_points(newmodel):
         "validation" not in lines[0] and "2.05 k" not in lines[-1] and lines[-1].split()[1] == "0"
     )
     assert curves(rounds[:1])
+
+
+def test_a_search_answers_to_the_keyboard(ms, verse):
+    """A megabyte takes seconds: who has seen enough presses Ctrl-C, and the model is as it was."""
+    text, before = verse * 2000, signal.getsignal(signal.SIGINT)
+
+    def wanted(text):
+        threading.Timer(0.4, os.kill, (os.getpid(), signal.SIGINT)).start()
+        return np.arange(len(text)) % 2
+
+    found = ms.neurons(text, wanted)
+    assert found.interrupted and 0 < found.symbols < len(text) // 2
+    assert signal.getsignal(signal.SIGINT) == before

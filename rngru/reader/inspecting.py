@@ -1,5 +1,6 @@
 """What the neurons of a model do while it reads."""
 
+import math
 import operator
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -61,14 +62,34 @@ def track(
     outputs = None if temp is None else np.empty((len(ids), reader.hyper.vocab_size))
     done = 0
     looks = reader.silent if temp is None else reader
-    for piece in looks.read(ids, state, 1 if memory else PIECE):  # memory is in endings alone
+    for piece in looks.read(ids, state):
         count = piece.states.shape[1]
-        found = piece.ending[:, :, size:] if memory else piece.states[:, :, 0]
-        states[:, done : done + count] = found
+        states[:, done : done + count] = piece.states[:, :, 0]
         if outputs is not None and temp is not None:
             outputs[done : done + count] = probabilities(piece.logits[:, 0], temp)
         done += count
-    return states, outputs
+    return _memory(reader.silent, ids, state) if memory else states, outputs
+
+
+def _memory(reader: Reader, ids: np.ndarray, state: np.ndarray) -> np.ndarray:
+    """Return the memory after each symbol, (layer, step, neuron).
+
+    Only the memory at the end of what is read at once is known. So the text is cut into pieces; when
+    the state at the beginning of each is known, all are read again side by side, symbol by symbol.
+    """
+    length = math.isqrt(len(ids) - 1) + 1
+    begins = [state, *(piece.ending for piece in reader.read(ids, state, length))]
+    count = len(begins) - 1
+    padded = np.zeros(count * length, np.int32)
+    padded[: len(ids)] = ids
+    steps, state = padded.reshape(count, length).T.copy(), np.concatenate(begins[:-1], axis=1)
+    found = []
+    for t in range(length):
+        state = reader.backend.trace(reader.weights, steps[t : t + 1], state).ending
+        found.append(state[:, :, reader.hyper.state_size :])
+    # (step in a piece, layer, piece, neuron)
+    memory = np.stack(found).transpose(1, 2, 0, 3)
+    return memory.reshape(len(memory), -1, memory.shape[-1])[:, : len(ids)]
 
 
 def tracked(reader: Reader, ids: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -69,7 +69,7 @@ class Neurons(Sequence):
     >>> found
     layer  neuron  correlation   AUC
         1      37       +0.900  0.98
-    quoted: chosen on the first half of the text, measured on the second
+    Property quoted: chosen on the first half of the text, measured on the second
     (500 characters). By chance the best of 1 would reach 0.100.
     >>> found[0]
     (1, 37)
@@ -114,10 +114,10 @@ class Neurons(Sequence):
                 self.layer[:MOST], self.neuron[:MOST], self.correlation, self.auc, strict=False
             )
         ]
-        more = f"and {len(self) - MOST:,} more\n" if len(self) > MOST else ""
+        more = f"and {len(self) - MOST:,} more.\n" if len(self) > MOST else ""
         cut = ", interrupted" if self.interrupted else ""
         note = (
-            f"{more}{self.what}: chosen on the first half of the text, measured on the second\n"
+            f"{more}Property {self.what}: chosen on the first half of the text, measured on the second\n"
             f"({self.symbols:,} {self.units}{cut}). "
             f"By chance the best of {len(self):,} would reach {self.chance:.3f}."
         )
@@ -227,25 +227,22 @@ class _Sums:
         self._ones = values.astype(np.uint8) if np.isin(values, (0, 1)).all() else None
         self._half = half
         self._shifts = [len(values) * k // (SHIFTS + 1) for k in range(1, SHIFTS + 1)]
-        self._weights = np.zeros(
-            (2, self._kernels.COLUMNS)
-        )  # the sums of the columns and of their squares
+        self._columns = moments.COLUMNS
+        self._weights = np.zeros((2, self._columns))  # the sums of the columns and of their squares
         self._states: Any = None  # the sums of the states, (layer, neuron, column)
         self.read = 0
 
     def add(self, where: np.ndarray, states: np.ndarray) -> None:
         """Add the ``states`` (layer, m, neuron) at positions ``where`` (m,); they are overwritten."""
-        weights, second = (
-            np.zeros((len(where), self._kernels.COLUMNS), np.float32),
-            where >= self._half,
-        )
+        weights = np.zeros((len(where), self._columns), np.float32)
+        second = where >= self._half
         weights[:, 0], weights[:, 1] = ~second, second
         weights[:, 2:4] = weights[:, :2] * self._property[where, np.newaxis]
         for column, shift in enumerate(self._shifts, 4):
             weights[:, column] = second * self._property[where - shift]
         if self._states is None:
             depth, _, size = states.shape
-            self._states = np.zeros((2, depth, size, self._kernels.COLUMNS))
+            self._states = np.zeros((2, depth, size, self._columns))
             self._counts = np.zeros((depth, size, 3, self._kernels.BINS), np.int64)
         total = weights.sum(0, dtype=np.float64)
         groups = second.astype(np.uint8)
@@ -259,7 +256,7 @@ class _Sums:
             each -= mean
             moved = mean.astype(np.float64)[:, np.newaxis]
             sums = self._kernels.products(each, weights).astype(np.float64)
-            squares = self._kernels.products(each * each, weights)
+            squares = self._kernels.products(np.square(each, out=each), weights)
             self._states[0, layer] += sums + moved * total
             self._states[1, layer] += squares + 2 * moved * sums + moved**2 * total
         self._weights += total, (weights**2).sum(0, dtype=np.float64)

@@ -158,7 +158,7 @@ class Reader:
         return replace(self, weights=self.backend.place({**arrays, **fewer}))
 
     def read(
-        self, ids: np.ndarray, state: np.ndarray | None = None, most: int = PIECE
+        self, ids: np.ndarray, state: np.ndarray | None = None, most: int | None = None
     ) -> Iterator[Trace]:
         """Read one text, ``ids`` (T,), in pieces; each begins with the ending of the one before.
 
@@ -169,10 +169,10 @@ class Reader:
         state
             (L, 1, H), what to begin with; by default a fresh one.
         most
-            Symbols in a piece.
+            Symbols in a piece, if that is to be another number than usual.
         """
         state = self.freshstate() if state is None else state
-        piece = len(ids) if self.model.both else most
+        piece = len(ids) if self.model.both else most or PIECE
         for start in range(0, len(ids), max(piece, 1)):
             found = self.backend.trace(self.weights, ids[start : start + piece, np.newaxis], state)
             yield found

@@ -116,21 +116,23 @@ def _read(
     padded = np.zeros((lengths[0], len(texts)), np.int32)
     for lane, ids in enumerate(texts):
         padded[: len(ids), lane] = ids
+    depth, size = len(reader.model.towers) * reader.hyper.layers, reader.hyper.state_size
+    state, found = reader.freshstate(len(texts)), np.zeros((depth, len(texts), size))
     steps = len(padded) if both else STEPS
-    state, total = reader.freshstate(len(texts)), np.zeros(1)
     for start in range(0, len(padded), steps):
-        x = padded[start : start + steps]
-        trace = reader.backend.trace(reader.weights, x, state)
-        state = trace.ending
-        step = np.arange(start, start + len(x))[:, np.newaxis]
-        counted = step < lengths if mean else step == lengths - 1
-        part = np.einsum("ltbs,tb->bls", trace.states, counted.astype(np.float64))
-        if both and not mean:  # the second stack has read it all at its first symbol
-            depth = reader.hyper.layers
-            part[:, depth:] = trace.states[depth:, 0].swapaxes(0, 1)
-        total = total + part
+        trace = reader.backend.trace(reader.weights, padded[start : start + steps], state)
+        states, state = trace.states, trace.ending
+        if mean:
+            step = np.arange(start, start + states.shape[1])[:, np.newaxis]
+            states[:, step >= lengths] = 0
+            found += states.sum(1, dtype=np.float64)
+        else:
+            (ending,) = np.nonzero((lengths > start) & (lengths <= start + steps))
+            found[:, ending] = states[:, lengths[ending] - 1 - start, ending]
+            if both:  # the second stack has read it all at its first symbol
+                found[depth // 2 :] = states[depth // 2 :, 0]
         check()
-    vectors = total.reshape(len(texts), -1)
+    vectors = found.swapaxes(0, 1).reshape(len(texts), -1)
     return vectors / lengths[:, np.newaxis] if mean else vectors
 
 
