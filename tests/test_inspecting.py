@@ -17,7 +17,7 @@ from rngru.backends import backend
 from rngru.errors import InputError, MissingExtra, WorkdirBusy
 from rngru.events import Round
 from rngru.pictures import curves
-from rngru.reader import Reader, Similar, vectors
+from rngru.reader import Reader, Similar, neurons, vectors
 from rngru.reader.inspecting import clamp, track, tracked
 from rngru.reader.neurons import follow, propertyof
 from rngru.reader.properties import BUILTIN
@@ -697,14 +697,17 @@ def test_curves_have_their_points(newmodel):
     assert curves(rounds[:1])
 
 
-def test_a_search_answers_to_the_keyboard(ms, verse):
+def test_a_search_answers_to_the_keyboard(ms, verse, monkeypatch):
     """A megabyte takes seconds: who has seen enough presses Ctrl-C, and the model is as it was."""
-    text, before = verse * 2000, signal.getsignal(signal.SIGINT)
+    text, before = verse * 40, signal.getsignal(signal.SIGINT)
 
-    def wanted(text):
-        threading.Timer(0.4, os.kill, (os.getpid(), signal.SIGINT)).start()
-        return np.arange(len(text)) % 2
+    def pressed(*given):
+        for number, each in enumerate(tracked(*given)):
+            if number == 7:
+                signal.raise_signal(signal.SIGINT)
+            yield each
 
-    found = ms.neurons(text, wanted)
+    monkeypatch.setattr(neurons, "tracked", pressed)
+    found = ms.neurons(text, "blank")
     assert found.interrupted and 0 < found.symbols < len(text) // 2
     assert signal.getsignal(signal.SIGINT) == before
