@@ -5,7 +5,6 @@ The names stay behind in the interpreter, for ``-i`` hands the prompt to this mo
 
 import argparse
 import sys
-import tempfile
 
 from rngru import HyperParams, ModelState, RngruError, Texts, __version__, corpora, generatestring
 from rngru.errors import WorkdirError
@@ -15,11 +14,11 @@ READY = (ModelState, HyperParams, generatestring, Texts, corpora)
 """What the prompt has at hand."""
 
 SEED = "The "
+HOME = "rngru-demo"
 
 
-def demo(seconds: float, workdir: str | None) -> ModelState:
+def demo(seconds: float, folder: str) -> ModelState:
     """Train on the help topics of this Python for a while, and say what to try next."""
-    folder = workdir or tempfile.mkdtemp(prefix="rngru-demo-")
     print("A two-layer GRU learns to write, one character after another, from the")
     print(f"help topics of this Python, for {seconds:g} seconds.\n")
     if Workdir(folder).holdsmodel:
@@ -58,7 +57,7 @@ def main(arguments: list[str] | None = None) -> ModelState | None:
     commands = parser.add_subparsers(dest="command")
     trial = commands.add_parser("demo", help="train a small model on Python's own help topics")
     trial.add_argument("--seconds", type=positive, default=60.0, help="how long to train (60)")
-    trial.add_argument("--workdir", help="where to keep it (a new temporary directory)")
+    trial.add_argument("--workdir", default=HOME, help=f"where to keep it ({HOME})")
     try:
         chosen = parser.parse_args(arguments)
         if chosen.command == "demo":

@@ -226,6 +226,8 @@ def encodecorpus(
     max_vocab: int | None = None,
     validfiles: Source | None = None,
     errors: str = "strict",
+    skip: bool = False,
+    known: Vocabulary | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> Corpus:
     """Encode a text of any size into a folder, in constant memory, and return it opened.
@@ -236,27 +238,29 @@ def encodecorpus(
     Parameters
     ----------
     source
-        Files or strings; see the table in :mod:`rngru.text.sources`. Several documents are joined
-        as they are.
+        Files or strings, joined as they are; see the table in :mod:`rngru.text.sources`.
     folder
         Where the ids go; made if it does not exist. A corpus already in it is replaced.
     level : str
         What a symbol is: ``'char'``, ``'word'`` or ``'byte'``.
     trainfrac : float
-        Share of the symbols to train on: exactly the first ⌊N·trainfrac⌋. At 1.0 the
-        validation text is empty. Ignored with ``validfiles``.
+        Share of the symbols to train on: exactly the first ⌊N·trainfrac⌋; ignored with ``validfiles``.
     encoding : str
-        Encoding of all the files: ``'utf-8'`` (default), ``'cp1252'``, ``'utf-16'``, …
+        Encoding of all the files: ``'utf-8'`` (default), ``'cp1252'``, ``'utf-16'``, …; or
+        ``'guess'``, of each file by itself.
     min_count : int
         Symbols that occur less often become "unknown"; ``corpus.vocab.rare`` says which.
     max_vocab : int, optional
         Largest number of ids; the rarest symbols beyond it become "unknown".
     validfiles : optional
-        Whole documents to validate on, given like ``source``. Those that ``source`` holds, too, are
-        not trained on.
+        Whole documents to validate on, given like ``source``; they are not trained on.
     errors : str
         ``'replace'``: bytes that are not in the encoding are read as unknown, U+FFFD. By default
         they are an error.
+    skip : bool
+        Leave out files that cannot be read as text, with a warning. By default they are an error.
+    known : Vocabulary, optional
+        Its symbols get an id, too; of the same level.
     progress : callable, optional
         Called every 128 KiB with the bytes read and the bytes to read, both passes counted.
 
@@ -282,9 +286,10 @@ def encodecorpus(
     """
     kind = LEVELS[choose("level", level, LEVELS)]
     share = _share(trainfrac)
-    training, validation = _separate(source, validfiles, encoding, errors)
-    documents = training + validation
-    sources = _sources(documents)
+    if level == "byte":  # any file at all, as it is
+        encoding, skip = "utf-8", False
+    training, validation = _separate(source, validfiles, encoding, errors, skip)
+    sources = _sources(documents := training + validation)
     tick = _ticker(2 * sum(document.nbytes for document in documents), progress)
     tally = _tallied(kind, documents, tick)
     if level != "byte":
@@ -295,6 +300,7 @@ def encodecorpus(
         srcinfo=_origin(documents),
         min_count=min_count,
         max_vocab=max_vocab,
+        known=known,
     )
     folder = Path(folder)
     needed = tally.total * vocab.dtype.itemsize
@@ -343,7 +349,11 @@ def _tallied(
     kind: type[Vocabulary], documents: list[Document], tick: Callable[[int], object]
 ) -> Tally:
     """Count the symbols of all documents: the first pass."""
-    tally = kind.tally(piece for document in documents for piece in kind.pieces(document, tick))
+    try:
+        tally = kind.tally(piece for document in documents for piece in kind.pieces(document, tick))
+    except TextError as error:
+        hint = " skip=True leaves such files out." if len(documents) > 1 else ""
+        raise TextError(f"{error}{hint}") from error.__cause__
     if tally.total < 2:
         raise TextError(
             f"{_origin(documents)}: {'empty' if not tally.total else 'only one symbol'}. "
@@ -363,13 +373,13 @@ def _share(trainfrac: Any) -> Fraction:
 
 
 def _separate(
-    source: Source, validfiles: Source | None, encoding: str, errors: str
+    source: Source, validfiles: Source | None, encoding: str, errors: str, skip: bool
 ) -> tuple[list[Document], list[Document]]:
-    training = opentexts(source, encoding, errors=errors)
+    training = opentexts(source, encoding, errors=errors, skip=skip)
     if validfiles is None:
         return training, []
     try:
-        validation = opentexts(validfiles, encoding, errors=errors)
+        validation = opentexts(validfiles, encoding, errors=errors, skip=skip)
     except TextError as error:
         raise TextError(f"validfiles: {error}") from error
     held = {document.path.resolve() for document in validation if document.path}
@@ -386,14 +396,12 @@ def _separate(
 def _sources(documents: list[Document]) -> list[tuple[str, int, int]]:
     """Return path, size and time of the last change of each file."""
     paths = [document.path.absolute() for document in documents if document.path]
-    stats = [path.stat() for path in paths]
-    return [(str(p), s.st_size, s.st_mtime_ns) for p, s in zip(paths, stats, strict=True)]
+    return [(str(path), (s := path.stat()).st_size, s.st_mtime_ns) for path in paths]
 
 
 def _origin(documents: list[Document]) -> str:
-    if len(documents) == 1:
-        return documents[0].name
-    return f"{documents[0].name} and {len(documents) - 1:,} more"
+    more = f" and {len(documents) - 1:,} more" if documents[1:] else ""
+    return documents[0].name + more
 
 
 def _ticker(total: int, progress: Callable[[int, int], object] | None) -> Callable[[int], object]:

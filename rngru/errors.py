@@ -21,12 +21,17 @@ what to do about it. :func:`choose` is the one way to look a user's word up in a
 
 import contextlib
 import difflib
+import functools
+import inspect
 import os
 import reprlib
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, Final, TypeVar
+
+T = TypeVar("T")
 
 
 class RngruError(Exception):
@@ -116,12 +121,81 @@ def choose(what: str, name: object, choices: Iterable[str]) -> str:
 def nearest(name: object, choices: Iterable[str]) -> str:
     """Return a question whether the nearest of ``choices`` was meant, '' if none is near.
 
-    >>> nearest("SGD", ["adam", "sgd"])
-    " Did you mean 'sgd'?"
+    What other libraries call it counts as nearest.
+
+    >>> nearest("SGD", ["adam", "sgd"]), nearest("hidden_size", ["layers", "state_size"])
+    (" Did you mean 'sgd'?", " Did you mean 'state_size'?")
     """
     folded = {choice.casefold(): choice for choice in choices}
-    near = difflib.get_close_matches(str(name).casefold(), folded, n=1)
+    typed = str(name).casefold()
+    if typed in _STRANGERS:
+        return ""
+    if (meant := _ELSEWHERE.get(typed.replace("-", "_"))) in folded.values():
+        return f" Did you mean {meant!r}?"
+    near = difflib.get_close_matches(typed, folded, n=1)
     return f" Did you mean {folded[near[0]]!r}?" if near else ""
+
+
+_ELSEWHERE: Final = {
+    "lr": "learnrate", "learning_rate": "learnrate", "eta": "learnrate", "step_size": "learnrate",
+    "hidden_size": "state_size", "hidden": "state_size", "hidden_dim": "state_size",
+    "units": "state_size", "rnn_size": "state_size", "n_hidden": "state_size", "size": "state_size",
+    "num_layers": "layers", "n_layers": "layers", "depth": "layers",
+    "epochs": "num_rounds", "num_epochs": "num_rounds", "max_epochs": "num_rounds",
+    "rounds": "num_rounds", "n_epochs": "num_rounds",
+    "batch_size": "batchsize", "batch": "batchsize", "bs": "batchsize",
+    "steps": "train_len", "iterations": "train_len", "max_steps": "train_len",
+    "seconds": "max_seconds", "time": "max_seconds", "timeout": "max_seconds",
+    "early_stopping": "patience", "verbose": "report",
+    "seq_length": "seq_len", "sequence_length": "seq_len", "bptt": "seq_len", "block_size": "seq_len",
+    "temperature": "temp", "length": "numchars", "max_length": "numchars", "max_new_tokens": "numchars",
+    "n": "numchars", "num_chars": "numchars", "prompt": "seed", "prefix": "seed", "start": "seed",
+    "num_return_sequences": "streams", "num_samples": "streams", "topk": "top_k", "topp": "top_p",
+    "repetition_penalty": "repeat", "stop_sequences": "stop", "random_state": "rng", "num_beams": "width",
+    "model": "modeltype", "cell": "modeltype", "model_type": "modeltype", "device": "backend",
+    "val_frac": "trainfrac", "train_frac": "trainfrac", "vocab_size": "max_vocab",
+    "grad_clip": "clip", "clip_norm": "clipnorm", "max_norm": "clipnorm", "weight_decay": "weightdecay",
+    "l2": "regcost", "drop": "dropout", "dropout_rate": "dropout", "optim": "optimizer",
+    "gru": "GRUEncode", "lstm": "LSTMEncode", "rnn": "RNNEncode", "elman": "RNNEncode",
+    "bidirectional": "BiGRU", "characters": "char", "chars": "char", "words": "word", "tokens": "word",
+    "bytes": "byte", "numpy": "cpu", "numba": "cpu", "pytensor": "scan", "theano": "scan",
+    "quiet": "silent", "none": "silent", "bar": "rich", "tqdm": "rich",
+}  # fmt: skip
+"""What people type who come from other libraries, and what it is called here."""
+
+_STRANGERS: Final = {"gpu", "cuda", "tpu", "mps", "torch", "tensorflow", "transformer"}
+"""What looks near to something of ours, and is something else."""
+
+
+def helpful(owner: type[T]) -> type[T]:
+    """Let the public methods of a class name the nearest argument where one is not known.
+
+    >>> @helpful
+    ... class Oven:
+    ...     def bake(self, learnrate=1): ...
+    >>> Oven().bake(lr=2)
+    Traceback (most recent call last):
+    rngru.errors.InputError: bake() has no argument 'lr'. Did you mean 'learnrate'?
+    """
+    for name, method in list(vars(owner).items()):
+        if inspect.isfunction(method) and not name.startswith("_"):
+            setattr(owner, name, _checking(method))
+    return owner
+
+
+def _checking(method: Callable[..., Any]) -> Callable[..., Any]:
+    known = inspect.signature(method).parameters
+
+    @functools.wraps(method)
+    def call(*values: Any, **named: Any) -> Any:
+        for name in named:
+            if name not in known:
+                raise InputError(
+                    f"{method.__name__}() has no argument {name!r}.{nearest(name, known)}"
+                )
+        return method(*values, **named)
+
+    return call
 
 
 def warn(message: str) -> None:

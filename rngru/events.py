@@ -4,8 +4,9 @@ Training is a stream of records. Whoever wants to show, store or draw it reads t
 write into it. One call to train gives
 
 ``Notice`` for each thing that a person should know first; ``Begin``; then for each round its
-``Batch`` events, with a ``Drawn`` whenever a sample was asked for, and one ``Round`` at the end of it;
-a ``Notice`` wherever there is something to say; at last ``End``, which says why it stopped.
+``Batch`` events, with a ``Drawn`` now and then, ``Validating`` while the validation text is read, and
+one ``Round`` at the end of it; a ``Notice`` wherever there is something to say; at last ``End``, which
+says why it stopped.
 
 A symbol is what the model reads: a character, a word or a byte. Losses are pure cross-entropy in
 nats per symbol, never with the penalty on the weights; positions and lengths count symbols.
@@ -42,11 +43,11 @@ class Begin:
     """Training starts.
 
     ``rounds`` of ``batches`` batches each are planned, of ``batchsize`` lanes by ``seq_len``
-    symbols; the training text has ``trainlen`` symbols. With ``max_seconds`` the clock decides when
-    to stop, not the number of rounds.
+    symbols; the training text has ``trainlen`` symbols. After ``max_seconds`` it stops in any case;
+    ``rounds`` is None if nothing else is to stop it.
     """
 
-    rounds: int
+    rounds: int | None
     batches: int
     batchsize: int
     seq_len: int
@@ -83,6 +84,19 @@ class Drawn:
     position: int
     epoch: float
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Validating:
+    """The validation text is being read: ``done`` of ``total`` symbols, ``seconds`` after Begin.
+
+    ``stopping``: Ctrl-C came, so that training stops after it; another one leaves it out.
+    """
+
+    done: int
+    total: int
+    seconds: float
+    stopping: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,10 +140,13 @@ class Notice:
 class End:
     """Training stopped.
 
-    ``reason`` is ``'done'``, ``'time'``, ``'patience'`` or ``'interrupted'``.
+    ``reason`` is ``'done'``, ``'time'``, ``'patience'`` or ``'interrupted'``. ``best`` is the lowest
+    validation loss of earlier calls, if there is one. ``back``: the model goes back to the best round.
     """
 
     reason: str
+    best: float | None = None
+    back: bool = False
 
 
-Event = Reading | Begin | Batch | Drawn | Round | Notice | End
+Event = Reading | Begin | Batch | Drawn | Validating | Round | Notice | End

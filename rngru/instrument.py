@@ -16,7 +16,7 @@ from typing import Any, final
 
 import numpy as np
 
-from rngru.errors import InputError
+from rngru.errors import InputError, helpful
 from rngru.interrupts import Interrupts
 from rngru.pictures import NeuronPlot
 from rngru.reader import (
@@ -46,6 +46,7 @@ from rngru.settings import checked, generator, or_none, whole
 from rngru.text import readtext
 
 
+@helpful
 class Instrument:
     """Writes text with a model, scores it, and shows what its neurons do."""
 
@@ -330,7 +331,7 @@ class Instrument:
         drawn = np.stack([states[layer, :, neuron] for layer, neuron in names])
         return NeuronPlot(reader.symbols(text), drawn, names)
 
-    def clamped(self, values: Mapping[tuple[int, int], float]) -> "Clamped":
+    def clamped(self, held: Mapping[tuple[int, int], float]) -> "Clamped":
         """Return the model with some neurons held at a value, to see what they are there for.
 
         The neurons have these values before and after each symbol, whatever is read, and the others go
@@ -339,7 +340,7 @@ class Instrument:
 
         Parameters
         ----------
-        values : mapping of (layer, neuron) to float
+        held : mapping of (layer, neuron) to float
             A number from -1 to 1 for each neuron; 0 silences it. Of a model that reads in both
             directions, neurons are held from the first symbol on that their stack reads, and those
             of an LSTM between -0.76 and 0.76.
@@ -362,7 +363,7 @@ class Instrument:
             silenced.evaluate().nats - ms.evaluate().nats
             silenced.score(text) - ms.score(text)
         """
-        return Clamped(self, clamp(self._reader, values), values)
+        return Clamped(self, clamp(self._reader, held), held)
 
     def vectors(
         self, texts: "Iterable[str | bytes | Sample | os.PathLike]", how: str = "last"

@@ -41,7 +41,7 @@ class Interrupts:
     """
 
     def __init__(self, *, terminate: bool = False, raises: bool = False) -> None:
-        self.level, self.raises = 0, raises
+        self.level, self.raises, self._presses = 0, raises, 0
         self._ending: list[int] = []  # signals that came, in order
         self._signals = (signal.SIGINT, *ENDS) if terminate else (signal.SIGINT,)
         self._previous: dict[signal.Signals, Any] = {}
@@ -55,6 +55,10 @@ class Interrupts:
     def asked(self) -> bool:
         """Whether Ctrl-C came, as a function for whoever stops between two steps of a computation."""
         return self.raised
+
+    def again(self) -> bool:
+        """Whether Ctrl-C came a second time, however late, or the process is to end."""
+        return self.level > 1 or self._presses > 1
 
     def check(self) -> None:
         """Raise KeyboardInterrupt if Ctrl-C came."""
@@ -105,6 +109,7 @@ class Interrupts:
         now = time.monotonic()
         if number in ENDS and number not in self._ending:
             self._ending.append(number)
+        self._presses += number == signal.SIGINT
         self.level = 2 if self._ending or now - self._at < 2 else max(self.level, 1)
         self._at = now
 
@@ -112,7 +117,7 @@ class Interrupts:
         """Put all handlers back, and forget what came."""
         for number in self._signals:
             self._giveback(number)
-        self.level, self._ending = 0, []
+        self.level, self._presses, self._ending = 0, 0, []
 
 
 def _active() -> Interrupts | None:

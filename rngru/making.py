@@ -7,6 +7,7 @@
 import math
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from rngru.backends import freshcaches
 from rngru.corpus import Corpus, encodecorpus
 from rngru.errors import InputError, fits, nearest, warn
 from rngru.events import Event, Notice, Reading
+from rngru.growing import carried, checkfits, hyperfor, newsymbols
 from rngru.hyper import CACHES, SETTINGS, HyperParams
 from rngru.models import Model
 from rngru.reader import Reader, evaluate
@@ -32,6 +34,9 @@ MUCH = {"char": 0.02, "word": 0.1}
 
 ENOUGH = 2000
 """Symbols below which a text is too short for shares of it to say anything."""
+
+HEART = 10
+"""Parameters for each symbol of text above which a model learns it by heart."""
 
 COUNTED = 10_000_000
 """Symbols of a text that are counted at a time."""
@@ -55,7 +60,8 @@ def checkoptions(
         if name in Plan.settings() and name not in SETTINGS:
             raise InputError(f"{name} belongs to trainmodel({name}=…), not to the model.")
         if name not in SETTINGS:
-            raise InputError(unknownargument(name, {*SETTINGS, *known} - {"vocab_size"}))
+            also = {*SETTINGS, *known, *Plan.settings()} - {"vocab_size"}
+            raise InputError(unknownargument(name, also))
     models.named(modeltype).check(HyperParams(1, **hyperparams))
     backends.named(backend)
 
@@ -71,6 +77,7 @@ def make(
     rng: np.random.Generator,
     show: Callable[[Event], object],
     check: Callable[[], object],
+    old: Snapshot | None = None,
     **options: Any,
 ) -> tuple[Snapshot, Corpus]:
     """Encode a text into a folder, and draw a new model for it.
@@ -81,7 +88,12 @@ def make(
     modeltype, hyperparams, seq_len, backend, rng: what to make, checked.
     show: called with events that a person should see.
     check: raises KeyboardInterrupt to stop.
+    old: a model that is to learn the text, instead of a new one.
     """
+    if old is not None:
+        checkfits(old, modeltype, options["level"], ("GRUEncode", "char"), hyperparams)
+        modeltype = old.modeltype
+        options |= {"level": old.chars.level, "known": old.chars}
     model, began = models.named(modeltype), time.monotonic()
 
     def follow(done: int, total: int) -> None:
@@ -89,16 +101,21 @@ def make(
         show(Reading(done, total, time.monotonic() - began))
 
     corpus = encodecorpus(srcfile, folder, progress=follow, **options)
-    hyper = HyperParams(corpus.vocab.vocab_size, **hyperparams)
+    size = corpus.vocab.vocab_size
+    hyper = hyperfor(old, size, hyperparams) if old else HyperParams(size, **hyperparams)
     if hyper.vocab_size > LARGE_VOCABULARY:
         _warnoflarge(model, hyper, seq_len, corpus.vocab.units)
     with fits(f"A model with {hyper!r}", "Choose smaller sizes."):
         arrays = model.initial(hyper, rng, corpus.train.counts())
-        caches = freshcaches(arrays, hyper.optimizer)
+        progress = Progress(arrays, freshcaches(arrays, hyper.optimizer), hyper.learnrate)
+        if old is not None:
+            progress = carried(old, corpus.vocab, hyper, arrays)
     seed = int(rng.integers(1 << 62))
     computes = backends.shielded(backend, model, hyper)
-    loss = _untrained(Reader(model, hyper, corpus.vocab, arrays, computes), corpus)
-    for notice in filter(None, [*_notices(corpus, loss), whatislost(corpus)]):
+    loss = _untrained(Reader(model, hyper, corpus.vocab, progress.arrays, computes), corpus)
+    weights = sum(array.size for array in arrays.values())
+    told = [*_notices(corpus, loss, weights, old), whatislost(corpus)]
+    for notice in filter(None, told):
         show(Notice(notice))
     made = Snapshot(
         modeltype=modeltype,
@@ -106,7 +123,7 @@ def make(
         chars=corpus.vocab,
         seq_len=seq_len,
         backend=backend,
-        progress=Progress(arrays, caches, hyper.learnrate, scores=Scores(latest=loss)),
+        progress=replace(progress, scores=Scores(latest=loss)),
         rng=rng,
         seed=seed,
         corpus=corpus.digest,
@@ -119,13 +136,28 @@ def unknownargument(name: str, known: set[str]) -> str:
     return f"There is no argument {name!r}.{nearest(name, known)} help(HyperParams) lists all."
 
 
+def warnofother(
+    model: Snapshot, modeltype: str, hyperparams: Mapping[str, Any], seq_len: int, level: str
+) -> None:
+    """Warn if a model that was there is not the one that was asked for."""
+    asked = {"modeltype": modeltype, "seq_len": seq_len, "level": level, **hyperparams}
+    there = {"modeltype": model.modeltype, "seq_len": model.seq_len, "level": model.chars.level}
+    there |= {name: getattr(model.made, name) for name in hyperparams}
+    others = [name for name in asked if asked[name] != there[name]]
+    if others:
+        told = ", ".join(f"{name}={there[name]!r} (not {asked[name]!r})" for name in others)
+        warn(
+            f"The model that was there is loaded as it is, with {told}. overwrite=True makes a new one."
+        )
+
+
 def _untrained(reader: Reader, corpus: Corpus) -> float:
     """Loss on the beginning of the validation text, or of all text if there is none."""
     start = corpus.split if corpus.split < len(corpus) else 0
     return evaluate(reader, corpus.ids, start, min(start + 20_000, len(corpus))).nats
 
 
-def _notices(corpus: Corpus, loss: float) -> list[str]:
+def _notices(corpus: Corpus, loss: float, weights: int, old: Snapshot | None) -> list[str]:
     """What a person should know of a new model."""
     vocab, units = corpus.vocab, corpus.vocab.units
     notices = [f"{vocab.vocab_size:,} different {units}, counting one that stands for all others."]
@@ -133,11 +165,20 @@ def _notices(corpus: Corpus, loss: float) -> list[str]:
         notices = [f"{vocab.vocab_size:,} different {units}."]
     if vocab.rare:
         notices.append(f"{vocab.rare!r}")
+    knows = f"a model that knows only how frequent each {units[:-1]} is"
+    if old is not None:
+        knows = f"a model of {old.chars.srcinfo or 'another text'}"
+        notices.append(newsymbols(old, vocab))
+    if weights > HEART * corpus.split:
+        notices.append(
+            f"{corpus.split:,} {units} to train on are few for {weights:,} parameters: the model will "
+            "learn them by heart. A smaller state_size=, dropout= or more text helps."
+        )
     notices += [
         f"{len(corpus):,} {units}: {corpus.split:,} for training, "
         f"{len(corpus) - corpus.split:,} for validation.",
-        f"Before training: {loss:.4f} nats per {units[:-1]}. That is a model that knows only how "
-        f"frequent each {units[:-1]} is; blind guessing would be {math.log(vocab.vocab_size):.4f}.",
+        f"Before training: {loss:.4f} nats per {units[:-1]}. That is {knows}; blind guessing would be "
+        f"{math.log(vocab.vocab_size):.4f}.",
     ]
     return notices
 

@@ -28,13 +28,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from operator import attrgetter
+from pathlib import Path
 from typing import Any, Generic, Self, TypeVar, cast, final, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rngru import backends, models
-from rngru.backends import Backend
+from rngru import backends, checkpoint, models
+from rngru.backends import Backend, freshcaches
 from rngru.checkpoint import Checkpoint
 from rngru.dataset import DataSet
 from rngru.errors import CheckpointDamaged, CheckpointTooNew, InputError, choose
@@ -42,7 +43,7 @@ from rngru.hyper import CACHES, HyperParams
 from rngru.models import MODELS
 from rngru.reader import Reader
 from rngru.text import LEVELS, Vocabulary, vocabularyfromjson
-from rngru.training import Progress, Run, Scores
+from rngru.training import Plan, Progress, Run, Scores
 from rngru.version import __version__
 
 T = TypeVar("T")
@@ -72,7 +73,7 @@ class Snapshot:
     modeltype, chars, seq_len, backend: what it is and how it is computed.
     made: the hyperparameters that it was made with; see :attr:`hyper`.
     progress: parameters, caches, hidden state, position and learning rate.
-    rng: for the samples that training shows.
+    rng: for the user's own draws.
     seed: what noise is drawn from.
     corpus: the digest of the encoded text, if there is one.
     historyline: the line of the history that its latest round is on; 0 before the first.
@@ -81,6 +82,7 @@ class Snapshot:
     versions: what it was computed with.
     rounding: and how the processor rounds, see :func:`rngru.backends.rounding`; '' if that is
         not known.
+    plan: what the last call to train was told that holds for the next one, too.
     token: a random word that tells this model from others in the same directory. It stands in the
         summary of a checkpoint, so that it can be read without the arrays.
     """
@@ -99,6 +101,7 @@ class Snapshot:
     summary: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=versions)
     rounding: str = ""
+    plan: Mapping[str, Any] = field(default_factory=dict)
     token: str | None = None
 
     @property
@@ -232,6 +235,7 @@ class Snapshot:
             "timed": self.timed,
             "versions": dict(self.versions),
             "rounding": self.rounding,
+            "plan": dict(self.plan),
         }
         return arrays, meta
 
@@ -253,8 +257,10 @@ class Snapshot:
                 least = 1 if name == "seq_len" else 0
                 if type(meta[name]) is not int or not least <= meta[name] < 1 << 62:
                     raise ValueError(f"{name} is {reprlib.repr(meta[name])}")
-            meta = {"timed": False, "rounding": "", **meta}
-            kinds = {"backend": str, "corpus": str | None, "timed": bool, "rounding": str}
+            meta = {"timed": False, "rounding": "", "plan": {}, "training": True, **meta}
+            kinds = {
+                "backend": str, "corpus": str | None, "timed": bool, "rounding": str, "training": bool,
+            }  # fmt: skip
             for name, kind in kinds.items():
                 if not isinstance(meta[name], kind):
                     raise ValueError(f"{name} is {reprlib.repr(meta[name])}")
@@ -284,11 +290,45 @@ class Snapshot:
                 summary=dict(meta["summary"]),
                 versions=dict(meta["versions"]),
                 rounding=meta["rounding"],
+                plan=Plan.from_json(meta["plan"], where=str(found)).lasting,
                 token=meta["summary"].get("model"),
             )
         except (KeyError, TypeError, ValueError, OverflowError) as problem:
             told = f"{problem!s} is missing" if isinstance(problem, KeyError) else str(problem)
             raise CheckpointDamaged(f"{found} does not describe a model: {told}") from problem
+
+    def pack(self, path: Path, *, training: bool, half: bool) -> Path:
+        """Write it into one file, without its text; see :func:`rngru.checkpoint.pack`.
+
+        Parameters
+        ----------
+        training: with what only training needs: the caches of the optimizer.
+        half: the parameters in float16.
+        """
+        arrays, meta = replace(self, corpus=None, historyline=0, timed=False, token=None).encode()
+        names = models.named(self.modeltype).shapes(self.made).keys()
+        kept = {name: array for name, array in arrays.items() if training or name in names}
+        kept.pop("state", None)  # it belongs to a place in the text
+        if half:
+            kept |= {name: kept[name].astype(np.float16) for name in names}
+        if not all(np.isfinite(array).all() for array in kept.values()):
+            raise InputError(
+                f"half=True: a parameter is too large for float16; {path} was not written."
+            )
+        step = self.progress.batches
+        meta["training"] = training
+        return checkpoint.pack(path, step, kept, meta, needs=self.made.needs)
+
+    @classmethod
+    def unpack(cls, path: Path) -> Self:
+        """Return what :meth:`pack` wrote, verified; caches that are not there are fresh."""
+        found, arrays, meta = checkpoint.readpacked(path)
+        wide = {
+            name: array.astype(np.float32)
+            for name, array in arrays.items()
+            if array.dtype == np.float16
+        }
+        return cls.decode(found, arrays | wide, meta)
 
 
 @final
@@ -349,7 +389,8 @@ def _progress(
     found: Checkpoint,
 ) -> Progress:
     """Sort the arrays of a checkpoint, or raise an error with all that is wrong with them."""
-    model, caches = models.named(meta["modeltype"]), CACHES[hyper.optimizer]
+    model = models.named(meta["modeltype"])
+    caches = CACHES[hyper.optimizer] if meta["training"] else ()
     shapes, width = model.shapes(hyper), model.spec(hyper).state(hyper.state_size)
     state = arrays.get("state")
     lanes = state.shape[1] if state is not None and state.ndim == 3 else 1
@@ -372,8 +413,12 @@ def _progress(
         more = [f"and {len(problems) - 20:,} more"] if problems[20:] else []
         raise InputError("\n".join(problems[:20] + more))
     own = {name: np.array(array, order="C") for name, array in arrays.items()}
+    weights = {name: own[name] for name in shapes}
+    if not meta["training"]:  # what the optimizer remembered was left out: it begins anew
+        memory = freshcaches(weights, hyper.optimizer)
+        return Progress(weights, memory, hyper.learnrate, position=meta["position"])
     return Progress(
-        {name: own[name] for name in shapes},
+        weights,
         {cache: {name: own[f"{cache}.{name}"] for name in shapes} for cache in caches},
         hyper.learnrate,
         own.get("state"),

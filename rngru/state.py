@@ -4,6 +4,7 @@ Each verb has its manual here, and its body in a room below. ``help(ModelState)`
 """
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,18 +15,18 @@ from numpy.typing import ArrayLike
 
 from rngru import backends, models
 from rngru.backends import Backend
-from rngru.checkpoint import Checkpoint, Checkpoints
+from rngru.checkpoint import Checkpoint, Checkpoints, ispacked
 from rngru.corpus import Corpus
-from rngru.errors import InputError, WorkdirError, warn
+from rngru.errors import InputError, WorkdirError, helpful, warn
 from rngru.events import Event
 from rngru.hyper import HyperParams
 from rngru.instrument import Instrument
 from rngru.interrupts import Interrupts
-from rngru.making import checkoptions, make
+from rngru.making import checkoptions, make, warnofother
 from rngru.pictures import Picture, losspicture
 from rngru.reader import Reader, glimpse
 from rngru.report import History, reporter, watched
-from rngru.settings import checked, generator, whole
+from rngru.settings import checked, generator, one_of, whole
 from rngru.snapshot import Part, Snapshot
 from rngru.text import Source, Vocabulary
 from rngru.training import Plan, Run, Session, Timing, timed, validate, validlen
@@ -38,6 +39,7 @@ _MOVE = "Move the directory, then load the model from its new place."
 _BACK = "It follows from training; restore(...) goes back."
 
 
+@helpful
 class ModelState(Instrument):
     r"""A recurrent language model with its text, its progress and its working directory.
 
@@ -102,11 +104,17 @@ class ModelState(Instrument):
     models in one directory, get ``WorkdirBusy``.
     """
 
-    __slots__ = ("__weakref__", "_computes", "_corpus", "_disk", "_model")
+    __slots__ = ("__weakref__", "_computes", "_corpus", "_model", "_place", "_report")
 
-    def __init__(self, disk: Workdir, model: Snapshot, corpus: Corpus | None) -> None:
+    def __init__(
+        self,
+        place: Workdir | Path,
+        model: Snapshot,
+        corpus: Corpus | None,
+        report: str | None = None,
+    ) -> None:
         """Put a state together; :meth:`initfromsrcfile` and :meth:`load` do that."""
-        self._disk, self._corpus = disk, corpus
+        self._place, self._corpus, self._report = place, corpus, report
         self._become(model)
 
     @classmethod
@@ -128,6 +136,9 @@ class ModelState(Instrument):
         min_count: int = 1,
         max_vocab: int | None = None,
         validfiles: Source | None = None,
+        exist: str = "refuse",
+        skip: bool = False,
+        model: "str | Path | ModelState | None" = None,
         report: str | None = None,
         **hyperparams: Any,
     ) -> Self:
@@ -157,8 +168,9 @@ class ModelState(Instrument):
         overwrite : bool
             Whether a model that ``usedir`` holds already may be thrown away.
         encoding, errors : str
-            Encoding of all the files: ``'utf-8'`` (default), ``'cp1252'``, ``'utf-16'``, …; with
-            ``errors='replace'`` bytes that are not in it are read as unknown.
+            Encoding of all the files: ``'utf-8'`` (default), ``'cp1252'``, ``'utf-16'``, …; or
+            ``'guess'``, of each file by itself. With ``errors='replace'`` bytes that are not in it are
+            read as unknown.
         level : str
             What the model reads: ``'char'``, ``'word'`` or ``'byte'``.
         min_count : int
@@ -167,8 +179,17 @@ class ModelState(Instrument):
             How many symbols at most; rarer ones are left out, and read as "unknown".
         validfiles
             Whole files to validate on, instead of the tail of the text.
+        exist : str
+            What to do if ``usedir`` holds a model: ``'refuse'``, or ``'load'`` it as :meth:`load`
+            does, so that a script can run twice.
+        skip : bool
+            Whether to leave out files that cannot be read as text, with a warning.
+        model : path or ModelState
+            A model that is to learn this text, instead of a new one: of another working directory, or
+            from :meth:`pack`. Symbols that it has not seen are added to those that it knows.
         report : str
-            ``'rich'``, ``'plain'`` or ``'silent'``; by default what suits the screen.
+            ``'rich'``, ``'plain'`` or ``'silent'``; by default what suits the screen. It holds for
+            the training of this object, too.
         **hyperparams
             See :class:`~rngru.hyper.HyperParams`: ``state_size``, ``layers``, ``learnrate``, …
 
@@ -184,27 +205,36 @@ class ModelState(Instrument):
         checkoptions(modeltype, backend, hyperparams, {*cls.initfromsrcfile.__annotations__})
         seq_len, rng = checked("seq_len", seq_len, whole(1)), generator(rng)
         disk = Workdir(usedir)
+        load = checked("exist", exist, one_of(("refuse", "load"))) == "load" and not overwrite
+        if load and disk.holdsmodel:
+            ms = cls.load(usedir, backend=backend)
+            ms._report = report
+            warnofother(ms._model, modeltype, hyperparams, seq_len, level)
+            return ms
         with Interrupts(raises=True) as interrupts, disk.locked(new=True), reporter(report) as show:
             disk.refusemodel(overwrite=overwrite)
-            model, corpus = make(
-                srcfile, disk.fresh,
+            made, corpus = make(
+                srcfile, disk.fresh, old=None if model is None else cls._found(model),
                 modeltype=modeltype, hyperparams=hyperparams, seq_len=seq_len, backend=backend, rng=rng,
                 level=level, trainfrac=trainfrac, encoding=encoding, errors=errors, min_count=min_count,
-                max_vocab=max_vocab, validfiles=validfiles, show=show, check=interrupts.check,
+                max_vocab=max_vocab, validfiles=validfiles, skip=skip, show=show,
+                check=interrupts.check,
             )  # fmt: skip
-            corpus = disk.install(model, corpus, save=init_checkpoint)
-        return cls(disk, model, corpus)
+            corpus = disk.install(made, corpus, save=init_checkpoint)
+        return cls(disk, made, corpus, report)
 
     @classmethod
     def load(cls, workdir: str | Path, *, backend: str | None = None) -> Self:
-        """Return the model that a working directory holds, as its newest checkpoint has it.
+        """Return the model that a working directory holds, as it was left.
 
-        Light: nothing is compiled. A damaged checkpoint is skipped, with a warning.
+        That is as the newest checkpoint has it, or the one that :meth:`restore` went to. Light:
+        nothing is compiled. A damaged checkpoint is skipped, with a warning.
 
         Parameters
         ----------
         workdir
-            A directory that :meth:`initfromsrcfile` made.
+            A directory that :meth:`initfromsrcfile` made; or a file that :meth:`pack` wrote, which
+            generates and scores, but has no text to train on.
         backend : str
             Computes on another backend than the one it was saved with.
 
@@ -216,15 +246,19 @@ class ModelState(Instrument):
             If there is no checkpoint that can be used.
         """
         disk = Workdir(workdir)
-        saved = disk.load()
+        packed = ispacked(disk.path)
+        saved = Snapshot.unpack(disk.path) if packed else disk.resume()
         model = saved if backend is None else replace(saved, backend=backends.named(backend))
-        ms = cls(disk, model, disk.corpus(model.chars, model.corpus))
+        corpus = None if packed else disk.corpus(model.chars, model.corpus)
+        ms = cls(disk.path if packed else disk, model, corpus)
         if changed := saved.differences(model.backend):
             warn(f"Saved with {changed}. Training goes on, but perhaps not to the same bits.")
         return ms
 
     def restore(self, which: "int | str | Path | Checkpoint | None" = None) -> Self:
         """Go to a checkpoint.
+
+        The next :meth:`load` gives it, too, until something newer is saved. Nothing is removed.
 
         Parameters
         ----------
@@ -242,7 +276,7 @@ class ModelState(Instrument):
             If another model has been put in place of this one.
         """
         with Interrupts(raises=True), self._disk.alone():
-            model = self._disk.load(which, like=self._model)
+            model = self._disk.restore(which, like=self._model)
             self._become(replace(model, backend=self.backend))
         return self
 
@@ -260,64 +294,102 @@ class ModelState(Instrument):
             self._become(keeper.model)
         return saved
 
+    def pack(self, path: str | Path, *, training: bool = True, half: bool = False) -> Path:
+        """Write the model as it is now into one file, without its text, and return its path.
+
+        :meth:`load` reads it, and ``initfromsrcfile(text, workdir, model=path)`` trains it on. It is a
+        zip file of ``arrays.npz``, ``meta.json`` and their checksums, and holds no code.
+
+        Parameters
+        ----------
+        path
+            Where to write it: ``'model.rngru'``, say. A packed model that is there is replaced.
+        training : bool
+            With what the optimizer remembers. Without it the file is a half or a third as large.
+        half : bool
+            Numbers in float16: half the size, and losses that differ in the fourth digit.
+
+        Raises
+        ------
+        InputError
+            If the file is there and is something else.
+        WorkdirError
+            If it cannot be written.
+        """
+        with Interrupts(raises=True):
+            now = self._model.progress.fetched(self._computes)
+            return replace(self._model, progress=now).pack(Path(path), training=training, half=half)
+
     def checkpoints(self) -> Checkpoints:
         """Return all checkpoints, oldest first; at the prompt, a table of them."""
         return self._disk.checkpoints()
 
     def trainmodel(
         self,
-        num_rounds: int = 1,
-        batchsize: int = 16,
-        train_len: int = 0,
-        valid_len: int = 0,
-        print_every: int = 1000,
+        num_rounds: int | None = None,
+        batchsize: int | None = None,
+        train_len: int | None = None,
+        valid_len: int | None = None,
+        print_every: int | None = None,
         clear_state: bool = False,
         *,
         max_seconds: float | None = None,
         learnrate: float | None = None,
         patience: int | None = None,
         keep: int | None = None,
-        save_every: float = 60.0,
+        keep_best: bool | None = None,
+        save_every: float | None = None,
         report: str | None = None,
     ) -> History:
         """Train; after each round validate and save a checkpoint.
 
         Training goes on where it was: at the same character, with the same hidden state. Ctrl-C
-        stops after the current batch and saves; a second one does not wait for a long batch. On
-        SIGTERM, and when the terminal is closed, the model is saved; then the process ends as usual.
+        stops after the current batch, validates and saves; a second one waits for neither a long
+        batch nor the validation. On SIGTERM, and when the terminal is closed, the model is saved; then
+        the process ends as usual.
+
+        What is not given is as in the call before, also on another day; only ``num_rounds``,
+        ``max_seconds`` and ``clear_state`` hold for one call.
 
         Parameters
         ----------
         num_rounds : int
-            How many rounds.
+            How many rounds at most; by default one, or as many as ``max_seconds`` allows.
         batchsize : int
-            B: lanes that move along the text side by side. With another number than before,
-            training goes on at the same place, but the hidden state starts empty.
+            B: lanes that move along the text side by side, 16 at first. With another number than
+            before, training goes on at the same place, but the hidden state starts empty.
         train_len : int
-            Batches in a round; 0: an epoch.
+            Batches in a round; 0, as at first: an epoch.
         valid_len : int
-            Batches' worth of validation text after each round; 0: all of it.
+            Batches' worth of validation text after each round; 0, as at first: all of it.
         print_every : int
-            Show a sample from the current state after so many batches; 0: never.
+            Show a sample from the current state after so many batches; 0: never. At first one is
+            shown every 10 seconds.
         clear_state : bool
             Start from a fresh hidden state.
         max_seconds : float
-            Train and validate for this much wall time, whatever num_rounds; ``inf``: until Ctrl-C.
+            Stop after this much wall time, validation included; ``inf``: until Ctrl-C.
         learnrate : float
             Changes ``hyper.learnrate``, from this call on.
         patience : int
-            Stop after so many rounds in a row, also over calls, without a lower validation loss.
+            Stop after so many rounds in a row, also over calls, without a lower validation loss; 0,
+            as at first: never.
         keep : int
-            Keep only so many of the newest checkpoints, and the best.
+            Keep only so many of the newest checkpoints, and the best; 0, as at first: all.
+        keep_best : bool
+            At the end go back to the round with the lowest validation loss, as ``restore('best')``
+            does.
         save_every : float
-            Save after so many seconds in the middle of a round; the next save replaces it.
+            Save after so many seconds in the middle of a round, 60 at first; the next save replaces
+            it.
         report : str
             ``'rich'``, ``'plain'`` or ``'silent'``; by default what suits the screen.
 
         Returns
         -------
         History
-            One :class:`~rngru.events.Round` for each round; its repr is a table.
+            One :class:`~rngru.events.Round` for each round; its repr is a table. If the best round
+            was not the last one, it says so.
 
         Raises
         ------
@@ -328,24 +400,27 @@ class ModelState(Instrument):
         WorkdirError
             If another prompt has trained the model further, or the directory is gone.
         """
-        plan = Plan(
-            num_rounds, batchsize, train_len, valid_len, print_every, clear_state,
+        plan = Plan.following(
+            self._model.plan, num_rounds, batchsize, train_len, valid_len, print_every, clear_state,
             max_seconds=max_seconds, learnrate=learnrate, patience=patience, keep=keep,
-            save_every=save_every,
+            keep_best=keep_best, save_every=save_every,
         )  # fmt: skip
-        corpus, disk = self._text(), self._disk
-        with Interrupts(terminate=True) as stop, disk.locked(text=True), reporter(report) as show:
+        corpus, disk, kind = self._text(), self._disk, report or self._report
+        with Interrupts(terminate=True) as stop, disk.locked(text=True), reporter(kind) as show:
             # Not before the lock is held: another thread may just have trained this model.
-            run, keeper = self._run(), self._keeper(keep)
+            run, keeper = self._run(), self._keeper(plan)
             session = Session(
-                run, plan, keeper, seq_len=self.seq_len, sample=self._sample, asked=stop.asked,
-                validate=partial(validate, run, corpus, plan, self.seq_len, stop.asked),
-                symbols=validlen(run, corpus, plan, self.seq_len),
+                run, plan, keeper, seq_len=self.seq_len, sample=self._sample,
+                asked=stop.asked, again=stop.again, symbols=validlen(run, corpus, plan, self.seq_len),
+                validate=partial(validate, run, corpus, plan, self.seq_len),
             )  # fmt: skip
             try:
-                return watched(session, partial(self._follow, run, keeper), show)
+                history = watched(session, partial(self._follow, run, keeper), show)
             finally:  # what gives up, or cannot save, has gone somewhere without an event
                 self._follow(run, keeper)
+            if plan.keep_best:
+                self._become(replace(disk.best(self._model), backend=self.backend))
+            return history
 
     def history(self) -> History:
         """Return all rounds of training that led to this model, those of earlier sessions included.
@@ -366,17 +441,17 @@ class ModelState(Instrument):
         """
         return self._disk.history(self._model.historyline, self.chars.units)
 
-    def traintime(self, batchsize: int = 16, batches: int = 5) -> Timing:
+    def traintime(self, batchsize: int | None = None, batches: int = 5) -> Timing:
         """Measure what one training batch costs; the model stays as it is.
 
         Parameters
         ----------
         batchsize : int
-            B, lanes side by side.
+            B, lanes side by side; by default as in training.
         batches : int
             How many to measure, after one that is not.
         """
-        lanes = checked("batchsize", batchsize, whole(1))
+        lanes = Plan.following(self._model.plan, batchsize=batchsize).batchsize
         batches = checked("batches", batches, whole(1))
         with Interrupts(raises=True) as interrupts:
             return timed(self._run(), lanes, self.seq_len, batches, interrupts.check)
@@ -412,9 +487,10 @@ class ModelState(Instrument):
             ms.setparameters({'V': 0.9 * weights['V']})
             ms.newcheckpoint()
         """
-        with Interrupts(raises=True), self._disk.alone():
+        place = self._place
+        alone = place.alone(changed=True) if isinstance(place, Workdir) else nullcontext()
+        with Interrupts(raises=True), alone:
             self._become(self._model.having(parameters, self._computes))
-            self._disk.changed()
         return self
 
     def plotloss(self, path: str | Path | None = None) -> Picture:
@@ -451,10 +527,10 @@ class ModelState(Instrument):
     backend = Part[str]("_model.backend", "How it is computed: ``'cpu'``, ``'scan'``.", _LOAD)
     rng = Part[np.random.Generator](
         "_model.rng",
-        "Random numbers of the samples that training shows; saved with every checkpoint.",
-        "generatestring takes rng=...; initfromsrcfile(rng=...) seeds a model.",
+        "A Generator of its own, saved with every checkpoint: ``generatestring(rng=ms.rng)``.",
+        "initfromsrcfile(rng=...) seeds a model; generatestring takes rng=....",
     )
-    workdir = Part[Path]("_disk.path", "Where everything is kept.", _MOVE)
+    workdir = Part[Path]("_where", "Where everything is kept.", _MOVE)
     position = Part[int](
         "_model.progress.position", "Characters of training text read, over all epochs.", _BACK
     )
@@ -479,6 +555,25 @@ class ModelState(Instrument):
     def _follow(self, run: Run, keeper: WorkdirKeeper, event: Event | None = None) -> None:
         """Be what a session has made of the model so far."""
         self._model = replace(keeper.model, progress=run.progress)
+
+    @classmethod
+    def _found(cls, model: "str | Path | ModelState") -> Snapshot:
+        """What a model is, given as an object, a directory or a file."""
+        return (model if isinstance(model, ModelState) else cls.load(model))._model
+
+    @property
+    def _disk(self) -> Workdir:
+        if isinstance(self._place, Workdir):
+            return self._place
+        raise WorkdirError(
+            f"This model was loaded from the file {self._place}, which holds neither its text nor other "
+            f"checkpoints. ModelState.initfromsrcfile(text, workdir, model={str(self._place)!r}) goes on "
+            "training it."
+        )
+
+    @property
+    def _where(self) -> Path:
+        return self._place.path if isinstance(self._place, Workdir) else self._place
 
     @property
     def _reader(self) -> Reader:
@@ -508,14 +603,15 @@ class ModelState(Instrument):
         """The model as one that is trained."""
         return self._model.run(self._computes, self._text().train)
 
-    def _keeper(self, limit: int | None = None) -> WorkdirKeeper:
+    def _keeper(self, plan: Plan | None = None) -> WorkdirKeeper:
         """What saves the model in its directory."""
-        return WorkdirKeeper(self._disk, self._model, self._trainlen, self._computes, limit)
+        return WorkdirKeeper(self._disk, self._model, self._trainlen, self._computes, plan)
 
     def _sample(self) -> str:
         """What training shows."""
         now = self._model.progress
-        return glimpse(self._reader, now.state, self._text().train, now.position, self.rng)
+        rng = np.random.default_rng([self._model.seed, now.batches])  # whenever it is shown
+        return glimpse(self._reader, now.state, self._text().train, now.position, rng)
 
 
 def generatestring(ms: ModelState, *args: Any, **kwargs: Any) -> Any:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from rngru.corpus import encodecorpus
-from rngru.errors import InputError, TextError
+from rngru.errors import InputError, MissingExtra, TextError
 from rngru.text import advice, readtext
 
 SCRIPTS = {
@@ -213,3 +213,57 @@ def test_a_web_page_in_place_of_a_text_is_told(tmp_path):
         encodecorpus(tmp_path / "book.txt", tmp_path / "data")
     encodecorpus(tmp_path / "page.html", tmp_path / "data")
     encodecorpus(tmp_path / "book.txt", tmp_path / "data", level="byte")
+
+
+# ---- Files of several kinds in one folder ----
+
+FRENCH = "Où sont les neiges d'antan ? À la forêt, près du château, l'été déjà.\n" * 30
+RUSSIAN = (
+    "Все счастливые семьи похожи друг на друга, каждая несчастлива по-своему. Всё смешалось в доме. "
+    "Жена узнала, что муж был в связи с бывшею в их доме гувернанткой.\n"
+) * 30
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    """A folder with a text, a picture, and texts of two other encodings."""
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    (folder / "a.txt").write_text("naïve café\n" * 30, encoding="utf-8")
+    (folder / "b.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(200))
+    (folder / "c.txt").write_text(FRENCH, encoding="cp1252")
+    (folder / "d.txt").write_text(RUSSIAN, encoding="cp1251")
+    return folder
+
+
+def test_odd_files_are_skipped_and_named(mixed, tmp_path):
+    """One picture stops a folder of 200 novels; or is left out, and nobody hears of it."""
+    with pytest.raises(TextError, match=r"b\.png.*skip=True leaves such files out"):
+        encodecorpus(mixed, tmp_path / "data")
+    with pytest.warns(
+        UserWarning, match=r"(?s)3 left out.*b\.png: a picture.*c\.txt: not utf-8"
+    ) as told:
+        corpus = encodecorpus(mixed, tmp_path / "data", skip=True)
+    assert len(told) == 1
+    assert [name.split("/")[-1] for name, _ in corpus.documents] == ["a.txt"]
+    (mixed / "a.txt").unlink()
+    with pytest.raises(TextError, match="None of the files"):
+        encodecorpus(mixed, tmp_path / "data", skip=True)
+    every = encodecorpus(mixed, tmp_path / "data", level="byte", skip=True)
+    assert len(every.documents) == 3, "bytes are bytes"
+
+
+def test_each_file_is_read_in_its_own_encoding(mixed, tmp_path):
+    """encoding='cp1252' for the one that needs it makes nonsense of the others."""
+    pytest.importorskip("charset_normalizer")
+    (mixed / "b.png").unlink()
+    with pytest.warns(UserWarning, match=r"c\.txt \(cp1252\).*d\.txt \(cp1251\)"):
+        corpus = encodecorpus(mixed, tmp_path / "data", encoding="guess", trainfrac=1.0)
+    assert corpus.vocab.decode(corpus.train.ids) == "naïve café\n" * 30 + FRENCH + RUSSIAN
+
+
+def test_without_the_extra_guessing_says_what_to_install(mixed, tmp_path, monkeypatch):
+    monkeypatch.setattr(advice, "DETECTS", False)
+    with pytest.raises(MissingExtra, match=r"pip install 'rngru\[guess\]'"):
+        encodecorpus(mixed / "c.txt", tmp_path / "data", encoding="guess")
+    assert len(encodecorpus(mixed / "a.txt", tmp_path / "data", encoding="guess").train)

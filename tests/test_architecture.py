@@ -48,6 +48,7 @@ ROWS: dict[str, set[str]] = {
     "plots": {"matplotlib"},
     "pictures": {"matplotlib", "plotille"},
     "instrument": set(),
+    "growing": set(),
     "making": set(),
     "state": set(),
     "__main__": set(),

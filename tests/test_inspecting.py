@@ -613,6 +613,13 @@ def test_parameters_are_replaced(newmodel, verse):
     ms.setparameters(after).trainmodel(train_len=2, **QUIET)
 
 
+def test_a_packed_model_takes_other_parameters(newmodel, verse, tmp_path):
+    """It has no directory that could be locked."""
+    ms = ModelState.load(newmodel(verse).pack(tmp_path / "a.rngru"))
+    ms.setparameters({"c": np.arange(ms.chars.vocab_size)})
+    assert ms.parameters()["c"].tolist() == [*range(ms.chars.vocab_size)]
+
+
 def test_what_is_no_parameter_changes_nothing(newmodel, verse):
     """All that is wrong is said at once, and nothing is half done."""
     ms = newmodel(verse)

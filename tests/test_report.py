@@ -132,7 +132,7 @@ def test_validation_does_not_count_as_slow_training():
 def test_a_time_budget_decides_what_is_left():
     """With a budget the number of rounds says nothing about the end."""
     progress = Meter()
-    progress.follow(begin(rounds=1, batches=1, max_seconds=60))
+    progress.follow(begin(rounds=None, batches=1, max_seconds=60))
     for number in range(1, 4):
         progress.follow(batch(number, seconds=15.0 * number))
     assert progress.share == 0.75
@@ -276,7 +276,7 @@ def test_a_pipe_that_nobody_reads_does_not_end_the_process():
 def test_a_run_without_an_end_says_so(seconds):
     """``max_seconds=inf`` is how one says: until I press Ctrl-C."""
     progress = Meter()
-    progress.follow(begin(max_seconds=seconds))
+    progress.follow(begin(rounds=None, max_seconds=seconds))
     progress.follow(batch(1, seconds=1.0))
     assert progress.words().endswith("char/s  until Ctrl-C")
     assert progress.words(narrow=True).endswith("k/s")

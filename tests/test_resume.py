@@ -60,6 +60,7 @@ def facts(ms: ModelState, *histories: Any, last: int = 0) -> Facts:
     own = {"round", "characters", "seconds", "trained"}
     record = {
         "line": meta.pop("history"),
+        "plan": meta.pop("plan"),
         "summary": {k: v for k, v in meta.pop("summary").items() if k != "model"},
         "history": [{k: v for k, v in json.loads(e).items() if k not in own} for e in lines],
         "checkpoints": [[e.step, e.epoch, e.position, e.trainloss, e.validloss] for e in table],

@@ -9,9 +9,9 @@ import pytest
 
 from rngru.dataset import DataSet
 from rngru.errors import NumericsError
-from rngru.events import Batch, Begin, Drawn, End, Notice, Round
+from rngru.events import Batch, Begin, Drawn, End, Notice, Round, Validating
 from rngru.hyper import HyperParams
-from rngru.reader.scoring import Evaluation
+from rngru.reader.scoring import Evaluation, finished
 from rngru.report import History
 from rngru.snapshot import Snapshot
 from rngru.text import CharSet
@@ -63,7 +63,7 @@ class Bench:
     backend: Canned
     clock: Clock
     log: list
-    asked: bool = False
+    asked: int = 0
     valid: list = field(default_factory=list)
     samples: int = 0
     validlen: int = 0
@@ -78,26 +78,28 @@ class Bench:
             validate=self.validate,
             symbols=self.validlen,
             sample=self.sample,
-            asked=lambda: self.asked,
+            asked=lambda: self.asked > 0,
+            again=lambda: self.asked > 1,
             clock=self.clock,
         )
 
     def train(self, **plan) -> list:
         return list(self.session(**plan))
 
-    def validate(self, most=None):
+    def validate(self, most, asked):
         self.log.append("validate")
         self.most = most
+        yield 5
         nats = self.valid.pop(0) if self.valid else None
         nats = nats() if callable(nats) else nats
-        return None if nats is None else Evaluation(nats, 10, 0.0, interrupted=self.asked)
+        return None if nats is None else Evaluation(nats, 10, 0.0, interrupted=asked())
 
     def sample(self):
         self.samples += 1
         return f"sample {self.samples} after {self.run.progress.batches}"
 
     def ask(self):
-        self.asked = True
+        self.asked += 1
 
     @property
     def rates(self) -> list[float]:
@@ -123,7 +125,7 @@ def of(kind, events) -> list:
 
 
 def names(events) -> list[str]:
-    return [type(event).__name__ for event in events]
+    return [type(event).__name__ for event in events if not isinstance(event, Validating)]
 
 
 # ----------------------------------------------------------------------------- the stream
@@ -133,10 +135,13 @@ def test_events_come_in_order():
     """A sample after its round, or a round that never ends."""
     told = bench().train(num_rounds=2, train_len=3, print_every=2)
     one = ["Batch", "Batch", "Drawn", "Batch", "Round"]
-    assert names(told) == ["Begin", *one, *one, "End"]
+    two = ["Batch", "Drawn", "Batch", "Batch", "Drawn", "Round"]
+    assert names(told) == ["Begin", *one, *two, "End"]
     assert told[-1] == End("done")
-    assert [drawn.text for drawn in of(Drawn, told)] == ["sample 1 after 2", "sample 2 after 5"]
-    assert [drawn.position for drawn in of(Drawn, told)] == [2 * SIZE, 5 * SIZE]
+    assert [drawn.text for drawn in of(Drawn, told)] == [
+        "sample 1 after 2", "sample 2 after 4", "sample 3 after 6",
+    ]  # fmt: skip
+    assert [drawn.position for drawn in of(Drawn, told)] == [2 * SIZE, 4 * SIZE, 6 * SIZE]
 
 
 def test_what_begin_says():
@@ -222,16 +227,32 @@ def test_samples_are_counted_within_a_round():
     assert of(Drawn, bench().train(print_every=0)) == []
 
 
+def test_samples_come_every_ten_seconds_where_nobody_says():
+    """A text of an epoch of 627 batches, and not one sample in an hour."""
+    drawn = of(Drawn, bench().train(num_rounds=9, train_len=4, print_every=None))
+    assert [each.position for each in drawn] == [10 * SIZE, 20 * SIZE, 30 * SIZE]
+
+
 # --------------------------------------------------------------------------------- the clock
 
 
 def test_max_seconds_stops_after_the_first_batch_past_the_time():
-    """A batch less, or one more; or rounds counted though the clock decides."""
-    told = bench().train(num_rounds=1, train_len=2, max_seconds=5)
+    """A batch less, or one more; or one round, for nobody said how many."""
+    told = bench().train(train_len=2, max_seconds=5)
     assert [(batch.round, batch.batch) for batch in of(Batch, told)] == [
         (1, 1), (1, 2), (2, 1), (2, 2), (3, 1),
     ]  # fmt: skip
     assert [done.position for done in of(Round, told)] == [12, 24, 30]
+    assert told[-1] == End("time")
+
+
+def test_of_rounds_and_seconds_the_first_to_be_over_ends_the_call():
+    """Two rounds asked for, and sixteen trained, because there was time."""
+    told = bench().train(num_rounds=2, train_len=2, max_seconds=50)
+    assert len(of(Round, told)) == 2
+    assert told[-1] == End("done")
+    told = bench().train(num_rounds=2, train_len=4, max_seconds=5)
+    assert [done.position for done in of(Round, told)] == [24, 30]
     assert told[-1] == End("time")
 
 
@@ -270,7 +291,7 @@ def test_endless_time_ends_with_the_question():
     told = []
     for event in session:
         told.append(event)
-        bank.asked = len(of(Batch, told)) == 7
+        bank.asked = int(len(of(Batch, told)) == 7)
     assert told[-1] == End("interrupted")
     assert len(of(Batch, told)) == 7
 
@@ -385,7 +406,7 @@ def test_cosine_goes_over_the_whole_call():
 def test_cosine_follows_the_clock_where_that_decides():
     """A share of rounds that are not the end of the call."""
     bank = bench(schedule="cosine", warmup=0)
-    bank.train(num_rounds=1, train_len=2, max_seconds=8)
+    bank.train(train_len=2, max_seconds=8)
     assert bank.rates == pytest.approx(
         [RATE * (0.1 + 0.9 * (1 + math.cos(math.pi * second / 8)) / 2) for second in range(8)]
     )
@@ -544,14 +565,14 @@ def test_patience_counts_over_calls_and_is_granted_anew():
     """A call a day never stops; or once it has run out, every later call stops at once."""
     bank = bench(valid=[2.0, 2.1, 2.2, 2.3, 2.4, 1.9])
     assert bank.train(train_len=1, patience=2)[-1] == End("done")
-    assert bank.train(train_len=1, patience=2)[-1] == End("done")
+    assert bank.train(train_len=1, patience=2)[-1] == End("done", 2.0)
     assert bank.run.progress.scores == Scores(2.1, 2.0, 1)
-    assert bank.train(num_rounds=5, train_len=1, patience=2)[-1] == End("patience")
+    assert bank.train(num_rounds=5, train_len=1, patience=2)[-1] == End("patience", 2.0)
     told = bank.train(num_rounds=5, train_len=1, patience=2)
     assert len(of(Round, told)) == 2
-    assert told[-1] == End("patience")
+    assert told[-1] == End("patience", 2.0)
     assert bank.run.progress.scores == Scores(2.4, 2.0, 2)
-    assert bank.train(train_len=1)[-1] == End("done")
+    assert bank.train(train_len=1)[-1].reason == "done"
     assert bank.run.progress.scores == Scores(1.9, 1.9, 0)
 
 
@@ -581,16 +602,28 @@ def test_told_before_the_first_batch():
 
 
 def test_told_during_a_batch():
-    """The batch is thrown away; a long validation before the prompt is back; nothing saved."""
+    """The batch is thrown away; or what is saved is not validated, so that it can never be the best."""
     bank = bench(valid=[2.0])
     bank.backend.steps.extend([Act(), Act(then=bank.ask)])
     told = bank.train(print_every=1)
     assert names(told) == ["Begin", "Batch", "Drawn", "Batch", "Round", "End"]
     assert told[-1] == End("interrupted")
+    assert told[-2].validloss == 2.0
+    (during,) = of(Validating, told)
+    assert during == Validating(5, 0, 2.0, stopping=True)
+    assert bank.log[-3].kind == "losses", "looked at before it is saved"
+    assert bank.log[-2:] == ["validate", ("close", 2)]
+    assert bank.run.progress.scores == Scores(), "a resumed run is the uninterrupted one"
+
+
+def test_told_twice():
+    """A long validation before the prompt is back."""
+    bank = bench(valid=[2.0])
+    bank.backend.steps.extend([Act(), Act(then=lambda: (bank.ask(), bank.ask()))])
+    told = bank.train()
+    assert names(told) == ["Begin", "Batch", "Batch", "Round", "End"]
     assert told[-2].validloss is None
-    assert "validate" not in bank.log
-    assert bank.log[-2].kind == "losses", "looked at before it is saved"
-    assert bank.log[-1] == ("close", 2)
+    assert bank.log[-1] == ("close", 2) and "validate" not in bank.log
 
 
 def test_told_between_two_batches():
@@ -620,14 +653,15 @@ def test_told_between_two_rounds():
 
 def test_told_during_validation():
     """Half a validation counts as a loss, and patience and plateau believe it; or nothing is saved."""
-    bank = bench()
-    bank.valid.append(lambda: bank.ask() or 9.0)
-    told = bank.train(num_rounds=3)
-    assert names(told)[-2:] == ["Round", "End"]
-    assert told[-2].validloss is None
-    assert told[-2].checkpoint == "4"
-    assert told[-1] == End("interrupted")
-    assert bank.run.progress.scores == Scores()
+    for times, loss, scores in (1, 9.0, Scores(9.0, 9.0)), (2, None, Scores()):
+        bank = bench()
+        bank.valid.append(lambda bank=bank, times=times: [bank.ask() for _ in range(times)] and 9.0)
+        told = bank.train(num_rounds=3)
+        assert names(told)[-2:] == ["Round", "End"]
+        assert told[-2].validloss == loss
+        assert told[-2].checkpoint == "4"
+        assert told[-1] == End("interrupted")
+        assert bank.run.progress.scores == scores
 
 
 def test_told_at_once_during_a_batch():
@@ -678,6 +712,43 @@ def test_told_at_once_during_a_sample():
     told = bank.train(print_every=2)
     assert names(told) == ["Begin", "Batch", "Batch", "Round", "End"]
     assert bank.log[-1] == ("close", 2)
+
+
+# --------------------------------------------------------------------- what a person has to know
+
+
+def test_overfitting_is_said_once_when_it_happens():
+    """38 rounds in which the loss doubles, and nobody says that the ninth was the best."""
+    losses = [2.0, 1.8, 1.79, 1.85, 1.9, 1.95, 2.0]
+    bank = bench([4.0 - 0.1 * n for n in range(7)], valid=losses)
+    told = bank.train(num_rounds=7, train_len=1)
+    (notice,) = of(Notice, told)
+    assert notice.text.startswith(
+        "Overfitting: the validation loss was lowest 3 rounds ago, 1.7900, and is 1.9500 now"
+    )
+    assert told.index(notice) < told.index(of(Round, told)[5])
+
+
+@pytest.mark.parametrize(
+    ("steps", "valid"),
+    [
+        ([3.0] * 7, [2.0, 2.1, 2.2, 2.3, 2.4, 2.5, 2.6]),  # the training loss does not fall
+        ([3.0, 2.0, 1.0] * 2, [2.0, 2.01, 2.0, 2.015, 2.01, 2.0, 2.0]),  # chance
+    ],
+)
+def test_what_is_no_overfitting_is_not_called_so(steps, valid):
+    """A rate too high, or the noise of a short validation."""
+    assert of(Notice, bench(steps, valid=valid).train(num_rounds=6, train_len=1)) == []
+
+
+def test_a_rate_far_too_high_is_said():
+    """A loss of 3.5 for an hour, with 0.5 typed for 0.005."""
+    (notice,) = of(Notice, bench().train(num_rounds=1, train_len=1, learnrate=0.5))
+    assert notice.text.startswith("learnrate=0.5 is far above what optimizer='rmsprop' learns with")
+    progress = replace(bench().run.progress, scores=Scores(latest=3.25))
+    told = bench([3.5] * 100, progress=progress, valid=[3.4]).train(train_len=100)
+    (notice,) = of(Notice, told)
+    assert "is not below that before training, 3.250: learnrate=0.001 is probably" in notice.text
 
 
 # ------------------------------------------------------------------------- where it sets out from
@@ -880,7 +951,7 @@ def test_what_is_saved_is_fetched():
         seed=7,
     )
     disk, session = Disk(), bank.session(num_rounds=2, save_every=2.5)
-    keeper = WorkdirKeeper(disk, model, 48, bank.backend, 3)
+    keeper = WorkdirKeeper(disk, model, 48, bank.backend, Plan(7, batchsize=LANES, keep=3))
     session.keeper = keeper
     rounds = of(Round, list(session))
     assert [(model.progress.batches, keep, timed) for model, keep, timed in disk.saved] == [
@@ -890,6 +961,7 @@ def test_what_is_saved_is_fetched():
         arrays, _ = saved.encode()
         assert not any(isinstance(array, There) for array in arrays.values())
         assert arrays["w"] == saved.progress.batches
+        assert saved.plan == {"batchsize": LANES, "keep": 3}, "what holds for the next call"
     assert [done.checkpoint for done in rounds] == ["4", "8"]
     assert [(name, follows) for name, _, follows in disk.lines] == [("4", 0), ("8", 1)]
     assert keeper.model.progress is bank.run.progress
@@ -908,11 +980,11 @@ def test_validation_is_on_all_of_the_validation_text_or_a_part():
     ids = np.arange(100) % 4 + 1
     corpus = SimpleNamespace(split=90, ids=ids, vocab=bank.run.data.vocab)
     corpus = type("Held", (SimpleNamespace,), {"__len__": lambda self: len(ids)})(**vars(corpus))
-    found = validate(bank.run, corpus, Plan(batchsize=LANES), SEQ_LEN)
+    found = finished(validate(bank.run, corpus, Plan(batchsize=LANES), SEQ_LEN))
     assert (found.nats, found.characters) == (pytest.approx(ids[90:].mean()), 10)
-    found = validate(bank.run, corpus, Plan(batchsize=LANES, valid_len=1), SEQ_LEN)
+    found = finished(validate(bank.run, corpus, Plan(batchsize=LANES, valid_len=1), SEQ_LEN))
     assert (found.nats, found.characters) == (pytest.approx(ids[90:96].mean()), SIZE)
-    found = validate(bank.run, corpus, Plan(batchsize=LANES, valid_len=9), SEQ_LEN)
+    found = finished(validate(bank.run, corpus, Plan(batchsize=LANES, valid_len=9), SEQ_LEN))
     assert found.characters == 10
 
 
@@ -956,8 +1028,9 @@ def test_without_a_validation_text_it_is_on_what_comes_next():
     """More than an epoch, which counts the same text twice; or a position that moves on."""
     bank = bench(looks=lambda x, y, state: y)
     corpus = type("Held", (SimpleNamespace,), {"__len__": lambda self: 48})(split=48)
-    assert validate(bank.run, corpus, Plan(batchsize=LANES), SEQ_LEN).characters == 48
-    found = validate(bank.run, corpus, Plan(batchsize=LANES, valid_len=2), SEQ_LEN)
+    found = finished(validate(bank.run, corpus, Plan(batchsize=LANES), SEQ_LEN))
+    assert found.characters == 48
+    found = finished(validate(bank.run, corpus, Plan(batchsize=LANES, valid_len=2), SEQ_LEN))
     assert found.characters == 2 * SIZE
     assert bank.run.progress.position == 0
 

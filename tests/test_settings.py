@@ -6,6 +6,7 @@ import json
 import math
 import pickle
 from fractions import Fraction
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -450,16 +451,17 @@ COUNT = ([1, 10**18], [0, -1, 1.0, True, None, "1", INF, NAN, 10**18 + 1])
 COUNT_OR_ZERO = ([0, 1, 10**18], [-1, 1.0, False, None, "0", INF, NAN])
 COUNT_OR_NONE = ([None, 1], [0, -1, 1.0, True, "1", INF, NAN])
 PLAN = {
-    "num_rounds": COUNT,
+    "num_rounds": COUNT_OR_NONE,
     "batchsize": COUNT,
     "train_len": COUNT_OR_ZERO,
     "valid_len": COUNT_OR_ZERO,
-    "print_every": COUNT_OR_ZERO,
+    "print_every": ([None, 0, 1, 10**18], [-1, 1.0, False, "0", INF, NAN]),
     "clear_state": ([True, False], [0, 1, None, "yes", NAN]),
     "max_seconds": ([None, 1, 5e-324, INF], [0, -1, NAN, True, "1", -INF, HUGE]),
     "learnrate": ([None, 0, 0.1, 1e30], [-1e-9, INF, NAN, True, "0.1", 1.1e30]),
-    "patience": COUNT_OR_NONE,
-    "keep": COUNT_OR_NONE,
+    "patience": COUNT_OR_ZERO,
+    "keep": COUNT_OR_ZERO,
+    "keep_best": ([True, False], [0, 1, None, "yes", NAN]),
     "save_every": ([5e-324, 60, INF], [0, -1, NAN, None, True, "60"]),
 }
 """For each setting of a plan, values that it may have, edges first, and values that it may not."""
@@ -499,15 +501,20 @@ def parameters(verb, *left_out) -> list[inspect.Parameter]:
 
 
 def test_trainmodel_takes_what_a_plan_has():
-    """A default changed in one place: trainmodel() and Plan() would then train differently."""
-    assert parameters(ModelState.trainmodel, "self", "report") == parameters(Plan)
+    """A setting of a plan that nobody can give; or a default that overrides what was remembered."""
+    taken = parameters(ModelState.trainmodel, "self", "report")
+    assert [(each.name, each.kind) for each in taken] == [
+        (each.name, each.kind) for each in parameters(Plan)
+    ]
+    assert {each.name for each in taken if each.default is not None} == {"clear_state"}
 
 
 @pytest.mark.parametrize("name", PLAN)
 def test_trainmodel_hands_each_argument_on_under_its_own_name(name):
     """Two arguments swapped on the way, which types alone would not show."""
     with pytest.raises(InputError, match=f"^{name}="):
-        ModelState.trainmodel(None, **{name: PLAN[name][1][0]})
+        fresh = SimpleNamespace(_model=SimpleNamespace(plan={}))
+        ModelState.trainmodel(fresh, **{name: PLAN[name][1][0]})
 
 
 def test_the_manual_has_the_default_rules_of_drawing():

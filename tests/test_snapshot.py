@@ -295,6 +295,7 @@ HOSTILE = {
     "timed": [3, "x", []],
     "rounding": [3, None, []],
     "versions": [None, 3, "x", [1]],
+    "plan": [None, 3, "x", [1], {"batchsize": 0}, {"batchsize": "x"}, {"keep": None}],
     "summary": [None, 3, "x", [1]],
 }  # fmt: skip
 """For each field of the metadata, values that nobody saved."""
@@ -316,7 +317,7 @@ def test_hostile_metadata_is_damage(field, value):
         Snapshot.decode(FOUND, *later(lambda arrays, meta: meta.update({field: value})))
 
 
-@pytest.mark.parametrize("field", sorted(HOSTILE.keys() - {"timed", "scores", "rounding"}))
+@pytest.mark.parametrize("field", sorted(HOSTILE.keys() - {"timed", "scores", "rounding", "plan"}))
 def test_a_missing_field_is_damage(field):
     """A KeyError at the prompt."""
     with pytest.raises(CheckpointDamaged, match=f"{field}.* is missing"):

@@ -80,11 +80,11 @@ PUBLIC = {
         "encoding": GIVEN,
     },
     "trainmodel": {
-        "num_rounds": 1,
-        "batchsize": 16,
-        "train_len": 0,
-        "valid_len": 0,
-        "print_every": 1000,
+        "num_rounds": None,
+        "batchsize": None,
+        "train_len": None,
+        "valid_len": None,
+        "print_every": None,
         "clear_state": False,
         "max_seconds": None,
     },
@@ -1123,7 +1123,12 @@ def test_files_held_out_that_do_not_exist_cost_nothing(trained, verse, tmp_path)
 def validated(monkeypatch, *losses):
     """Let validation say these losses, one after the other."""
     said = iter(losses)
-    monkeypatch.setattr(state, "validate", lambda *_: Evaluation(next(said), 10, 1.0))
+
+    def validate(*_):
+        yield 10
+        return Evaluation(next(said), 10, 1.0)
+
+    monkeypatch.setattr(state, "validate", validate)
 
 
 def test_patience_ends_where_nothing_gets_better(newmodel, verse, monkeypatch):
@@ -1146,6 +1151,162 @@ def test_the_best_is_marked_kept_and_restored(newmodel, verse, monkeypatch):
     assert [row.endswith("best") for row in rows] == [True, False, False]
     straight.trainmodel(2, batchsize=2, train_len=2, **QUIET)
     assert bits(ModelState.load(ms.workdir).restore("best")) == bits(straight)
-    for wrong in ({"patience": 0}, {"keep": 0}, {"keep": 1.5}, {"save_every": 0}):
+    for wrong in ({"patience": -1}, {"keep": -1}, {"keep": 1.5}, {"save_every": 0}):
         with pytest.raises(InputError, match=next(iter(wrong))):
             ms.trainmodel(**wrong, **QUIET)
+
+
+# ---- Where one was yesterday ----
+
+
+def test_a_restored_model_is_the_one_that_is_loaded(newmodel, verse):
+    """The best was chosen in the evening, and in the morning the worst is back."""
+    ms = newmodel(verse)
+    ms.trainmodel(3, batchsize=2, train_len=2, **QUIET)
+    ms.restore(4)
+    assert bits(ModelState.load(ms.workdir)) == bits(ms)
+    assert ModelState.load(ms.workdir).history()[-1].checkpoint == "4"
+    other = ModelState.load(ms.workdir)
+    other.restore()
+    assert ModelState.load(ms.workdir).position == other.position > ms.position, "the newest"
+    ms.restore(4)
+    ms.trainmodel(1, **QUIET)
+    assert ModelState.load(ms.workdir).position == ms.position, "something newer was saved"
+    assert not (ms.workdir / "restored.json").exists()
+
+
+def test_a_bookmark_that_does_not_hold_is_not_followed(newmodel, verse):
+    """A crash at load; or a model of last year, for a file says so."""
+    ms = newmodel(verse)
+    ms.trainmodel(2, batchsize=2, train_len=2, **QUIET)
+    newest, path = bits(ms), ms.workdir / "restored.json"
+    ms.restore(2)
+    good = path.read_text()
+    assert bits(ModelState.load(ms.workdir)) == bits(ms)
+    for wrong in (
+        "", "{", "[]", "null", '{"restored": true}', "\0" * 99, good.replace('"step": 2', '"step": 3'),
+        good.replace('"newest": 4', '"newest": 5'), good.replace('"step": 2', '"step": "2"'),
+        good.replace('"model": "', '"model": "0'), good.replace('"format": 1', '"format": 2'),
+    ):  # fmt: skip
+        path.write_text(wrong)
+        assert bits(ModelState.load(ms.workdir)) == newest, wrong
+    path.write_text(good)
+    (ms.workdir / "checkpoints/2/arrays.npz").write_bytes(b"spoilt")
+    with pytest.warns(UserWarning, match="The newest checkpoint is used instead"):
+        assert bits(ModelState.load(ms.workdir)) == newest
+
+
+def test_keep_best_ends_at_the_best(newmodel, verse, monkeypatch):
+    """After a night of learning by heart the model is the worst of all that were saved."""
+    ms = newmodel(verse)
+    validated(monkeypatch, 3.0, 1.0, 2.0, 2.5, 0.5)
+    history = ms.trainmodel(4, batchsize=2, train_len=2, keep_best=True, **QUIET)
+    assert len(history) == 4 and ms.position == history[1].position
+    assert repr(history).endswith("Back to the lowest validation loss, 1.0000, of round 2.")
+    assert ModelState.load(ms.workdir).position == ms.position
+    assert ms.history()[-1].validloss == 1.0
+    ms.trainmodel(1, **QUIET)
+    assert ms.position == history[1].position + 80, "it trains on from there"
+
+
+def test_the_table_says_where_the_best_is(newmodel, verse, monkeypatch):
+    """The model stays at its worst, and nothing says how to go back."""
+    ms = newmodel(verse)
+    validated(monkeypatch, 3.0, 1.0, 2.0, 2.5)
+    history = ms.trainmodel(3, batchsize=2, train_len=2, **QUIET)
+    told = (
+        "The lowest validation loss was 1.0000, of {}; the model is now at {}. ms.restore('best')"
+    )
+    assert told.format("round 2", "2.0000") in repr(history)
+    assert told.format("an earlier call", "2.5000") in repr(ms.trainmodel(1, **QUIET))
+    ms.restore("best")
+    assert "lowest" not in repr(ms.history())
+
+
+def test_what_a_call_was_told_holds_for_the_next(newmodel, verse):
+    """batchsize=32 typed every morning, and a run of 16 lanes the morning one forgets it."""
+    ms = newmodel(verse, report=None)
+    ms.trainmodel(2, batchsize=3, train_len=2, patience=50, keep=2, print_every=0, report="silent")
+    ms = ModelState.load(ms.workdir)
+    history = ms.trainmodel(learnrate=0.01, report="silent")
+    assert (len(history), len(history.losses), ms._model.progress.state.shape[1]) == (1, 2, 3)
+    assert [each.step for each in ms.checkpoints()] == [4, 6]
+    assert ms.traintime(batches=1).batchsize == 3
+    ms.trainmodel(1, train_len=1, keep=0, report="silent")
+    assert [each.step for each in ms.checkpoints()] == [4, 6, 7]
+    with pytest.raises(InputError, match="memory"):
+        ms.trainmodel(batchsize=10**7, report="silent")
+    assert ms.traintime(batches=1).batchsize == 3, "what was refused is not remembered"
+
+
+def test_how_a_model_reports_is_said_once(newmodel, verse, capsys):
+    """report='silent' in each call of a script."""
+    ms = newmodel(verse, report="silent")
+    ms.trainmodel(1, batchsize=2, train_len=2)
+    assert capsys.readouterr().out == ""
+    ms.trainmodel(1, report="plain")
+    assert "round 1" in capsys.readouterr().out
+
+
+def test_a_script_that_runs_twice_loads_the_second_time(newmodel, verse, tmp_path):
+    """A night of training thrown away, or a script that works once only."""
+    source, work = tmp_path / "verse.txt", tmp_path / "work"
+    source.write_text(verse)
+    options = {"state_size": 8, "seq_len": 20, "rng": 1, "report": "silent", "exist": "load"}
+    for round_ in 1, 2:
+        ms = ModelState.initfromsrcfile(source, work, **options)
+        ms.trainmodel(1, batchsize=2, train_len=3)
+        assert ms.position == round_ * 120
+    with pytest.warns(UserWarning, match=r"state_size=8 \(not 9\)"):
+        ModelState.initfromsrcfile(source, work, **options | {"state_size": 9})
+    assert not ModelState.initfromsrcfile(source, work, **options, overwrite=True).position
+    with pytest.raises(WorkdirError, match="holds a model already"):
+        ModelState.initfromsrcfile(source, work, **options | {"exist": "refuse"})
+    with pytest.raises(InputError, match="exist='lod'.*Did you mean 'load'"):
+        ModelState.initfromsrcfile(source, work, **options | {"exist": "lod"})
+
+
+@pytest.mark.parametrize(
+    ("call", "meant"),
+    [
+        (lambda ms: ms.trainmodel(epochs=3), "num_rounds"),
+        (lambda ms: ms.trainmodel(batch_size=3), "batchsize"),
+        (lambda ms: ms.trainmodel(lr=3), "learnrate"),
+        (lambda ms: ms.generatestring(temperature=1.0), "temp"),
+        (lambda ms: ms.generatestring(prompt="a"), "seed"),
+        (lambda ms: ModelState.initfromsrcfile("x", "y", hidden_size=3), "state_size"),
+        (lambda ms: ModelState.initfromsrcfile("x", "y", lr=3), "learnrate"),
+        (lambda ms: ModelState.initfromsrcfile("x", "y", num_layers=3), "layers"),
+        (lambda ms: ModelState.initfromsrcfile("x", "y", epochs=3), "num_rounds"),
+        (lambda ms: ModelState.initfromsrcfile("x", "y", modeltype="GRU"), "GRUEncode"),
+        (lambda ms: ModelState.initfromsrcfile("x", "y", modeltype="lstm"), "LSTMEncode"),
+    ],
+)
+def test_what_people_type_is_understood(newmodel, verse, call, meant):
+    """'GRU' took one to BiGRU, which cannot generate; epochs= to a bare TypeError."""
+    with pytest.raises(InputError, match=f"Did you mean '{meant}'"):
+        call(newmodel(verse))
+
+
+def test_a_graphics_card_is_not_a_processor():
+    """'gpu': did you mean 'cpu'?"""
+    with pytest.raises(InputError) as told:
+        ModelState.initfromsrcfile("x", "y", backend="gpu")
+    assert "Did you mean" not in str(told.value)
+
+
+def test_help_shows_the_arguments_of_verbs_that_name_the_nearest():
+    """(*values, **named) at the prompt."""
+    for name, verb in inspect.getmembers(ModelState, inspect.isfunction):
+        if not name.startswith("_"):
+            assert "values" not in inspect.signature(verb).parameters, name
+
+
+def test_a_text_far_too_short_is_said(newmodel, capsys):
+    """Five characters for 198,789 parameters pass in silence."""
+    newmodel("abcab" * 20, state_size=64, report="plain")
+    assert re.search(
+        r"90 characters to train on are few for [\d,]+ parameters", capsys.readouterr().out
+    )
+    newmodel("abcab" * 2000, state_size=8, report="plain")
+    assert "are few" not in capsys.readouterr().out

@@ -50,11 +50,21 @@ from rngru.checkpoint.content import (
     READABLE_SINCE,
     contents,
     readall,
+    readpacked,
     readplain,
     readrecord,
 )
+from rngru.checkpoint.packed import ispacked, pack
 from rngru.checkpoint.record import Checkpoint, Checkpoints
-from rngru.disk import refusals, remove, rename, sync, topath, unmatched, write
+from rngru.disk import (
+    refusals,
+    remove,
+    rename,
+    sync,
+    topath,
+    unmatched,
+    write,
+)
 from rngru.errors import (
     CheckpointDamaged,
     CheckpointError,
@@ -71,11 +81,14 @@ __all__ = [
     "Checkpoints",
     "discard",
     "foreign",
+    "ispacked",
     "listing",
     "load",
     "newest",
+    "pack",
     "prune",
     "read",
+    "readpacked",
     "readrecord",
     "save",
     "steps",

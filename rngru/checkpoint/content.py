@@ -27,6 +27,7 @@ from rngru.checkpoint.encoding import (
     checkplain,
     decodejson,
     encodejson,
+    members,
     packarrays,
     unpackarrays,
 )
@@ -88,24 +89,72 @@ def readall(
 
     With a ``step``, it must be the checkpoint of that step, and not behind a symbolic link.
     """
-    record, meta, size, digest = _inspect(path, step)
-    with _suspicion(path, ARRAYS):
-        return record, unpackarrays(_verified(path / ARRAYS, size, digest)), meta
+    return _readall(_Folder(path, step), step)
+
+
+def readpacked(path: Path) -> tuple[Checkpoint, dict[str, np.ndarray], dict[str, Any]]:
+    """Return record, arrays and metadata of a checkpoint that is packed into one file, all verified."""
+    return _readall(_Archive(path))
 
 
 def readrecord(path: Path, step: int) -> Checkpoint:
     """Return the record alone: all is verified but the arrays, of which only the size is."""
-    return _inspect(path, step)[0]
+    return _inspect(_Folder(path, step), step)[0]
 
 
-def _inspect(path: Path, step: int | None = None) -> tuple[Checkpoint, dict[str, Any], int, str]:
+class _Folder:
+    """The files of a checkpoint in its directory; with a ``step``, not behind a symbolic link."""
+
+    def __init__(self, path: Path, step: int | None = None) -> None:
+        if not os.path.isdir(path):
+            raise CheckpointError(f"The checkpoint {path} is not there, or is no directory.")
+        with _suspicion(path, MANIFEST):
+            if step is not None and os.path.islink(path):
+                raise ValueError("is behind a symbolic link")
+        self.path = path
+
+    def size(self, name: str) -> int:
+        return (self.path / name).lstat().st_size
+
+    def read(self, name: str, limit: int) -> bytes:
+        return readplain(self.path / name, limit)
+
+
+class _Archive:
+    """The files of a checkpoint that is packed into one file."""
+
+    def __init__(self, path: Path) -> None:
+        if not os.path.isfile(path):
+            raise CheckpointError(f"The packed model {path} is not there, or is no file.")
+        self.path = path
+        with _suspicion(path, "it"):
+            self._members = members(path.read_bytes())
+
+    def size(self, name: str) -> int:
+        if name not in self._members:
+            raise FileNotFoundError(name)
+        return len(self._members[name])
+
+    def read(self, name: str, limit: int) -> bytes:
+        self.size(name)
+        return bytes(self._members[name][:limit])
+
+
+def _readall(
+    parts: _Folder | _Archive, step: int | None = None
+) -> tuple[Checkpoint, dict[str, np.ndarray], dict[str, Any]]:
+    record, meta, size, digest = _inspect(parts, step)
+    with _suspicion(parts.path, ARRAYS):
+        return record, unpackarrays(_verified(parts, ARRAYS, size, digest)), meta
+
+
+def _inspect(
+    parts: _Folder | _Archive, step: int | None = None
+) -> tuple[Checkpoint, dict[str, Any], int, str]:
     """Verify all but the arrays: the record, the metadata, and the arrays' size and SHA-256."""
-    if not os.path.isdir(path):
-        raise CheckpointError(f"The checkpoint {path} is not there, or is no directory.")
+    path = parts.path
     with _suspicion(path, MANIFEST):
-        if step is not None and os.path.islink(path):
-            raise ValueError("is behind a symbolic link")
-        manifest = decodejson(readplain(path / MANIFEST, MAX_JSON))
+        manifest = decodejson(parts.read(MANIFEST, MAX_JSON))
         if manifest.pop("check", None) != _digest(encodejson(manifest)):
             raise ValueError("is not what was saved (its own SHA-256 differs)")
         _checkformat(path, manifest)
@@ -114,13 +163,13 @@ def _inspect(path: Path, step: int | None = None) -> tuple[Checkpoint, dict[str,
         size, digest = files[META]
         if size > MAX_JSON:
             raise ValueError(f"has more than {MAX_JSON:,} bytes")
-        described = decodejson(_verified(path / META, size, digest))
+        described = decodejson(_verified(parts, META, size, digest))
         record = _record(path, described, manifest.get("needs"))
         if step is not None and record.step != step:
             raise ValueError(f"belongs to step {record.step}")
     with _suspicion(path, ARRAYS):
         size, digest = files[ARRAYS]
-        _checksize(path / ARRAYS, size)
+        _checksize(parts, ARRAYS, size)
     return record, described["meta"], size, digest
 
 
@@ -203,14 +252,14 @@ def readplain(path: Path, limit: int = sys.maxsize) -> bytes:
         )  # read() allocates all that it is asked for first
 
 
-def _checksize(path: Path, size: int) -> None:
-    if (actual := path.lstat().st_size) != size:
+def _checksize(parts: _Folder | _Archive, name: str, size: int) -> None:
+    if (actual := parts.size(name)) != size:
         raise ValueError(f"has {actual:,} bytes instead of {size:,}")
 
 
-def _verified(path: Path, size: int, digest: str) -> bytes:
-    _checksize(path, size)
-    data = readplain(path, size)
+def _verified(parts: _Folder | _Archive, name: str, size: int, digest: str) -> bytes:
+    _checksize(parts, name, size)
+    data = parts.read(name, size)
     if _digest(data) != digest:
         raise ValueError("is not what was saved (its SHA-256 differs)")
     return data

@@ -123,33 +123,53 @@ def packarrays(arrays: Mapping[str, np.ndarray]) -> bytes:
     return buffer.getvalue()
 
 
+def packfiles(files: Mapping[str, bytes]) -> bytes:
+    """Pack files by name; the same files always give the same bytes."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        archive.comment = b"rngru model, format %d" % FORMAT
+        for name, data in files.items():
+            archive.writestr(zipfile.ZipInfo(name), data)
+    return buffer.getvalue()
+
+
 def unpackarrays(data: bytes) -> dict[str, np.ndarray]:
     """Unpack what :func:`packarrays` packed: the same order, dtypes, shapes and memory orders.
 
     The zip file's directory is read with the standard library, the arrays' headers with a pattern
     that knows nothing but numbers: neither evaluates anything.
     """
+    arrays: dict[str, np.ndarray] = {}
+    for filename, body in members(data).items():
+        name = filename.removesuffix(".npy")
+        if name + ".npy" != filename:
+            raise ValueError(f"has a member of a wrong name, {filename!r}")
+        try:
+            arrays[name] = _unpackarray(body)
+        except ValueError as problem:
+            raise ValueError(f"has a member {name!r} that {problem}") from None
+    return arrays
+
+
+def members(data: bytes) -> dict[str, memoryview]:
+    """Return the members of a zip file by name, in its order; all are stored plainly."""
     if data.count(b"PK\x01\x02") > MAX_ARRAYS:  # begins each entry of the directory
         raise ValueError("has too many members")
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        members = archive.infolist()
-    if sum(member.file_size for member in members) > len(data):
+        listed = archive.infolist()
+    if sum(member.file_size for member in listed) > len(data):
         raise ValueError("declares more than it holds")
-    view = memoryview(data)
-    arrays: dict[str, np.ndarray] = {}
-    for member in members:
-        name = member.filename.removesuffix(".npy")
-        if name + ".npy" != member.filename or not _NAME.fullmatch(name) or name in arrays:
-            raise ValueError(f"has a member of a wrong name, {member.filename!r}")
+    view, found = memoryview(data), {}
+    for member in listed:
+        name = member.filename
+        if not _NAME.fullmatch(name) or name in found:
+            raise ValueError(f"has a member of a wrong name, {name!r}")
         if member.compress_type or member.flag_bits or member.compress_size != member.file_size:
             raise ValueError(f"has a member that is not stored plainly, {name!r}")
         namelength, extralength = struct.unpack_from("<HH", data, member.header_offset + 26)
         start = member.header_offset + 30 + namelength + extralength
-        try:
-            arrays[name] = _unpackarray(view[start : start + member.file_size])
-        except ValueError as problem:
-            raise ValueError(f"has a member {name!r} that {problem}") from None
-    return arrays
+        found[name] = view[start : start + member.file_size]
+    return found
 
 
 def _unpackarray(body: memoryview) -> np.ndarray:

@@ -24,7 +24,7 @@ from rngru.reader.neurons import Neurons, chosen, follow, propertyof
 from rngru.reader.properties import Wanted
 from rngru.reader.reader import Reader
 from rngru.reader.scores import Comparison, Prediction, Scores, Sums, predict, score
-from rngru.reader.scoring import Evaluation, averaged, evaluate
+from rngru.reader.scoring import Evaluation, averaging, evaluate, evaluating, finished
 from rngru.reader.vectors import Similar, similar, vectors
 
 __all__ = [
@@ -37,11 +37,13 @@ __all__ = [
     "Similar",
     "Sums",
     "Wanted",
-    "averaged",
+    "averaging",
     "chosen",
     "clamp",
     "evaluate",
+    "evaluating",
     "fillgaps",
+    "finished",
     "follow",
     "generate",
     "generatemany",

@@ -2,14 +2,17 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from rngru.errors import InputError
 from rngru.interrupts import never
 from rngru.reader.reader import Reader
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +66,17 @@ class Evaluation:
         )
 
 
-def averaged(
+def averaging(
     pieces: Iterable[np.ndarray],
     whole: int,
     *,
     units: str,
     cloze: bool,
     asked: Callable[[], bool] = never,
-) -> Evaluation | None:
+) -> Generator[int, None, Evaluation | None]:
     """Return the mean of losses that come in pieces; None if there are none.
+
+    Yields how many symbols were predicted, after each piece.
 
     Parameters
     ----------
@@ -90,6 +95,7 @@ def averaged(
         for nats in pieces:
             total += float(nats.sum(dtype=np.float64))
             count += nats.size
+            yield count
             if count and asked():
                 break
     except KeyboardInterrupt:
@@ -99,6 +105,15 @@ def averaged(
         return None
     seconds = time.monotonic() - began
     return Evaluation(total / count, count, seconds, units, count < whole, cloze)
+
+
+def finished(work: Generator[int, None, T]) -> T:
+    """Return what a generator returns at its end, whatever it yields before."""
+    try:
+        while True:
+            next(work)
+    except StopIteration as end:
+        return end.value
 
 
 def evaluate(
@@ -111,7 +126,20 @@ def evaluate(
 ) -> Evaluation:
     """Predict each of the symbols ``ids[start:stop]`` once; all of ``ids`` (N,) if not given.
 
-    ``asked`` says, between chunks, whether to stop early.
+    ``asked`` says, between chunks, whether to stop early. Raises what :func:`evaluating` does.
+    """
+    return finished(evaluating(reader, ids, start, stop, asked=asked))
+
+
+def evaluating(
+    reader: Reader,
+    ids: np.ndarray,
+    start: int = 0,
+    stop: int | None = None,
+    *,
+    asked: Callable[[], bool] = never,
+) -> Generator[int, None, Evaluation]:
+    """Do what :func:`evaluate` does; yields how many symbols were predicted, after each chunk.
 
     Raises
     ------
@@ -121,7 +149,7 @@ def evaluate(
         If it was stopped before anything was.
     """
     stop, units = len(ids) if stop is None else stop, reader.vocab.units
-    found = averaged(
+    found = yield from averaging(
         reader.losses(ids, start, stop),
         stop - max(start, 1),
         units=units,

@@ -17,7 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.rule import Rule
 from rich.text import Text
 
-from rngru.events import Batch, Begin, Drawn, End, Event, Notice, Reading, Round
+from rngru.events import Batch, Begin, Drawn, End, Event, Notice, Reading, Round, Validating
 from rngru.report.live import Meter, roundwords
 from rngru.tables import printable
 
@@ -83,9 +83,10 @@ class RichReporter:
                 pass
             case Reading() if not self._live.is_started:
                 self._live.start(refresh=True)
-            case Batch() | Reading() if (now := self._console.get_time()) >= self._drawn + 0.1:
-                self._drawn = now
-                self._live.refresh()
+            case Batch() | Reading() | Validating():
+                if (now := self._console.get_time()) >= self._drawn + 0.1:
+                    self._drawn = now
+                    self._live.refresh()
             case Drawn():
                 self._console.print(
                     Rule(f"epoch {event.epoch:.2f}", align="left", style="dim"),

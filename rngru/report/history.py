@@ -38,6 +38,10 @@ class History(Sequence[Round]):
     reason
         Why the run stopped: ``'done'``, ``'time'``, ``'patience'`` or ``'interrupted'``; or
         ``'past'`` for the rounds of all calls that led to a model.
+    earlier
+        The lowest validation loss of earlier calls, nats per symbol.
+    back
+        Whether the model went back to its best round at the end.
 
     Attributes
     ----------
@@ -68,7 +72,10 @@ class History(Sequence[Round]):
         losses: ArrayLike = (),
         positions: ArrayLike = (),
         reason: str = "done",
+        earlier: float | None = None,
+        back: bool = False,
     ) -> None:
+        self._earlier, self._back = earlier, back
         self._rounds = tuple(rounds)
         self.losses = _frozen(losses)
         self.positions = _frozen(positions, np.int64)
@@ -123,7 +130,26 @@ class History(Sequence[Round]):
         if self.losses.size and self.reason != "past":
             done += f", {_counted(self.losses.size, 'batch', 'batches')}"
         best = [] if np.isnan(self.validloss).all() else [int(np.nanargmin(self.validloss))]
-        return Table(names, rows, note=f"{done}: {REASONS[self.reason]}.", always=best)
+        note = f"{done}: {REASONS[self.reason]}.{self._best(*best)}"
+        return Table(names, rows, note=note, always=best)
+
+    def _best(self, row: int | None = None) -> str:
+        """Say which round was the best, if that is not the last one."""
+        if row is None:
+            return ""
+        lowest, last = float(self.validloss[row]), float(self.validloss[-1])
+        where = f"round {self._rounds[row].round}"
+        if self._earlier is not None and self._earlier <= lowest:
+            lowest, where = self._earlier, "an earlier call"
+        if last <= lowest:
+            return ""
+        if self._back:
+            return f"\nBack to the lowest validation loss, {lowest:.4f}, of {where}."
+        now = "was not validated" if math.isnan(last) else f"is now at {last:.4f}"
+        return (
+            f"\nThe lowest validation loss was {lowest:.4f}, of {where}; the model {now}. "
+            "ms.restore('best') goes back."
+        )
 
     def _spent(self) -> Iterator[tuple[int, float]]:
         """Yield symbols and seconds of each round by itself; both counts restart with each run."""
@@ -149,7 +175,7 @@ class Recorder:
     def __init__(self) -> None:
         self._rounds: list[Round] = []
         self._losses: dict[int, float] = {}  # by position
-        self._reason = "interrupted"
+        self._end = End("interrupted")
 
     def __call__(self, event: Event) -> None:
         """Take note of ``event``."""
@@ -161,7 +187,7 @@ class Recorder:
             case Round():
                 self._rounds.append(event)
             case End():
-                self._reason = event.reason
+                self._end = event
 
     def history(self) -> History:
         """Return the history so far; a run that has not ended counts as interrupted."""
@@ -169,7 +195,9 @@ class Recorder:
             self._rounds,
             losses=list(self._losses.values()),
             positions=list(self._losses),
-            reason=self._reason,
+            reason=self._end.reason,
+            earlier=self._end.best,
+            back=self._end.back,
         )
 
 
@@ -182,7 +210,7 @@ def watched(events: Iterable[Event], *listeners: Callable[[Event], object]) -> H
     >>> watched([End("done")], heard.append)
     0 rounds: all done.
     >>> heard
-    [End(reason='done')]
+    [End(reason='done', best=None, back=False)]
     """
     record = Recorder()
     hearers: tuple[Callable[[Event], object], ...] = (*listeners, record)

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Final, Protocol, Self, TextIO, final
 
 from rngru.errors import choose
-from rngru.events import Batch, Begin, Drawn, Event, Notice, Reading, Round, short
+from rngru.events import Batch, Begin, Drawn, Event, Notice, Reading, Round, Validating, short
 from rngru.tables import printable
 
 
@@ -83,7 +83,7 @@ class PlainReporter:
         match event:
             case Begin():
                 self._next = self._every
-            case Batch() | Reading() if event.seconds >= self._next:
+            case Batch() | Reading() | Validating() if event.seconds >= self._next:
                 self._next = event.seconds + self._every
                 self._write(self._meter.words())
             case Drawn():
@@ -165,6 +165,7 @@ class Meter:
     def _restart(self) -> None:
         self._trained = 0
         self._last: Batch | None = None
+        self._checked: Validating | None = None
         self._loss = self._weight = 0.0
         self._mark: Batch | Round | None = None
         self._characters = self._seconds = 0.0
@@ -183,9 +184,12 @@ class Meter:
                 # mean from the first batch on.
                 self._loss += 0.05 * (event.loss - self._loss)
                 self._weight += 0.05 * (1.0 - self._weight)
-                self._last = event
+                self._last, self._checked = event, None
                 self._measure(event)
+            case Validating():
+                self._checked = event
             case Round():
+                self._checked = None
                 self._mark = event  # the time since its last batch was not spent on training
 
     def _measure(self, event: Batch) -> None:
@@ -204,9 +208,14 @@ class Meter:
             return self._reading.done / self._reading.total
         if self._last is None:
             return 0.0
+        if self._checked is not None:
+            return self._checked.done / max(self._checked.total, 1)
+        shares = [0.0]
         if self._plan.max_seconds is not None:
-            return min(self._last.seconds / self._plan.max_seconds, 1.0)
-        return self._trained / (self._plan.rounds * self._plan.batches)
+            shares.append(min(self._last.seconds / self._plan.max_seconds, 1.0))
+        if self._plan.rounds is not None:
+            shares.append(self._trained / (self._plan.rounds * self._plan.batches))
+        return max(shares)
 
     def words(self, *, narrow: bool = False) -> str:
         """Say epoch, smoothed loss, speed and time left, in 66 columns or, if narrow, in 40."""
@@ -217,11 +226,13 @@ class Meter:
             return f"{what}  {self.share:.0%}  {rate / 1e6:,.1f} MB/s  {_clock(left)} left"
         if self._last is None:
             return "starting" if narrow else "starting: the first batch takes longer than others"
+        if self._checked is not None:
+            hint = "  Ctrl-C skips it" if self._checked.stopping else ""
+            return f"validating  {min(self.share, 1.0):.0%}{hint}"
         speed = self._characters / self._seconds if self._seconds > 0 else 0.0
+        left = self._last.seconds * (1.0 / self.share - 1.0) if self.share else math.inf
         if self._plan.max_seconds is not None:
-            left = self._plan.max_seconds - self._last.seconds
-        else:
-            left = self._last.seconds * (1.0 / self.share - 1.0)
+            left = min(left, self._plan.max_seconds - self._last.seconds)
         epoch, loss = f"epoch {self._last.epoch:.2f}", f"loss {self._loss / self._weight:.3f}"
         forever = left > 1e9
         if narrow:

@@ -15,6 +15,7 @@ import codecs
 import re
 import unicodedata
 from collections import Counter
+from importlib.util import find_spec
 
 SAMPLE = 1 << 16
 """Bytes that are looked at."""
@@ -53,6 +54,10 @@ MARKUP = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype html|html[\s>])", re.IGNOREC
 _TYPOGRAPHY = "“”„‘’‚«»‹›–—…•·°§©®™€£½¿¡\xa0\xad"
 _WIDE = ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
 _EAST = {"CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "IDEOGRAPHIC", "FULLWIDTH", "BOPOMOFO"}
+
+
+DETECTS = find_spec("charset_normalizer") is not None
+"""Whether encodings beyond the common ones can be told: the extra ``guess``."""
 
 
 def kindof(begins: bytes) -> str:

@@ -96,7 +96,13 @@ class ByteSet(Vocabulary):
             raise InputError(f"Expected a character of one byte, got {char!r}: {len(data)} bytes.")
         return int(data[0])
 
-    def _choose(self, counts: Mapping[bytes, int], min_count: int, max_vocab: int | None) -> Rare:
+    def _choose(
+        self,
+        counts: Mapping[bytes, int],
+        min_count: int,
+        max_vocab: int | None,
+        known: Vocabulary | None = None,
+    ) -> Rare:
         if min_count != 1 or max_vocab is not None:
             raise InputError("level='byte' always has 256 ids: leave out min_count and max_vocab.")
         return Rare(units=self.units)

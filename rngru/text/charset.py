@@ -129,8 +129,14 @@ class CharSet(Vocabulary):
         table[_codes(self.chars)] = np.arange(self.vocab_size)
         return table
 
-    def _choose(self, counts: Mapping[str, int], min_count: int, max_vocab: int | None) -> Rare:
-        kept, rare = keepfrequent(counts, min_count, max_vocab, self.units)
+    def _choose(
+        self,
+        counts: Mapping[str, int],
+        min_count: int,
+        max_vocab: int | None,
+        known: Vocabulary | None = None,
+    ) -> Rare:
+        kept, rare = keepfrequent(counts, min_count, max_vocab, self.units, known)
         self._hold([self.unknown_char, *kept])
         return rare
 

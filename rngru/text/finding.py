@@ -21,7 +21,7 @@ from pathlib import Path
 from rngru.disk import unescaped
 from rngru.errors import TextError, warn
 
-_OURS = re.compile(r"checkpoints|data|history\.jsonl|lock(\.json)?|\.tmp-.*")
+_OURS = re.compile(r"checkpoints|data|history\.jsonl|restored\.json|lock(\.json)?|\.tmp-.*")
 """What belongs to a model in its working directory."""
 
 

@@ -16,9 +16,10 @@ A **source** is whatever the user hands over, turned by :func:`opentexts` into a
 A ``str`` always names files. Text that is already in memory is wrapped in :class:`Texts`, so that
 a mistyped file name is never trained on.
 
-Text is UTF-8 unless ``encoding`` says otherwise. A byte order mark at the start is dropped;
-nothing else is changed, line ends (LF or CRLF) included. Bytes that are not in the encoding are an
-error, or U+FFFD, "unknown", with ``errors='replace'``.
+Text is UTF-8 unless ``encoding`` says otherwise; with ``encoding='guess'`` each file that is not UTF-8
+is read in the encoding that it looks like. A byte order mark at the start is dropped; nothing else is
+changed, line ends (LF or CRLF) included. Bytes that are not in the encoding are an error, or U+FFFD,
+"unknown", with ``errors='replace'``.
 
 >>> [document.name for document in opentexts(Texts(["It was", " a dark night"]))]
 ['text 1', 'text 2']
@@ -30,6 +31,7 @@ import codecs
 import difflib
 import encodings.aliases
 import io
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -37,7 +39,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO, Self, TypeVar
 
-from rngru.errors import InputError, TextError, choose, warn
+from rngru.errors import InputError, MissingExtra, TextError, choose, warn
 from rngru.text import advice
 from rngru.text.finding import files
 
@@ -51,6 +53,9 @@ LARGE = 1 << 26
 """Bytes up to which all of a file is tried in an encoding before that is advised."""
 
 ERRORS = ("strict", "replace")
+
+GUESS = "guess"
+"""The ``encoding`` that stands for whatever each file looks like."""
 
 Tick = Callable[[int], object]
 T = TypeVar("T")
@@ -159,6 +164,40 @@ class Document:
             return False
         with self._opened() as stream:
             return advice.MARKUP.match(stream.read(1000)) is not None
+
+    def guessed(self) -> Self:
+        """Return it in the encoding that it looks like.
+
+        Raises
+        ------
+        TextError
+            If it looks like none.
+        MissingExtra
+            Without charset-normalizer, if it is not UTF-8.
+        """
+        if self._reads("utf-8"):
+            return replace(self, encoding="utf-8")
+        if not advice.DETECTS:
+            raise MissingExtra(
+                f"{self.name} is not UTF-8, and encoding='guess' needs charset-normalizer to say what "
+                "it is: pip install 'rngru[guess]'"
+            )
+        with self._opened() as stream:
+            begins = stream.read(BLOCK)
+        self._refusekind(begins)
+        sample, _ = self._around(self._odd())
+        for encoding in [*advice.likely(sample), *advice.likely(begins)]:
+            if self._reads(encoding):
+                return replace(self, encoding=_checked(encoding))
+        raise TextError(
+            f"{self.name}: encoding='guess': all of it is in no encoding that it looks like. Give its "
+            "encoding=; level='byte' reads any file."
+        )
+
+    def _odd(self) -> int:
+        """Return about where the first byte is that is not ASCII."""
+        blocks = itertools.takewhile(bytes.isascii, self.blocks())
+        return sum(map(len, blocks))
 
     def blocks(self, tick: Tick | None = None) -> Iterator[bytes]:
         """Yield the bytes, at most 128 KiB at a time.
@@ -285,8 +324,7 @@ class Document:
 
     def _refuse(self, block: bytes) -> None:
         """Raise TextError for what is no text, or in another encoding beyond doubt."""
-        if self.path and (kind := advice.kindof(block)):
-            raise TextError(f"{self.name}: {kind}, not a text. {advice.remedy(block)}")
+        self._refusekind(block)
         if self.encoding.startswith(("utf-16", "utf-32")):
             if advice.narrow(block):
                 raise TextError(
@@ -301,6 +339,11 @@ class Document:
         if block.count(0) * 100 > len(block):
             self._refuse_zeros(block)
 
+    def _refusekind(self, block: bytes) -> None:
+        """Raise TextError for a picture, a PDF, and so on."""
+        if self.path and (kind := advice.kindof(block)):
+            raise TextError(f"{self.name}: {kind}, not a text. {advice.remedy(block)}")
+
     def _refuse_zeros(self, block: bytes) -> None:
         if self.path and (encoding := advice.wide(block[: advice.SAMPLE])):
             raise TextError(
@@ -313,19 +356,23 @@ class Document:
         )
 
 
-def opentexts(source: Source, encoding: str = "utf-8", *, errors: str = "strict") -> list[Document]:
-    """Return the documents of a source, in order. Nothing is read yet.
+def opentexts(
+    source: Source, encoding: str = "utf-8", *, errors: str = "strict", skip: bool = False
+) -> list[Document]:
+    """Return the documents of a source, in order. Nothing is read yet, unless to ``guess`` or ``skip``.
 
     Parameters
     ----------
     source
         See the table at the top of this module.
     encoding : str
-        Encoding of all the files: ``'utf-8'`` (default), ``'cp1252'``, ``'utf-16'``, …
-        :class:`Texts` needs none.
+        Encoding of all the files: ``'utf-8'`` (default), ``'cp1252'``, ``'utf-16'``, …; or
+        ``'guess'``, of each file by itself. :class:`Texts` needs none.
     errors : str
         ``'replace'``: bytes that are not in the encoding become U+FFFD, which is "unknown". By
         default they are an error.
+    skip : bool
+        Leave out files that cannot be read as text, with a warning. By default they are an error.
 
     Raises
     ------
@@ -367,7 +414,34 @@ def opentexts(source: Source, encoding: str = "utf-8", *, errors: str = "strict"
         )
     if not documents:
         raise TextError("The source holds no files and no texts.")
-    return documents
+    return _readable(documents, guess=encoding == GUESS, skip=skip)
+
+
+def _readable(documents: list[Document], *, guess: bool, skip: bool) -> list[Document]:
+    """Return the documents in the encodings that they are in, and without those to ``skip``."""
+    kept, odd = [], []
+    for document in documents:
+        try:
+            found = document.guessed() if guess and document.path else document
+            if skip:
+                for _ in found.characters():
+                    pass
+            kept.append(found)
+        except TextError as error:
+            if not skip:
+                raise
+            odd.append(str(error))
+    if odd and not kept:
+        raise TextError(f"None of the files can be read as text. The first: {odd[0]}")
+    if odd:
+        more = f", and {len(odd) - 3:,} more" if odd[3:] else ""
+        warn(f"{len(odd):,} left out of the text{more}:\n" + "\n".join(odd[:3]))
+    others = [document for document in kept if guess and document.encoding != "utf-8"]
+    if others:
+        named = ", ".join(f"{document.name} ({document.encoding})" for document in others[:3])
+        more = f" and {len(others) - 3:,} more" if others[3:] else ""
+        warn(f"Not UTF-8, and read in the encoding that it looks like: {named}{more}.")
+    return kept
 
 
 def _refuseopen(source: object) -> None:
@@ -410,6 +484,8 @@ def warnofpages(documents: Iterable[Document]) -> None:
 
 def _checked(encoding: str) -> str:
     """Return Python's name of an encoding, without '-sig': a byte order mark is dropped anyway."""
+    if encoding == GUESS:
+        return encoding
     try:
         "a".encode(encoding)
         return codecs.lookup(encoding).name.removesuffix("-sig")

@@ -132,6 +132,7 @@ class Vocabulary(ABC):
         srcinfo: str | None = None,
         min_count: int = 1,
         max_vocab: int | None = None,
+        known: "Vocabulary | None" = None,
     ) -> Self:
         """Make a vocabulary of counted symbols.
 
@@ -143,6 +144,8 @@ class Vocabulary(ABC):
             Symbols that occur less often become "unknown".
         max_vocab : int, optional
             Largest V; the rarest symbols beyond it become "unknown".
+        known : Vocabulary, optional
+            Its symbols are kept, too, however rare; of the same level.
 
         Raises
         ------
@@ -158,7 +161,7 @@ class Vocabulary(ABC):
         '\\ufffda'
         """
         vocab = cls.__new__(cls)
-        vocab._fill(counts, linestarts or {}, srcinfo, min_count, max_vocab)
+        vocab._fill(counts, linestarts or {}, srcinfo, min_count, max_vocab, known)
         return vocab
 
     @abstractmethod
@@ -182,7 +185,13 @@ class Vocabulary(ABC):
         """Return the id of one symbol."""
 
     @abstractmethod
-    def _choose(self, counts: Mapping[Any, int], min_count: int, max_vocab: int | None) -> Rare:
+    def _choose(
+        self,
+        counts: Mapping[Any, int],
+        min_count: int,
+        max_vocab: int | None,
+        known: "Vocabulary | None" = None,
+    ) -> Rare:
         """Choose the symbols that get an id, keep them, and return those left out."""
 
     @abstractmethod
@@ -310,8 +319,9 @@ class Vocabulary(ABC):
         srcinfo: str | None,
         min_count: int,
         max_vocab: int | None,
+        known: "Vocabulary | None" = None,
     ) -> None:
-        self.rare = self._choose(counts, min_count, max_vocab)
+        self.rare = self._choose(counts, min_count, max_vocab, known)
         self.srcinfo = srcinfo
         self.linestarts = self._countsbyid(linestarts)
 
@@ -340,11 +350,16 @@ class Vocabulary(ABC):
 
 
 def keepfrequent(
-    counts: Mapping[str, int], min_count: int, max_vocab: int | None, units: str
+    counts: Mapping[str, int],
+    min_count: int,
+    max_vocab: int | None,
+    units: str,
+    known: Vocabulary | None = None,
 ) -> tuple[list[str], Rare]:
     """Choose the symbols of a vocabulary; return them sorted, without "unknown", and the rare rest.
 
-    Of symbols that are equally frequent, those that sort first are chosen first.
+    Of symbols that are equally frequent, those that sort first are chosen first. Those of a vocabulary
+    that is ``known`` already are chosen in any case.
     """
     if not isinstance(min_count, int | np.integer) or min_count < 1:
         raise InputError(
@@ -354,19 +369,22 @@ def keepfrequent(
         raise InputError(
             f"max_vocab={max_vocab!r}: expected a whole number from 2; 'unknown' is one of them."
         )
-    known = {symbol: n for symbol, n in counts.items() if symbol != Vocabulary.unknown_char}
-    ranked = sorted(known, key=lambda symbol: (-known[symbol], symbol))
-    kept = [symbol for symbol in ranked if known[symbol] >= min_count]
+    there = {symbol: n for symbol, n in counts.items() if symbol != Vocabulary.unknown_char}
+    ranked = sorted(there, key=lambda symbol: (-there[symbol], symbol))
+    kept = [symbol for symbol in ranked if there[symbol] >= min_count]
     if max_vocab is not None:
         kept = kept[: max_vocab - 1]
     if not kept:
         raise TextError(
             f"No symbol occurs {min_count} times or more; lower min_count."
-            if known
+            if there
             else "The text has no characters to make a vocabulary of."
         )
     rare = ranked[len(kept) :]
-    occurrences = sum(known[symbol] for symbol in rare)
+    if known is not None:
+        kept = [*{*kept, *known._symbols()} - {Vocabulary.unknown_char}]
+        rare = [symbol for symbol in rare if not known.idxofchar(symbol)]
+    occurrences = sum(there[symbol] for symbol in rare)
     return sorted(kept), Rare(len(rare), occurrences, tuple(rare[:RARE_SHOWN]), units)
 
 

@@ -238,8 +238,14 @@ class WordSet(Vocabulary):
     def _ids(self) -> dict[str, int]:
         return {word: idx for idx, word in enumerate(self.words)}
 
-    def _choose(self, counts: Mapping[str, int], min_count: int, max_vocab: int | None) -> Rare:
-        kept, rare = keepfrequent(counts, min_count, max_vocab, self.units)
+    def _choose(
+        self,
+        counts: Mapping[str, int],
+        min_count: int,
+        max_vocab: int | None,
+        known: Vocabulary | None = None,
+    ) -> Rare:
+        kept, rare = keepfrequent(counts, min_count, max_vocab, self.units, known)
         self._hold([self.unknown_char, *kept])
         return rare
 

@@ -1,10 +1,11 @@
 """Where a run stands: parameters, caches, state and position, replaced whole after each batch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 
-from rngru.backends import Arrays, Caches
+from rngru.backends import Arrays, Backend, Caches
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,3 +56,8 @@ class Progress:
     position: int = 0
     batches: int = 0
     scores: Scores = Scores()
+
+    def fetched(self, backend: Backend) -> Self:
+        """Return it with NumPy's arrays instead of those that a backend has placed elsewhere."""
+        caches = {name: backend.fetch(cache) for name, cache in self.caches.items()}
+        return replace(self, arrays=backend.fetch(self.arrays), caches=caches)

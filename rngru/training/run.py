@@ -11,7 +11,7 @@ from rngru.dataset import DataSet
 from rngru.errors import fits
 from rngru.hyper import HyperParams
 from rngru.interrupts import never
-from rngru.reader import Evaluation, averaged
+from rngru.reader import Evaluation, averaging, finished
 from rngru.training.memory import SMALLER, checkmemory
 from rngru.training.progress import Progress
 
@@ -102,12 +102,14 @@ class Run:
                 nats, state = self.backend.losses(now.arrays, x, y, state)
                 yield nats
 
-        found = averaged(
-            pieces(),
-            batches * size,
-            units=self.data.vocab.units,
-            cloze=self.backend.model.both,
-            asked=asked,
+        found = finished(
+            averaging(
+                pieces(),
+                batches * size,
+                units=self.data.vocab.units,
+                cloze=self.backend.model.both,
+                asked=asked,
+            )
         )
         assert found is not None, "a batch has symbols"
         return found

@@ -3,7 +3,7 @@
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Protocol, final
@@ -11,14 +11,15 @@ from typing import Protocol, final
 from rngru.backends import Step
 from rngru.corpus import Corpus
 from rngru.errors import InputError, NumericsError
-from rngru.events import Batch, Begin, Drawn, End, Event, Notice, Round
+from rngru.events import Batch, Begin, Drawn, End, Event, Notice, Round, Validating
 from rngru.interrupts import never
-from rngru.reader import Evaluation, Reader, evaluate
+from rngru.reader import Evaluation, Reader, evaluating
 from rngru.training.guard import Guard
 from rngru.training.plan import Plan
 from rngru.training.progress import Progress
 from rngru.training.run import Run
 from rngru.training.schedules import plateau, scheduled
+from rngru.training.verdict import Verdict
 
 LOOKAHEAD = 20
 """Symbols of each lane that show, before a save, what the last update has done.
@@ -37,6 +38,12 @@ FORWARD = 3.0
 
 LEAST = 2_000
 """Symbols that are validated on, however short the time."""
+
+SAMPLE = 10.0
+"""Seconds between two samples, where nobody says after how many batches."""
+
+Validation = Generator[int, None, Evaluation | None]
+"""Yields how many symbols have been read, and returns what was measured."""
 
 
 class Keeper(Protocol):
@@ -67,12 +74,13 @@ def validate(
     corpus: Corpus,
     plan: Plan,
     seq_len: int,
-    asked: Callable[[], bool] = never,
     most: int | None = None,
-) -> Evaluation:
+    asked: Callable[[], bool] = never,
+) -> Validation:
     """Evaluate a run on the validation text; where there is none, on what it reads next.
 
-    With ``most``, on so many symbols of it at most, from its beginning.
+    With ``most``, on so many symbols of it at most, from its beginning. ``asked`` says whether to stop
+    early.
     """
     symbols = validlen(run, corpus, plan, seq_len)
     symbols = symbols if most is None else min(symbols, most)
@@ -82,7 +90,7 @@ def validate(
     start, stop = corpus.split, corpus.split + symbols
     backend, arrays = run.backend, run.progress.arrays
     reader = Reader(backend.model, run.hyper, corpus.vocab, arrays, backend)
-    return evaluate(reader, corpus.ids, start, stop, asked=asked)
+    return (yield from evaluating(reader, corpus.ids, start, stop, asked=asked))
 
 
 @dataclass(slots=True)
@@ -117,10 +125,12 @@ class Session:
     plan: what to do.
     keeper: what saves.
     seq_len: T, symbols that each lane reads in a batch.
-    validate: evaluates the run as it is, after each round; on so many symbols at most as it is told.
+    validate: evaluates the run as it is, after each round; on so many symbols at most as it is told,
+        until the second argument says to stop.
     symbols: how many it reads when it is told nothing.
     sample: draws text from the run as it is.
-    asked: whether to stop before the next batch.
+    asked: whether to stop before the next batch; the last round is still validated.
+    again: whether to stop at once, without that.
     clock: gives seconds.
 
     Raises
@@ -136,16 +146,18 @@ class Session:
         keeper: Keeper,
         *,
         seq_len: int,
-        validate: Callable[[int | None], Evaluation | None],
+        validate: Callable[[int | None, Callable[[], bool]], Validation],
         symbols: int = 0,
         sample: Callable[[], str],
         asked: Callable[[], bool] = never,
+        again: Callable[[], bool] = never,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        if plan.max_seconds == math.inf and run.hyper.schedule == "cosine":
+        if plan.max_seconds == math.inf and not plan.rounds and run.hyper.schedule == "cosine":
             raise InputError("max_seconds=inf: schedule='cosine' needs an end to fall to.")
         self.run, self.plan, self.keeper, self.seq_len = run, plan, keeper, seq_len
-        self._validate, self._sample, self._asked, self._clock = validate, sample, asked, clock
+        self._validate, self._sample, self._clock = validate, sample, clock
+        self._asked, self._again = asked, again
         self._batches = plan.train_len or run.data.batchepoch(plan.batchsize, seq_len)
         self._size = plan.batchsize * seq_len
         self._units = run.data.vocab.units
@@ -153,14 +165,16 @@ class Session:
         self._reason, self._symbols, self._validlen = "done", 0, symbols
         self._most: int | None = None
         self._fastest = self._before = math.inf
+        self._past, self._count = run.progress.scores, 0
+        self._verdict = Verdict(self._past)
 
     def __iter__(self) -> Iterator[Event]:
         """Train, and say what happens as it happens."""
-        self._began = self._saved = self._opened = self._clock()
+        self._began = self._saved = self._opened = self._shown = self._clock()
         yield from self._open()
         plan = self.plan
         yield Begin(
-            plan.num_rounds,
+            plan.rounds,
             self._batches,
             plan.batchsize,
             self.seq_len,
@@ -172,7 +186,7 @@ class Session:
             yield from self._train(number)
             if self._finished(number):
                 break
-        yield End(self._reason)
+        yield End(self._reason, self._past.best, plan.keep_best)
 
     @property
     def _seconds(self) -> float:
@@ -195,17 +209,18 @@ class Session:
             )
         state = None if plan.clear_state else now.state
         scores = now.scores
-        if plan.patience is not None and scores.worse >= plan.patience:
+        if 0 < plan.patience <= scores.worse:
             # Patience ran out in an earlier call; calling again grants it anew.
             scores = replace(scores, worse=0)
         self._good = replace(now, state=state, scores=scores)
         rate = now.learnrate if plan.learnrate is None else plan.learnrate
         run.progress = replace(self._good, learnrate=rate)
+        notices += self._verdict.opening(rate, run.hyper.optimizer)
         return [Notice(text) for text in notices]
 
     def _train(self, number: int) -> Iterator[Event]:
         """One round."""
-        run, plan = self.run, self.plan
+        run = self.run
         here = _Round(number, run.progress.batches, run.progress.learnrate)
         while True:
             over, due, share = self._where(here)
@@ -232,11 +247,20 @@ class Session:
             self._symbols += self._size
             here.rate = rate
             yield self._took(here, loss, step.gradnorm)
-            if plan.print_every and len(here.losses) % plan.print_every == 0 and not self._asked():
+            if self._showing() and not self._asked():
                 with suppress(KeyboardInterrupt):  # told to stop at once
                     yield Drawn(run.progress.position, run.epoch, self._sample())
         if here.losses:
             yield from self._close(here)
+
+    def _showing(self) -> bool:
+        """Whether it is time for a sample."""
+        self._count += 1
+        if self.plan.print_every is not None:
+            return self.plan.print_every > 0 and self._count % self.plan.print_every == 0
+        due = self._clock() >= self._shown + SAMPLE
+        self._shown = self._clock() if due else self._shown
+        return due
 
     def _where(self, here: _Round) -> tuple[bool, bool, float]:
         """Return (whether the round is over, whether to save, how much of the call is done)."""
@@ -253,10 +277,11 @@ class Session:
         due = self.run.progress.batches != self._good.batches and (
             over or self._clock() - self._saved >= plan.save_every
         )
-        if plan.max_seconds is not None:
-            return over, due, seconds / most if most > 0 else 1.0
-        done = here.number - 1 + len(here.losses) / self._batches
-        return over, due, done / plan.num_rounds
+        done = 0.0 if plan.max_seconds is None else seconds / most if most > 0 else 1.0
+        if plan.rounds is not None:
+            rounds = here.number - 1 + len(here.losses) / self._batches
+            done = max(done, rounds / plan.rounds)
+        return over, due, done
 
     def _ahead(self, rate: float | None) -> tuple[Step | None, float]:
         """Return the next step and its loss per symbol; without a rate, the loss of a look ahead.
@@ -341,24 +366,39 @@ class Session:
             self._units,
             seconds - (self._opened - self._began),
         )
-        valid = None
-        if self._reason != "interrupted":
-            first, most = self._most is None, self._limit()
-            if first and most is not None and most < self._validlen:
-                yield Notice(
-                    f"Validation reads the first {most:,} of {self._validlen:,} {self._units}, to keep "
-                    "to max_seconds; valid_len= sets how much it reads."
-                )
-            with suppress(KeyboardInterrupt):  # told to stop at once
-                valid = self._validate(most)
+        first, most = self._most is None, self._limit()
+        if first and most is not None and most < self._validlen:
+            yield Notice(
+                f"Validation reads the first {most:,} of {self._validlen:,} {self._units}, to keep "
+                "to max_seconds; valid_len= sets how much it reads."
+            )
+        valid = yield from self._measure(most)
         if valid is not None and not valid.interrupted:
             done = replace(done, validloss=valid.nats, bits=valid.bits)
-            self._score(valid.nats)
+            if (
+                self._reason != "interrupted"
+            ):  # else a resumed run would not be the uninterrupted one
+                self._score(valid.nats)
+        for text in self._verdict.closing(done, run.progress.scores, self._count):
+            yield Notice(text)
         curve = list(zip(here.positions, here.losses, strict=True))
         done = self.keeper.close(done, curve, run.progress)
         self._saved_here()
         self._opened, self._before = self._saved, math.inf
         yield done
+
+    def _measure(self, most: int | None) -> Generator[Validating, None, Evaluation | None]:
+        """Validate, and say how far that is; None if there is no validation text, or no time."""
+        total = self._validlen if most is None else min(most, self._validlen)
+        work = self._validate(most, self._again)
+        with suppress(KeyboardInterrupt):  # told to stop at once
+            while not self._again():
+                try:
+                    done = next(work)
+                except StopIteration as end:
+                    return end.value
+                yield Validating(done, total, self._seconds, self._asked())
+        return None
 
     def _score(self, loss: float) -> None:
         """Take a validation loss into account."""
@@ -375,6 +415,6 @@ class Session:
         plan, worse = self.plan, self.run.progress.scores.worse
         if self._reason == "done" and self._asked():
             self._reason = "interrupted"
-        elif self._reason == "done" and plan.patience is not None and worse >= plan.patience:
+        elif self._reason == "done" and 0 < plan.patience <= worse:
             self._reason = "patience"
-        return self._reason != "done" or (plan.max_seconds is None and number == plan.num_rounds)
+        return self._reason != "done" or number == plan.rounds

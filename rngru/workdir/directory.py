@@ -1,8 +1,9 @@
 """A working directory: where a model is kept on the disk.
 
 ``checkpoints/<step>/`` (see :mod:`rngru.checkpoint`), ``data/`` (the encoded text, see
-:mod:`rngru.corpus`), ``history.jsonl`` (one line for each round of training), and a lock, held while
-something is written (see :mod:`rngru.workdir.lock`). None of them is ever a symbolic link.
+:mod:`rngru.corpus`), ``history.jsonl`` (one line for each round of training), ``restored.json`` (which
+checkpoint was restored, if it is not the newest), and a lock, held while something is written (see
+:mod:`rngru.workdir.lock`). None of them is ever a symbolic link.
 
 Nothing is written for a model that has gone on in another prompt: whoever saves must have saved,
 loaded or restored here since the newest checkpoint came.
@@ -27,7 +28,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from rngru import checkpoint, corpus
-from rngru.checkpoint import MANIFEST, Checkpoint, Checkpoints, readrecord
+from rngru.checkpoint import Checkpoint, Checkpoints, readrecord
 from rngru.corpus import Corpus
 from rngru.disk import (
     dangling,
@@ -42,6 +43,7 @@ from rngru.disk import (
 )
 from rngru.errors import (
     CheckpointError,
+    CheckpointTooNew,
     InputError,
     NoModelError,
     RngruError,
@@ -55,8 +57,9 @@ from rngru.report import History
 from rngru.snapshot import Snapshot
 from rngru.text import Vocabulary
 from rngru.workdir import lock
+from rngru.workdir.bookmark import Bookmark
 from rngru.workdir.journal import POINTS, Journal
-from rngru.workdir.names import FILES, FOLDERS, refuseforeign, refuselinks
+from rngru.workdir.names import FILES, FOLDERS, find, refuseforeign, refuselinks
 
 CHECKED = 1 << 26
 """Bytes of encoded text up to which it is verified on loading, whatever its date; more take too long."""
@@ -64,14 +67,6 @@ CHECKED = 1 << 26
 
 def _decoded(found: Checkpoint, *contents: Any) -> tuple[Checkpoint, Snapshot]:
     return found, Snapshot.decode(found, *contents)
-
-
-def _same(one: Path, other: Path) -> bool:
-    """Whether both are one directory, however it is called."""
-    try:
-        return os.path.samefile(one, other)
-    except (OSError, ValueError):
-        return False
 
 
 class Workdir:
@@ -100,6 +95,7 @@ class Workdir:
                 f"{str(path)!r} is no path on this system: {str(problem).rstrip('.')}."
             ) from problem
         self._journal = Journal(self.path / "history.jsonl")
+        self._bookmark = Bookmark(self.path / "restored.json")
         self._place: tuple[int, int] | None = None  # which directory it is, wherever it is moved
         self._timed: int | None = None  # the step of a checkpoint that the next one replaces
         self._own: tuple[int, int] | None = None  # step and batches last saved or loaded
@@ -172,13 +168,10 @@ class Workdir:
             remove(self.path / name)
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Hold what is done here against other threads with the same model.
+    def alone(self, *, changed: bool = False) -> Iterator[None]:
+        """Hold what is done here against other threads with the same model, or raise WorkdirBusy.
 
-        Raises
-        ------
-        WorkdirBusy
-            At once.
+        If the model is then ``changed``, so that it is not what was saved, no save writes over that.
         """
         with self._lock.held(blocking=False) as got:
             if not got:
@@ -187,6 +180,8 @@ class Workdir:
                     "restores this model. Wait for it."
                 )
             yield
+            if changed:
+                self._own = self._timed = None
 
     def _refusegone(self, folder: Path) -> NoReturn:
         """Refuse to train what could be saved, but not go on tomorrow."""
@@ -332,10 +327,6 @@ class Workdir:
         last = max(checkpoint.steps(self.path / "checkpoints"), default=-1)
         return last if self._own == (last, batches) else max(batches, last + 1)
 
-    def changed(self) -> None:
-        """Take note that the model is no longer what was saved: the next save writes over none."""
-        self._own = None
-
     def save(self, model: Snapshot, *, keep: int | None = None, timed: bool = False) -> Checkpoint:
         """Save a model; a ``timed`` checkpoint lasts until the next one."""
         folder = self.path / "checkpoints"
@@ -359,6 +350,8 @@ class Workdir:
         self._own = step, model.progress.batches
         if old is not None and old != step:
             checkpoint.discard(folder, old)
+        with suppress(OSError):  # it is for the checkpoints that were there before
+            self._bookmark.forget()
         return saved
 
     def _look(self) -> None:
@@ -404,7 +397,7 @@ class Workdir:
         if which is None:
             found, model = checkpoint.newest(self._checkpoints, _decoded)
         else:
-            found = self._find(which)
+            found = find(self._checkpoints, which)
             step = found.step if isinstance(found, Checkpoint) else None
             _, model = _decoded(*checkpoint.read(found, step))
         if like is not None and (model.modeltype, model.chars) != (like.modeltype, like.chars):
@@ -421,22 +414,42 @@ class Workdir:
         self._timed = found.step if model.timed else None
         return model
 
-    def _find(self, which: "int | str | Path | Checkpoint") -> Checkpoint | Path:
-        """Return the checkpoint that a user means; of another directory, its path."""
-        if which == "best":
-            best = self.checkpoints().best
-            if best is None:
-                raise InputError("No checkpoint has a validation loss, so none is the best.")
-            return best
-        path = Path(which) if isinstance(which, str | Path | Checkpoint) else None
-        known = checkpoint.steps(self._checkpoints)
-        for step, place in known.items():
-            if str(which) == str(step) or (path and _same(path, place)):
-                return readrecord(place, step)
-        if path and (not isinstance(which, str) or os.path.isfile(path / MANIFEST)):
-            return path
-        steps = ", ".join(map(str, known)) or "none"
-        raise InputError(f"There is no checkpoint {which!r}. There are: {steps}; or 'best'.")
+    def resume(self) -> Snapshot:
+        """Return the model as it was left: of the checkpoint restored last, or else of the newest."""
+        known = checkpoint.steps(self._checkpoints) if self.holdsmodel else {}
+        step = self._bookmark.step(max(known, default=-1), self._tokenhere()) if known else None
+        if step in known:
+            try:
+                return self.load(step)
+            except CheckpointTooNew:
+                raise
+            except CheckpointError as problem:
+                warn(f"{problem} The newest checkpoint is used instead of it.")
+        return self.load()
+
+    def restore(
+        self, which: "int | str | Path | Checkpoint | None" = None, *, like: Snapshot
+    ) -> Snapshot:
+        """Do what :meth:`load` does, and :meth:`resume` gives it from then on.
+
+        If that cannot be written, a warning says so.
+        """
+        model = self.load(which, like=like)
+        if self._own is not None:
+            step, newest = self._own[0], -1 if self._seen is None else self._seen
+            try:
+                if step == newest:
+                    self._bookmark.forget()
+                else:
+                    self._bookmark.write(step, newest=newest, model=self._token)
+            except (OSError, WorkdirError) as problem:
+                warn(f"{problem} So the next load gives another checkpoint, the newest.")
+        return model
+
+    def best(self, like: Snapshot) -> Snapshot:
+        """Restore the checkpoint with the lowest validation loss, if it is not the newest."""
+        best = self.checkpoints().best
+        return like if best is None or best.step == self._seen else self.restore(best, like=like)
 
     # ---------------------------------------------------------------------- text and history
 

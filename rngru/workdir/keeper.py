@@ -8,7 +8,7 @@ from rngru.backends import Backend
 from rngru.checkpoint import Checkpoint
 from rngru.events import Round
 from rngru.snapshot import Snapshot, versions
-from rngru.training import Progress
+from rngru.training import Plan, Progress
 from rngru.workdir.directory import Workdir
 
 
@@ -22,7 +22,7 @@ class WorkdirKeeper:
     model: what to save the progress of; the attribute of this name is what was saved last.
     trainlen: symbols of training text, if it is there.
     backend: what computes the model.
-    limit: keep only so many of the newest checkpoints, and the best.
+    plan: what the call does that saves, if it trains.
     """
 
     def __init__(
@@ -31,10 +31,12 @@ class WorkdirKeeper:
         model: Snapshot,
         trainlen: int | None,
         backend: Backend,
-        limit: int | None = None,
+        plan: Plan | None = None,
     ) -> None:
         self.model = model
-        self._disk, self._trainlen, self._backend, self._limit = disk, trainlen, backend, limit
+        self._disk, self._trainlen, self._backend = disk, trainlen, backend
+        self._lasting = model.plan if plan is None else plan.lasting
+        self._limit = plan.keep or None if plan else None
 
     def keep(self, progress: Progress) -> None:
         """Save in the middle of a round; the next save replaces it."""
@@ -57,11 +59,11 @@ class WorkdirKeeper:
         timed: bool = False,
     ) -> Checkpoint:
         """Save a checkpoint, and return it."""
-        fetch = self._backend.fetch
-        caches = {name: fetch(cache) for name, cache in progress.caches.items()}
-        there = replace(progress, arrays=fetch(progress.arrays), caches=caches)
+        there = progress.fetched(self._backend)
         rounding = backends.rounding(self._backend.name)
-        model = replace(self.model, progress=there, versions=versions(), rounding=rounding)
+        model = replace(
+            self.model, progress=there, versions=versions(), rounding=rounding, plan=self._lasting
+        )
         model = model.summarised(self._trainlen, trainloss, validloss)
         saved = self._disk.save(model, keep=None if timed else self._limit, timed=timed)
         self.model = replace(model, progress=progress)

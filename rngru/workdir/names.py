@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rngru import checkpoint, corpus
+from rngru.checkpoint import MANIFEST, Checkpoint, readrecord
 from rngru.disk import isforeign
-from rngru.errors import WorkdirError
+from rngru.errors import InputError, WorkdirError
 from rngru.workdir import lock
 
 FOLDERS = {
@@ -21,7 +22,12 @@ FOLDERS = {
 }
 """Folders of a working directory, and what finds in each of them what is not rngru's."""
 
-FILES = {"history.jsonl": rb'"round"', "lock": lock.SOFT, "lock.json": rb'"(pid|format)"'}
+FILES = {
+    "history.jsonl": rb'"round"',
+    "restored.json": rb'"restored"',
+    "lock": lock.SOFT,
+    "lock.json": rb'"(pid|format)"',
+}
 """Its files, and a pattern that the first 4 kB of each of ours contain."""
 
 
@@ -56,3 +62,35 @@ def _foreign(folder: Path) -> Iterator[Path]:
     for name, mark in FILES.items():
         if isforeign(folder / name, mark):
             yield folder / name
+
+
+def find(folder: Path, which: int | str | Path | Checkpoint) -> Checkpoint | Path:
+    """Return the checkpoint of a folder that a user means; of another folder, its path.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    if which == "best":
+        best = checkpoint.listing(folder).best
+        if best is None:
+            raise InputError("No checkpoint has a validation loss, so none is the best.")
+        return best
+    path = Path(which) if isinstance(which, str | Path | Checkpoint) else None
+    known = checkpoint.steps(folder)
+    for step, place in known.items():
+        if str(which) == str(step) or (path and _same(path, place)):
+            return readrecord(place, step)
+    if path and (not isinstance(which, str) or os.path.isfile(path / MANIFEST)):
+        return path
+    steps = ", ".join(map(str, known)) or "none"
+    raise InputError(f"There is no checkpoint {which!r}. There are: {steps}; or 'best'.")
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether both are one directory, however it is called."""
+    try:
+        return os.path.samefile(one, other)
+    except (OSError, ValueError):
+        return False

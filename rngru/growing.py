@@ -1,0 +1,114 @@
+"""An old model for a new text: its vocabulary grows by the symbols it has not seen, and it learns on.
+
+The symbols of both texts are its vocabulary. What belongs to a symbol (a row of the embedding, a column of
+the output weights) goes with it to its new id; a new symbol begins as in a new model. All other
+parameters stay, and so does what the optimizer remembers of them.
+
+>>> grown(np.array([[1.0], [2.0]]), np.zeros((3, 1)), np.array([0, 2])).tolist()
+[[1.0], [0.0], [2.0]]
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from rngru.backends import freshcaches
+from rngru.errors import InputError
+from rngru.hyper import HyperParams
+from rngru.snapshot import Snapshot
+from rngru.text import Vocabulary
+from rngru.training import Progress
+
+LATER = {
+    "learnrate", "decay", "regcost", "optimizer", "momentum", "beta2", "weightdecay", "schedule",
+    "warmup", "dropout", "locked", "clipnorm", "clip", "bptt_truncate",
+}  # fmt: skip
+"""Hyperparameters that an old model may be given anew; the others say what it is."""
+
+
+def hyperfor(old: Snapshot, size: int, hyperparams: Mapping[str, Any]) -> HyperParams:
+    """Return the hyperparameters of an old model for ``size`` symbols, with those given anew."""
+    return old.hyper.replace(vocab_size=size, **hyperparams)
+
+
+def checkfits(
+    old: Snapshot,
+    modeltype: str,
+    level: str,
+    default: tuple[str, str],
+    hyperparams: Mapping[str, Any],
+) -> None:
+    """Refuse what an old model cannot become.
+
+    Parameters
+    ----------
+    modeltype, level: as given; ``default`` are both where nobody gives them.
+
+    Raises
+    ------
+    InputError
+        For another kind of model, another level or other sizes.
+    """
+    asked = {"modeltype": modeltype, "level": level}
+    there = {"modeltype": old.modeltype, "level": old.chars.level}
+    wrong = {
+        name: there[name]
+        for name, usual in zip(asked, default, strict=True)
+        if asked[name] not in (usual, there[name])
+    }
+    for name, value in hyperparams.items():
+        if name not in LATER and value != getattr(old.made, name):
+            wrong[name] = getattr(old.made, name)
+    if wrong:
+        told = ", ".join(f"{name}={value!r}" for name, value in wrong.items())
+        raise InputError(
+            f"The model has {told}, and keeps it with a new text. Leave {[*wrong][0]}= out."
+        )
+
+
+def grown(old: np.ndarray, fresh: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Return ``fresh`` with ``old`` in it: at the new ``ids`` of its symbols, if it has an axis of them."""
+    if old.shape == fresh.shape:
+        return old
+    (axis,) = (i for i, (a, b) in enumerate(zip(old.shape, fresh.shape, strict=True)) if a != b)
+    into = fresh.copy()
+    np.moveaxis(into, axis, 0)[ids] = np.moveaxis(old, axis, 0)
+    return into
+
+
+def carried(
+    old: Snapshot, vocab: Vocabulary, hyper: HyperParams, fresh: Mapping[str, np.ndarray]
+) -> Progress:
+    """Return the progress of an old model as one of a new text, which has not been read yet.
+
+    ``fresh`` are the parameters of a new model of these sizes.
+    """
+    known = [old.chars.charatidx(idx) for idx in range(old.chars.vocab_size)]
+    same = vocab == old.chars
+    ids = np.arange(len(known)) if same else np.array([vocab.idxofchar(each) for each in known])
+    now, zeros = old.progress, freshcaches(fresh, hyper.optimizer)
+    arrays = {name: grown(now.arrays[name], fresh[name], ids) for name in fresh}
+    caches = zeros
+    if hyper.optimizer == old.made.optimizer:
+        caches = {
+            cache: {
+                name: grown(now.caches[cache][name], zero, ids) for name, zero in values.items()
+            }
+            for cache, values in zeros.items()
+        }
+    began = replace(now, arrays=arrays, caches=caches, learnrate=hyper.learnrate, state=None)
+    batches = now.batches if caches is not zeros else 0
+    return replace(began, position=0, batches=batches)
+
+
+def newsymbols(old: Snapshot, vocab: Vocabulary) -> str:
+    """Say which symbols of a new text an old model has not seen; '' if it knows all."""
+    known = {old.chars.charatidx(idx) for idx in range(old.chars.vocab_size)}
+    every = [vocab.charatidx(idx) for idx in range(vocab.vocab_size)] if vocab != old.chars else []
+    new = [symbol for symbol in every if symbol not in known]
+    if not new:
+        return ""
+    some = " ".join(map(repr, new[:20])) + (" …" if new[20:] else "")
+    return f"{len(new):,} {vocab.units} are new to the model: {some}"
