@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NoReturn, Self
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from rngru import backends, models
 from rngru.backends import Backend
@@ -461,7 +460,7 @@ class ModelState(Instrument):
         weights = self._computes.fetch(self._model.progress.arrays)
         return {name: np.array(array) for name, array in weights.items()}
 
-    def setparameters(self, parameters: Mapping[str, ArrayLike]) -> Self:
+    def setparameters(self, parameters: Mapping[str, Any]) -> Self:
         """Put other numbers in place of parameters; those that are not named keep theirs.
 
         Training goes on from there: at the same character, with what the optimizer remembers of these

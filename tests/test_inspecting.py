@@ -183,6 +183,8 @@ def test_a_clamped_model_does_what_a_model_does(ms, verse):
         more.text
         == clamped.generatestring(30, init_state=sample.state, seed=sample.text[-1], rng=2).text
     )
+    for _, states in tracked(reader, reader.encode(verse * 7)):  # in lanes
+        np.testing.assert_allclose(states[0, :, 3], 0.9, atol=1e-6)
     assert (ms.evaluate().nats, ms.generatestring(50, rng=1).text) == before
 
 

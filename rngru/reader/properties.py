@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from rngru.errors import InputError, nearest
 
-Wanted = str | re.Pattern[str] | Callable[[str], ArrayLike] | ArrayLike
+Wanted = str | re.Pattern[str] | Callable[[str], Sequence[float]] | Sequence[float] | np.ndarray
 """What says which property: the name of one, a regular expression, a function or the numbers."""
 
 
