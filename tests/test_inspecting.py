@@ -190,11 +190,12 @@ def test_a_clamped_model_does_what_a_model_does(ms, verse):
 
 def test_continuing_a_held_sample_changes_no_bit(ms):
     """What the cell makes of 0.9 is 0.9000001, and to write 0.9 over it gives another text."""
-    clamped = ms.clamped({(0, 3): 0.9})
+    clamped = ms.clamped({(layer, i): 0.07 * i for layer in (0, 1) for i in range(10)})
     rng = np.random.default_rng(5)
     one = clamped.generatestring(200, rng=np.random.default_rng(5))
     first = clamped.generatestring(90, rng=rng)
     second = clamped.generatestring(110, init_state=first, rng=rng)
+    assert clamped._reader.begun(first.state).tobytes() == first.state.tobytes()
     assert first.text + second.text == one.text
     assert second.state.tobytes() == one.state.tobytes()
 
@@ -603,6 +604,7 @@ def test_parameters_are_replaced(newmodel, verse):
     np.testing.assert_array_equal(after["V"], 2 * before["V"])
     assert not after["c"].any() and (after["E"] == before["E"]).all()
     assert ms.evaluate().nats != loss and "loss" not in repr(ms)
+    assert ms._model.progress.scores.best is None, "a loss of other parameters is not to be beaten"
     for cache in ms._model.progress.caches.values():
         assert not cache["V"].any() and not cache["c"].any() and cache["E"].any()
     assert len(ms.checkpoints()) == len(saved), "nothing is saved yet"
