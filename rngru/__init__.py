@@ -40,7 +40,16 @@ _HOMES = {
     "RngruError": "errors",
 }
 
-__all__ = list(_HOMES)  # noqa: PLE0605
+
+class _Names(list[str]):
+    """Names for ``from rngru import *`` that help() does not look into: each has a page of its own."""
+
+    def __contains__(self, name: object) -> bool:
+        return False
+
+
+if not TYPE_CHECKING:
+    __all__ = _Names(_HOMES)
 
 if TYPE_CHECKING:  # what __getattr__ brings, for editors and type checkers
     from rngru.checkpoint import Checkpoint as Checkpoint

@@ -3,12 +3,12 @@
 Each verb has its manual here, and its body in a room below. ``help(ModelState)`` is the manual.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, Self
+from typing import Any, Literal, NoReturn, Self, overload
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from rngru.interrupts import Interrupts
 from rngru.making import checkoptions, make, warnofother
 from rngru.pictures import Picture, losspicture
 from rngru.reader import Reader, glimpse
-from rngru.report import History, reporter, watched
+from rngru.report import History, Running, reporter, watched
 from rngru.settings import checked, generator, one_of, whole
 from rngru.snapshot import Part, Snapshot
 from rngru.text import Source, Vocabulary
@@ -323,6 +323,9 @@ class ModelState(Instrument):
         """Return all checkpoints, oldest first; at the prompt, a table of them."""
         return self._disk.checkpoints()
 
+    @overload
+    def trainmodel(self, *values: Any, background: Literal[True], **named: Any) -> Running: ...
+    @overload
     def trainmodel(
         self,
         num_rounds: int | None = None,
@@ -339,7 +342,26 @@ class ModelState(Instrument):
         keep_best: bool | None = None,
         save_every: float | None = None,
         report: str | None = None,
-    ) -> History:
+        background: Literal[False] = False,
+    ) -> History: ...
+    def trainmodel(  # type: ignore[misc]  # the first form is written short
+        self,
+        num_rounds: int | None = None,
+        batchsize: int | None = None,
+        train_len: int | None = None,
+        valid_len: int | None = None,
+        print_every: int | None = None,
+        clear_state: bool = False,
+        *,
+        max_seconds: float | None = None,
+        learnrate: float | None = None,
+        patience: int | None = None,
+        keep: int | None = None,
+        keep_best: bool | None = None,
+        save_every: float | None = None,
+        report: str | None = None,
+        background: bool = False,
+    ) -> History | Running:
         """Train; after each round validate and save a checkpoint.
 
         Training goes on where it was: at the same character, with the same hidden state. Ctrl-C
@@ -383,12 +405,16 @@ class ModelState(Instrument):
             it.
         report : str
             ``'rich'``, ``'plain'`` or ``'silent'``; by default what suits the screen.
+        background : bool
+            Train in a thread, silently, while the prompt is free: to write with the model as it is
+            meanwhile, say.
 
         Returns
         -------
         History
             One :class:`~rngru.events.Round` for each round; its repr is a table. If the best round
-            was not the last one, it says so.
+            was not the last one, it says so. In the background a :class:`~rngru.report.Running`: it
+            shows where training stands; ``.stop()`` and ``.wait()`` return the history.
 
         Raises
         ------
@@ -404,22 +430,10 @@ class ModelState(Instrument):
             max_seconds=max_seconds, learnrate=learnrate, patience=patience, keep=keep,
             keep_best=keep_best, save_every=save_every,
         )  # fmt: skip
-        corpus, disk, kind = self._text(), self._disk, report or self._report
-        with Interrupts(terminate=True) as stop, disk.locked(text=True), reporter(kind) as show:
-            # Not before the lock is held: another thread may just have trained this model.
-            run, keeper = self._run(), self._keeper(plan)
-            session = Session(
-                run, plan, keeper, seq_len=self.seq_len, sample=self._sample,
-                asked=stop.asked, again=stop.again, symbols=validlen(run, corpus, plan, self.seq_len),
-                validate=partial(validate, run, corpus, plan, self.seq_len),
-            )  # fmt: skip
-            try:
-                history = watched(session, partial(self._follow, run, keeper), show)
-            finally:  # what gives up, or cannot save, has gone somewhere without an event
-                self._follow(run, keeper)
-            if plan.keep_best:
-                self._become(replace(disk.best(self._model), backend=self.backend))
-            return history
+        if background:
+            return Running(lambda hear, stop: self._train(plan, stop, stop, "silent", hear))
+        with Interrupts(terminate=True) as stop:
+            return self._train(plan, stop.asked, stop.again, report or self._report)
 
     def history(self) -> History:
         """Return all rounds of training that led to this model, those of earlier sessions included.
@@ -601,6 +615,32 @@ class ModelState(Instrument):
     def _run(self) -> Run:
         """The model as one that is trained."""
         return self._model.run(self._computes, self._text().train)
+
+    def _train(
+        self,
+        plan: Plan,
+        asked: Callable[[], bool],
+        again: Callable[[], bool],
+        kind: str | None,
+        *listeners: Callable[[Event], object],
+    ) -> History:
+        """Do what a plan says, until asked to stop."""
+        corpus, disk = self._text(), self._disk
+        with disk.locked(text=True), reporter(kind) as show:
+            # Not before the lock is held: another thread may just have trained this model.
+            run, keeper = self._run(), self._keeper(plan)
+            session = Session(
+                run, plan, keeper, seq_len=self.seq_len, sample=self._sample, asked=asked, again=again,
+                symbols=validlen(run, corpus, plan, self.seq_len),
+                validate=partial(validate, run, corpus, plan, self.seq_len),
+            )  # fmt: skip
+            try:
+                history = watched(session, partial(self._follow, run, keeper), show, *listeners)
+            finally:  # what gives up, or cannot save, has gone somewhere without an event
+                self._follow(run, keeper)
+            if plan.keep_best:
+                self._become(replace(disk.best(self._model), backend=self.backend))
+            return history
 
     def _keeper(self, plan: Plan | None = None) -> WorkdirKeeper:
         """What saves the model in its directory."""

@@ -225,7 +225,7 @@ def test_a_notebook_shows_progress_and_tables():
     code = (
         "from rngru import ModelState, Texts\nimport tempfile\n"
         "ms = ModelState.initfromsrcfile(Texts(['the ship sails\\n' * 99]), tempfile.mkdtemp() + '/w',"
-        " state_size=8, rng=1, report='silent')\n"
+        " state_size=8, rng=1)\n"
         "ms.trainmodel(2, batchsize=2, train_len=2, print_every=0, report=REPORT)"
     )
     cells = [code.replace("REPORT", report) for report in ("'rich'", "None")]
@@ -235,9 +235,12 @@ def test_a_notebook_shows_progress_and_tables():
         warnings.simplefilter("ignore")
         nbclient.NotebookClient(notebook, timeout=100, kernel_name="python3").execute()
     for cell in notebook.cells:
-        text = "".join(out.get("text", "") for out in cell.outputs)
-        assert "round 2" in text and "ipywidgets" not in str(cell.outputs)
-        (table,) = (out.data["text/html"] for out in cell.outputs if "data" in out)
+        assert "ipywidgets" not in str(cell.outputs)
+        assert not any("nats/char" in out.get("text", "") for out in cell.outputs), (
+            "a line every 5 s"
+        )
+        *_, bar, table = (out.data["text/html"] for out in cell.outputs if "data" in out)
+        assert "<b>round 2 " in bar and "<progress" not in bar, "it is over"
         assert table.startswith("<table>") and "<td>2</td>" in table
 
 

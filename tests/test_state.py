@@ -149,7 +149,7 @@ def test_hyperparameters_have_their_defaults():
 )
 def test_it_is_importable_and_documented(name):
     """help() of a name that the manual mentions must not be empty."""
-    assert name in rngru.__all__
+    assert name in [*rngru.__all__]
     assert len(pydoc.plain(pydoc.render_doc(getattr(rngru, name)))) > 200
 
 

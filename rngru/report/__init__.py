@@ -38,6 +38,7 @@ from rngru.report.live import (
     SilentReporter,
     reporter,
 )
+from rngru.report.running import Running
 
 __all__ = [
     "KINDS",
@@ -47,6 +48,7 @@ __all__ = [
     "Recorder",
     "Reporter",
     "RichReporter",
+    "Running",
     "SilentReporter",
     "reporter",
     "watched",

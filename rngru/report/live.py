@@ -109,6 +109,12 @@ class PlainReporter:
         pass
 
 
+def innotebook() -> bool:
+    """Whether this is a kernel that a notebook talks to."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return type(shell).__name__ == "ZMQInteractiveShell"
+
+
 KINDS: Final = ("rich", "plain", "silent")
 """The kinds of reporter that :func:`reporter` makes."""
 
@@ -120,7 +126,8 @@ def reporter(kind: str | None = None) -> Reporter:
     ----------
     kind
         ``'rich'``: a progress bar; ``'plain'``: lines on standard output; ``'silent'``: nothing.
-        None: rich on a terminal (standard error, otherwise standard output), plain elsewhere.
+        None: a bar in place in a notebook, rich on a terminal (standard error, otherwise standard
+        output), plain elsewhere.
 
     Raises
     ------
@@ -133,6 +140,10 @@ def reporter(kind: str | None = None) -> Reporter:
     ...     report(Notice("nobody hears this"))
     """
     if kind is None:
+        if innotebook():
+            from rngru.report.notebook import NotebookReporter
+
+            return NotebookReporter()
         for stream in (sys.stderr, sys.stdout):
             # Rich alone would believe FORCE_COLOR, and a log file has no line to draw over.
             if stream is not None and stream.isatty():
@@ -143,12 +154,12 @@ def reporter(kind: str | None = None) -> Reporter:
                     return RichReporter(console)
         return PlainReporter()
     match choose("report", kind, KINDS):
+        case "rich" if innotebook():  # rich draws over nothing there
+            return reporter()
         case "rich":
             from rngru.report.bar import RichConsole, RichReporter
 
-            console = RichConsole(stderr=True)
-            # In a notebook, rich draws over nothing without another package.
-            return PlainReporter() if console.is_jupyter else RichReporter(console)
+            return RichReporter(RichConsole(stderr=True))
         case "plain":
             return PlainReporter()
     return SilentReporter()
