@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 import numpy as np
 
-from rngru.errors import MissingExtra
+from rngru.errors import InputError, MissingExtra
 from rngru.plots import Measured, lossfigure, savepicture, short, statesfigure, textfigure
 from rngru.shading import Shaded
 from rngru.tables import printable
@@ -206,6 +206,8 @@ def curves(rounds: Sequence[Measured]) -> str:
 
     Raises
     ------
+    InputError
+        If there is nothing to draw.
     MissingExtra
         Without plotille.
     """
@@ -215,24 +217,30 @@ def curves(rounds: Sequence[Measured]) -> str:
         raise MissingExtra(
             "Curves in a terminal need plotille, which is not installed: pip install 'rngru[term]'"
         ) from error
-    seen = [float(each.position) for each in rounds]
-    train = [each.trainloss for each in rounds]
-    checked = [(float(r.position), r.validloss) for r in rounds if r.validloss is not None]
-    finite = [y for y in (*train, *(loss for _, loss in checked)) if math.isfinite(y)]
-    low, high = min(finite, default=0.0), max(finite, default=1.0)
+    train, valid = (
+        [
+            (float(r.position), y)
+            for r in rounds
+            if (y := getattr(r, name)) is not None and math.isfinite(y)
+        ]
+        for name in ("trainloss", "validloss")
+    )
+    if not train:
+        raise InputError("There is nothing to draw yet: train first.")
+    losses = [y for _, y in train + valid]
     figure, units = plotille.Figure(), getattr(rounds[-1], "units", "characters")
     columns = min(shutil.get_terminal_size().columns, 100)
     figure.width, figure.height, figure.with_colors = max(columns - 14, 20), 10, False
     figure.origin = False
     figure.x_label = figure.y_label = ""
-    figure.set_x_limits(0, 1.02 * seen[-1])
-    figure.set_y_limits(max(low - 0.05, 0), high + 0.05)
+    figure.set_x_limits(0, 1.02 * rounds[-1].position)
+    figure.set_y_limits(max(min(losses) - 0.05, 0), max(losses) + 0.05)
     figure.x_ticks_fkt = lambda value, _: short(float(f"{value:.3g}"))
     figure.y_ticks_fkt = lambda value, _: f"{value:.2f}"
-    figure.plot(seen, train)
-    if checked:
-        figure.plot(*map(list, zip(*checked, strict=True)), interp=None, marker="o")
-    told = "training (line), validation (o)" if checked else "training"
+    figure.plot(*map(list, zip(*train, strict=True)))
+    if valid:
+        figure.plot(*map(list, zip(*valid, strict=True)), interp=None, marker="o")
+    told = "training (line), validation (o)" if valid else "training"
     # Braille blanks are not blank in every font, and not stripped.
     lines = [line.replace("\u2800", " ").rstrip() for line in figure.show().splitlines()]
     drawn = [line.removesuffix("-> ()")[:columns] for line in lines[1:]]

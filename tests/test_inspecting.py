@@ -697,15 +697,18 @@ def test_the_loss_curve_shows_itself(newmodel, verse, monkeypatch, tmp_path):
         ms.plotloss()
 
 
-def test_curves_have_their_points(newmodel):
-    """The first and the last loss stand on the axis, and one round is enough."""
+def test_curves_have_their_points():
+    """Each loss beside its number on the axis; one round is enough, and NaN is left out."""
     pytest.importorskip("plotille")
     rounds = [Round(n, 1000 * n, 1.0, 4 - n, None, None, 1e-3, 1.0, 0, 0.0, None) for n in (1, 2)]
-    lines = curves(rounds).splitlines()
-    assert (
-        "validation" not in lines[0] and "2.05 k" not in lines[-1] and lines[-1].split()[1] == "0"
-    )
-    assert curves(rounds[:1])
+    assert "validation" not in curves(rounds) and curves(rounds[:1])
+    broken = Round(3, 3000, 1.0, math.nan, 2.4, None, 1e-3, 1.0, 0, 0.0, None)
+    lines = curves([*rounds, broken]).splitlines()[1:]
+    [place] = [i for i, line in enumerate(lines) if line.endswith("o")]
+    assert float(lines[place].split()[0]) <= 2.4 < float(lines[place - 1].split()[0])
+    assert [line.split()[1] for line in lines[-1:]] == ["0"]
+    with pytest.raises(InputError, match="train first"):
+        curves([broken])
 
 
 def test_a_search_answers_to_the_keyboard(ms, verse, monkeypatch):
