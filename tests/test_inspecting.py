@@ -200,6 +200,16 @@ def test_continuing_a_held_sample_changes_no_bit(ms):
     assert second.state.tobytes() == one.state.tobytes()
 
 
+def test_training_goes_on_beside_a_clamped_model(newmodel, verse):
+    """What both share is never written to."""
+    ms = newmodel(verse)
+    clamped = ms.clamped({(0, 3): 0.9})
+    before = clamped.trackneurons("The ship", ret_output=True)
+    ms.trainmodel(train_len=5, **QUIET)
+    after = clamped.trackneurons("The ship", ret_output=True)
+    assert all((a == b).all() for a, b in zip(before, after, strict=True))
+
+
 def test_neurons_are_held_one_call_after_the_other(ms):
     """The second call must not let go of what the first holds."""
     both = ms.clamped({(0, 3): 0.9, (1, 2): -0.5})
