@@ -442,6 +442,11 @@ def test_neurons_of_every_level(leveled, verse, tmp_path):
     found = leveled.neurons(text, "thé")
     again = leveled.neurons(path, lambda text: [*map(str.isalpha, text)])
     assert found.units == leveled.chars.units and len(again) == len(found)
+    sample = leveled.generatestring(300, temp=1.0, rng=1)  # words that nobody would write so
+    assert leveled.neurons(sample, np.arange(300) % 2).symbols == 150
+    assert "".join(leveled.plotneurons(sample, (0, 0)).pieces) == "".join(
+        map(leveled.chars.charatidx, sample.ids)
+    )
     if leveled.chars.level == "byte":
         same = leveled.neurons(text.encode(), "thé")
         np.testing.assert_array_equal(same.correlation, found.correlation)
