@@ -9,9 +9,8 @@ True
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any, final
 
 import numpy as np
@@ -30,20 +29,24 @@ from rngru.reader import (
     chosen,
     clamp,
     evaluate,
+    evaluatetexts,
     fillgaps,
     follow,
     generate,
     generatemany,
     predict,
     propertyof,
-    score,
+    scoretexts,
     similar,
     track,
     vectors,
 )
 from rngru.sampling import Filled, Sample, Samples, Sampling
 from rngru.settings import checked, generator, or_none, whole
-from rngru.text import readtext
+from rngru.text import opentexts, readtext
+
+ONE = str | bytes | Sample | os.PathLike
+"""What is one text; anything else that can be iterated over is several."""
 
 
 @helpful
@@ -66,19 +69,19 @@ class Instrument:
         self,
         numchars: int = 100,
         temp: float = 0.5,
-        seed: "str | bytes | Sample | None" = None,
-        init_state: "np.ndarray | Sample | None" = None,
+        seed: str | bytes | Sample | None = None,
+        init_state: np.ndarray | Sample | None = None,
         ret_state: bool = False,
         *,
         top_k: int | None = None,
         top_p: float = 1.0,
         min_p: float = 0.0,
-        forbid: "str | Iterable[str] | None" = None,
-        allow: "str | Iterable[str] | None" = None,
-        stop: "str | Iterable[str] | None" = None,
+        forbid: str | Iterable[str] | None = None,
+        allow: str | Iterable[str] | None = None,
+        stop: str | Iterable[str] | None = None,
         streams: int | None = None,
         rng: int | np.random.Generator | None = None,
-    ) -> "Sample | Samples | tuple[Sample | Samples, np.ndarray]":
+    ) -> Sample | Samples | tuple[Sample | Samples, np.ndarray]:
         """Generate text.
 
         Parameters
@@ -169,35 +172,54 @@ class Instrument:
         with Interrupts(raises=True) as interrupts:
             return fillgaps(self._reader, text, blank, choices, check=interrupts.check)
 
-    def evaluate(self, text: "str | bytes | Sample | None" = None) -> Evaluation:
+    def evaluate(
+        self,
+        text: str
+        | bytes
+        | Sample
+        | os.PathLike
+        | Iterable[str | bytes | Sample | os.PathLike]
+        | None = None,
+        init_state: np.ndarray | Sample | None = None,
+    ) -> Evaluation:
         """Return the loss on a text: nats and bits per character, perplexity, characters counted.
 
         Parameters
         ----------
-        text : str, bytes or Sample
-            What to predict, from its second character on; bytes only at byte level. By default the
-            whole validation text, each character of which is predicted from those before it.
+        text : str, bytes, Sample, path, or several of them
+            What to predict, from its second character on; bytes only at byte level. A
+            ``pathlib.Path`` is a file of text, in UTF-8. Of several texts it is the mean over all
+            characters of all of them, each text read by itself. By default it is the whole
+            validation text, each character of which is predicted from those before it.
+        init_state : array, (L, 1, H), or Sample
+            Where to start each text from instead of an empty state. After a sample the first
+            character is predicted, too.
 
         Raises
         ------
         InputError
-            If there is nothing to predict.
+            If there is nothing to predict, or an ``init_state`` but no text.
+        TextError
+            If a file cannot be read.
         """
-        reader = self._reader
-        ids, start = self._validation if text is None else (reader.encode(text), 0)
         with Interrupts() as interrupts:
-            return evaluate(reader, ids, start, asked=interrupts.asked)
+            if text is not None:
+                texts = self._texts(text)
+                return evaluatetexts(self._reader, texts, init_state, asked=interrupts.asked)
+            if init_state is not None:
+                raise InputError("init_state is where a text starts: give the text, too.")
+            return evaluate(self._reader, *self._validation, asked=interrupts.asked)
 
     def trackneurons(
         self,
-        usestr: "str | bytes | Sample | Iterable[str | bytes | Sample]",
+        usestr: str | bytes | Sample | Iterable[str | bytes | Sample],
         temp: float = 1.0,
         ret_output: bool = False,
         transpose: bool = True,
         *,
-        init_state: "np.ndarray | Sample | None" = None,
+        init_state: np.ndarray | Sample | None = None,
         memory: bool = False,
-    ) -> "np.ndarray | tuple[np.ndarray, np.ndarray] | list[Any]":
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray] | list[Any]:
         """Return the state of every neuron after each character of a text.
 
         Parameters
@@ -247,7 +269,7 @@ class Instrument:
         states = states.transpose(0, 2, 1) if transpose else states.transpose(1, 0, 2)
         return states if outputs is None else (states, outputs)
 
-    def neurons(self, text: "str | bytes | Sample | os.PathLike", wanted: Wanted) -> Neurons:
+    def neurons(self, text: str | bytes | Sample | os.PathLike, wanted: Wanted) -> Neurons:
         r"""Find the neurons that follow a property of a text, such as being inside a quotation.
 
         The neurons are put in order by their correlation with the property on the first half of the
@@ -294,8 +316,8 @@ class Instrument:
 
     def plotneurons(
         self,
-        text: "str | bytes | Sample",
-        which: "tuple[int, int] | Neurons | Iterable[tuple[int, int]]",
+        text: str | bytes | Sample,
+        which: tuple[int, int] | Neurons | Iterable[tuple[int, int]],
     ) -> NeuronPlot:
         """Show a text coloured by what neurons do while it is read: red positive, blue negative.
 
@@ -366,7 +388,7 @@ class Instrument:
         return Clamped(self, clamp(self._reader, held), held)
 
     def vectors(
-        self, texts: "Iterable[str | bytes | Sample | os.PathLike]", how: str = "last"
+        self, texts: Iterable[str | bytes | Sample | os.PathLike], how: str = "last"
     ) -> np.ndarray:
         """Return texts as vectors: what the model makes of each of them.
 
@@ -394,8 +416,8 @@ class Instrument:
 
     def similar(
         self,
-        text: "str | bytes | Sample | os.PathLike",
-        texts: "Iterable[str | bytes | Sample | os.PathLike]",
+        text: str | bytes | Sample | os.PathLike,
+        texts: Iterable[str | bytes | Sample | os.PathLike],
         how: str = "last",
     ) -> Similar:
         """Sort texts by how similar they are to a text, to this model: the most similar first.
@@ -426,8 +448,8 @@ class Instrument:
 
     def score(
         self,
-        text: "str | bytes | Sample | os.PathLike | Iterable[str | bytes | Sample | os.PathLike]",
-        init_state: "np.ndarray | Sample | None" = None,
+        text: str | bytes | Sample | os.PathLike | Iterable[str | bytes | Sample | os.PathLike],
+        init_state: np.ndarray | Sample | None = None,
     ) -> Scores | list[Scores]:
         """Return how well each character of a text is predicted.
 
@@ -445,30 +467,25 @@ class Instrument:
         Scores, or a list of them
             At the prompt it shows the mean and the most surprising places, in a notebook the text.
             ``.nats``, ``.bits``, ``.ranks`` and ``.entropy`` have a number for each character;
-            ``.words()`` and ``.lines()`` add them up; ``.columns()`` is for a data frame. Those of two
-            models on one text can be subtracted: ``a.score(t) - b.score(t)``.
+            ``.words()`` and ``.lines()`` add them up; ``.plot()`` draws them; ``.columns()`` is for a
+            data frame. Those of two models on one text can be subtracted: ``a.score(t) - b.score(t)``.
 
         Raises
         ------
         InputError
             If there is nothing to predict.
+        TextError
+            If a file cannot be read.
         """
         with Interrupts() as interrupts:
-            if isinstance(text, str | bytes | Sample | os.PathLike):
-                given = self._given(text)
-                return score(self._reader, given, init_state, asked=interrupts.asked)
-            several = []
-            for each in text:
-                given = self._given(each)
-                several.append(score(self._reader, given, init_state, asked=interrupts.asked))
-                if interrupts.asked():
-                    break
-            return several
+            texts = self._texts(text)
+            found = scoretexts(self._reader, texts, init_state, asked=interrupts.asked)
+        return found[0] if isinstance(text, ONE) else found
 
     def predict(
         self,
-        text: "str | bytes | Sample" = "\n",
-        init_state: "np.ndarray | Sample | None" = None,
+        text: str | bytes | Sample = "\n",
+        init_state: np.ndarray | Sample | None = None,
     ) -> Prediction:
         """Return what comes after a text: every symbol with its probability, the likeliest first.
 
@@ -486,11 +503,27 @@ class Instrument:
         """
         return predict(self._reader, text, init_state)
 
-    def _given(self, text: "str | bytes | Sample | os.PathLike") -> "str | bytes | Sample":
+    def _texts(self, text: Any) -> Iterator[str | bytes | Sample]:
+        """Yield a text, or each of several."""
+        if isinstance(text, ONE):
+            yield self._given(text)
+            return
+        if not isinstance(text, Iterable):
+            raise InputError(f"Expected a text, a path, or several, got {type(text).__name__}.")
+        yield from map(self._given, text)
+
+    def _given(self, text: str | bytes | Sample | os.PathLike) -> str | bytes | Sample:
         """Return a text, read from its file if it is a path."""
         if not isinstance(text, os.PathLike):
             return text
-        return Path(text).read_bytes() if self._reader.vocab.level == "byte" else readtext(text)
+        if os.path.isdir(text):
+            raise InputError(
+                f"{os.fspath(text)!r} is a directory. Give a file of it, or several: "
+                "Path(...).glob('*.txt')."
+            )
+        if self._reader.vocab.level != "byte":
+            return readtext(text)
+        return b"".join(block for document in opentexts(text) for block in document.blocks())
 
 
 @final
@@ -536,13 +569,12 @@ class Clamped(Instrument):
 
 def _several(name: str, texts: object) -> list[Any]:
     """Return several texts as a list, or say what was expected."""
-    kinds = str | bytes | Sample | os.PathLike
-    if isinstance(texts, kinds) or not isinstance(texts, Iterable):
+    if isinstance(texts, ONE) or not isinstance(texts, Iterable):
         raise InputError(
             f"{name}: expected a list of texts, got {type(texts).__name__}. Put one text into [ ]."
         )
     several = list(texts)
     for number, text in enumerate(several):
-        if not isinstance(text, kinds):
+        if not isinstance(text, ONE):
             raise InputError(f"{name}[{number}]: expected a text, got {type(text).__name__}.")
     return several

@@ -3,6 +3,7 @@
 Each verb has its manual here, and its body in a room below. ``help(ModelState)`` is the manual.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
@@ -23,8 +24,9 @@ from rngru.instrument import Instrument
 from rngru.interrupts import Interrupts
 from rngru.making import checkoptions, make, warnofother
 from rngru.pictures import Picture, losspicture
-from rngru.reader import Reader, glimpse
+from rngru.reader import Copies, Reader, copied, glimpse
 from rngru.report import History, Running, reporter, watched
+from rngru.sampling import Sample
 from rngru.settings import checked, generator, one_of, whole
 from rngru.snapshot import Part, Snapshot
 from rngru.text import Source, Vocabulary
@@ -469,6 +471,48 @@ class ModelState(Instrument):
         with Interrupts(raises=True) as interrupts:
             return timed(self._run(), lanes, self.seq_len, batches, interrupts.check)
 
+    def copied(self, text: str | bytes | Sample | os.PathLike, least: int = 20) -> Copies:
+        """Return which stretches of a text stand in the training text, word for word.
+
+        The part of the text that is for validation does not count. All files of the training text
+        are one text: a stretch may begin in one and end in the next.
+
+        Parameters
+        ----------
+        text : str, bytes, Sample or path
+            What to look for, such as something generated; bytes only at byte level. Symbols that the
+            model does not know match nothing.
+        least : int
+            Only stretches of so many symbols or more. Everybody writes "of the " again: small
+            numbers find what is common, not what is copied.
+
+        Returns
+        -------
+        Copies
+            At the prompt a table, the longest first: where each stretch is in the text, its length,
+            and where it stands in the training text. ``.share`` is the share of the text that is
+            copied; ``.columns()`` is for a data frame.
+
+        Raises
+        ------
+        InputError
+            If the text is empty.
+        WorkdirError
+            If the working directory does not hold the training text any more.
+
+        Example
+        -------
+        ::
+
+            ms = ModelState.load('work')
+            ms.copied(ms.generatestring(10_000, temp=0.5))
+        """
+        corpus = self._text()
+        train, documents = corpus.ids[: corpus.split], corpus.documents
+        with Interrupts(raises=True) as interrupts:
+            given, check = self._given(text), interrupts.check
+            return copied(self._reader, given, train, documents, least, check=check)
+
     def parameters(self) -> dict[str, np.ndarray]:
         """Return a copy of every parameter by name; :mod:`rngru.models` has names and shapes."""
         weights = self._computes.fetch(self._model.progress.arrays)
@@ -608,7 +652,8 @@ class ModelState(Instrument):
         if self._corpus is None:
             raise WorkdirError(
                 f"{self._disk.data} does not hold the text that this model was trained on. "
-                "Generating and scoring work without it; training does not."
+                "Generating, and scoring a text that you give, work without it; training, validation "
+                "and copied() do not."
             )
         return self._corpus
 

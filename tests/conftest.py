@@ -1,5 +1,7 @@
 """What every test shares: float64 is an error, long tests are asked for, small texts and models."""
 
+import contextlib
+import io
 import itertools
 import os
 import signal
@@ -81,3 +83,25 @@ def newmodel(tmp_path: Path) -> Callable[..., Any]:
         return ModelState.initfromsrcfile(Texts([text], names=["a text"]), folder, **small)
 
     return make
+
+
+class Screen(io.StringIO):
+    """A terminal, as far as anybody can tell."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """The repr of something where standard output is a terminal with 24-bit colours, or is ``file``."""
+    for name, value in {"TERM": "xterm-256color", "COLORTERM": "truecolor"}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+
+    def show(text, file=None):
+        with contextlib.redirect_stdout(file or Screen()):
+            return repr(text)
+
+    return show

@@ -40,12 +40,12 @@ ROWS: dict[str, set[str]] = {
     "models": set(),
     "optim": {"pytensor"},
     "backends": {"pytensor"},
+    "plots": {"matplotlib"},
     "reader": set(),
     "training": set(),
     "report": {"rich", "IPython"},
     "snapshot": set(),
     "workdir": set(),
-    "plots": {"matplotlib"},
     "pictures": {"matplotlib", "plotille"},
     "instrument": set(),
     "growing": set(),
@@ -55,7 +55,7 @@ ROWS: dict[str, set[str]] = {
 }
 # Rooms whose parts others may enter; every other package has one door.
 OPEN = {"kernels"}
-LONGEST = {"state": 700, "instrument": 900}
+LONGEST = {"state": 750, "instrument": 900}
 FREE = set(sys.stdlib_module_names) | {"numpy"}
 
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -40,7 +40,7 @@ def made(vocab, modeltype="GRUEncode", seed=2) -> Reader:
 def canned(symbols: int, looks=()) -> Reader:
     """A reader whose backend computes nothing."""
     compute = Canned(HyperParams(symbols), looks=looks)
-    vocab = SimpleNamespace(units="characters", unknown_in=lambda text: "")
+    vocab = SimpleNamespace(units="characters", level="char", unknown_in=lambda text: "")
     return Reader(compute.model, compute.hyper, vocab, compute.weights(), compute)
 
 

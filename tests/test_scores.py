@@ -1,15 +1,17 @@
 """Scores of each symbol against a plain softmax, and how they read at the prompt."""
 
 import math
+import re
 import warnings
 
 import numpy as np
 import pytest
 
 from rngru import ModelState, Texts
-from rngru.errors import InputError
+from rngru.errors import InputError, TextError
+from rngru.plots import savepicture
 from rngru.reader import Comparison, Prediction, Scores, Sums
-from rngru.reader.scores import score
+from rngru.reader.predicting import score
 
 LEVELS = ("char", "word", "byte")
 QUIET = {"report": "silent", "print_every": 0}
@@ -125,6 +127,57 @@ def test_the_interval_is_that_of_the_mean():
     assert Comparison(np.full(9, 0.25)).interval() == (0.25, 0.25)
 
 
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_the_interval_of_a_short_text_is_never_nan(newmodel, verse, count):
+    """One symbol tells nothing, and is no proof that one model is better."""
+    one, other = (newmodel(verse, rng=seed) for seed in (1, 2))
+    difference = one.score(verse[: count + 1]) - other.score(verse[: count + 1])
+    low, high = difference.interval()
+    assert low <= difference.mean <= high
+    if count == 1:
+        assert (low, high) == (-math.inf, math.inf) and "no difference can be told" in repr(
+            difference
+        )
+    with pytest.raises(InputError, match="level"):
+        difference.interval(level=1.5)
+
+
+def test_models_of_two_texts_are_compared(newmodel, verse):
+    """Their ids differ, and mean the same symbols."""
+    one, other = newmodel(verse), newmodel(verse + "äöü 123")
+    difference = one.score("The ship, the") - other.score("The ship, the")
+    nats = one.score("The ship, the").nats - other.score("The ship, the").nats
+    assert np.array_equal(difference.nats, nats)
+    pair = newmodel(verse, level="byte"), newmodel(verse, level="byte")
+    with pytest.raises(InputError, match="different texts"):
+        pair[0].score("The é") - pair[1].score("The è")
+    with pytest.raises(InputError, match="whose symbols are others"):
+        one.score("The ship") - pair[0].score("The ship")
+
+
+def test_a_comparison_shows_where_two_models_differ_most(newmodel, verse, monkeypatch):
+    """The largest difference, of either sign, first."""
+    monkeypatch.setenv("COLUMNS", "80")
+    one, other = (newmodel(verse, rng=seed) for seed in (1, 2))
+    one.trainmodel(train_len=40, learnrate=0.01, **QUIET)
+    text = verse[:300]
+    difference = one.score(text) - other.score(text)
+    _, _, heading, *rows = repr(difference).splitlines()
+    assert heading.split() == ["position", "difference", "first", "second"] and len(rows) == 10
+    shown = [float(row.split()[1]) for row in rows]
+    assert np.allclose(np.abs(shown), np.sort(np.abs(difference.nats))[::-1][:10], atol=0.006)
+    for row in rows:
+        place, gap, first, second = map(float, row.split()[:4])
+        assert gap == pytest.approx(first - second, abs=0.011)
+        assert f"[{text[int(place)]}]".replace("\n", "⏎") in row
+    assert all(len(line) <= 80 for line in repr(difference).splitlines())
+    columns = difference.columns()
+    assert np.array_equal(columns["first"] - columns["second"], columns["difference"])
+    assert "".join(columns["symbol"]) == text[1:] and len(difference) == 299
+    page = difference._repr_html_()
+    assert "rgba(214,47,39" in page and "rgba(33,102,172" in page and "<table>" in page
+
+
 def test_several_texts_and_files(newmodel, verse, tmp_path):
     ms, path = newmodel(verse), tmp_path / "verse.txt"
     path.write_text(verse, encoding="utf-8")
@@ -133,6 +186,91 @@ def test_several_texts_and_files(newmodel, verse, tmp_path):
     assert np.array_equal(two.nats, ms.score(verse).nats)
     data = newmodel(verse, level="byte")
     assert np.array_equal(data.score(path).nats, data.score(verse.encode()).nats)
+
+
+def test_several_texts_are_evaluated_as_one(model, verse):
+    """A mean of means, in which a short text counts as much as a long one; a state that is carried on."""
+    texts = [part(verse, 0, 400), part(verse, 500, 560), part(verse, 700, 1500)]
+    each = [model.evaluate(text) for text in texts]
+    found = model.evaluate(texts)
+    assert found.characters == sum(one.characters for one in each)
+    assert found.nats == pytest.approx(
+        sum(one.nats * one.characters for one in each) / found.characters, rel=1e-6
+    )
+    written = sum(one.written for one in each)
+    assert found.bitspercharacter == pytest.approx(found.bits * found.characters / written)
+    assert model.evaluate(text for text in texts).nats == found.nats
+
+
+def test_a_text_is_evaluated_from_a_start(model, verse):
+    """As it is scored from there; after a sample the first symbol counts, too."""
+    sample, text = model.generatestring(40, temp=1.0, rng=2), part(verse, 100, 1400)
+    for start, first in ((sample, 0), (sample.state, 1)):
+        scores, found = model.score(text, start), model.evaluate(text, start)
+        assert found.characters == len(scores) == len(model._reader.encode(text)) - first
+        assert found.nats == pytest.approx(scores.nats.mean(), abs=1e-5)
+        assert found.bitspercharacter == pytest.approx(scores.bitspercharacter, abs=1e-4)
+        assert model.evaluate([text, text], start).nats == pytest.approx(found.nats, abs=1e-6)
+    with pytest.raises(InputError, match="give the text, too"):
+        model.evaluate(init_state=sample)
+
+
+def test_bits_per_character_compare_levels(newmodel, verse):
+    """Bits per byte, or per word, sold as bits per character."""
+    text = verse.replace("e", "é")
+    for level in LEVELS:
+        ms = newmodel(text, level=level)
+        whole = ms.evaluate(text)
+        first = ms._reader.symbols(text)[0]
+        rest = len(text) - len(first)
+        assert whole.written == rest
+        assert whole.bitspercharacter * rest == pytest.approx(whole.bits * whole.characters)
+        valid, split = ms.evaluate(), ms._corpus.split
+        ids = ms._corpus.ids[split:]
+        if level == "byte":
+            assert valid.written == sum(byte & 0xC0 != 0x80 for byte in ids.tolist())
+            assert "bits per character" in repr(valid)
+        else:
+            assert valid.written == len(ms.chars.decode(ids))
+
+
+def test_bits_per_character_are_not_guessed(newmodel, verse):
+    """Bytes that are no text have no characters, and nobody knows how long an unknown word was."""
+    data = newmodel(verse, level="byte")
+    assert data.evaluate(b"\xff\xfe\x00\x80" * 9).bitspercharacter is None
+    assert data.score(b"\xff\xfe\x00\x80" * 9).bitspercharacter is None
+    words = newmodel(verse, level="word", max_vocab=20)
+    assert words.evaluate().bitspercharacter is None and "bits," in repr(words.evaluate())
+    with pytest.warns(UserWarning, match="never seen"):
+        assert words.evaluate(verse[:31]).written == 31 - 2, "what was given is known"
+
+
+@pytest.mark.parametrize("call", ["score", "evaluate"])
+def test_what_is_no_text_is_told(newmodel, verse, tmp_path, call):
+    """An empty list as the mean of nothing, a directory as all texts in it, a mistake in some item."""
+    ms, data = newmodel(verse), newmodel(verse, level="byte")
+    for model in (ms, data):
+        ask = getattr(model, call)
+        with pytest.raises(InputError, match="an empty list"):
+            ask([])
+        with pytest.raises(InputError, match="is a directory"):
+            ask(tmp_path)
+        with pytest.raises(TextError, match="no-such-file"):
+            ask(tmp_path / "no-such-file.txt")
+        with pytest.raises(InputError, match=r"^Text 2: Expected a text"):
+            ask(["The ship", ""])
+        with pytest.raises(InputError, match="got int"):
+            ask(5)
+        with pytest.raises(InputError, match="Give at least 2"):
+            ask(["a"])
+
+
+def test_a_model_of_both_directions_has_two_starts(newmodel, verse):
+    """A state that is quietly ignored."""
+    ms = newmodel(verse, modeltype="BiGRU")
+    for ask in (ms.score, ms.evaluate):
+        with pytest.raises(InputError, match="both directions"):
+            ask(verse[:50], init_state=ms._reader.freshstate())
 
 
 @pytest.mark.parametrize("text", ["", "a"])
@@ -161,6 +299,20 @@ def test_stopped_it_gives_what_it_has(newmodel, verse, monkeypatch):
     scores = score(ms._reader, verse, asked=lambda: next(looks))
     assert len(scores) == 100 and scores.interrupted and scores.text == verse[:101]
     assert "(interrupted)" in repr(scores)
+
+
+def test_pieces_of_a_long_text_say_where_they_are(newmodel, verse, monkeypatch):
+    """Lanes read from all over a text; a position counted in what was read is that of another word."""
+    text = verse * 8
+    ms, looks = newmodel(text), iter([False] * 3 + [True])
+    scores = score(ms._reader, text, asked=lambda: next(looks))
+    assert scores.interrupted and 1000 < len(scores) < len(text) - 1
+    assert all(
+        text[at] == symbol for at, symbol in zip(scores.positions, scores.symbols, strict=True)
+    )
+    for row in repr(scores).splitlines()[2:]:
+        at, around = int(row.split()[0].replace(",", "")), row[row.index("[") + 1 :]
+        assert text[at:].replace("\n", "⏎").startswith(around.replace("]", "", 1))
 
 
 def test_unknown_is_told_once(newmodel, verse):
@@ -201,6 +353,53 @@ def test_a_notebook_shows_the_text_and_runs_nothing():
     shown = scores._repr_html_()
     assert "<b>" not in shown and "&lt;b&gt;" in shown and "&amp;" in shown and "\x1b" not in shown
     assert "0.00)" in shown and "0.50)" in shown and "1.00)" in shown
+
+
+def test_a_terminal_shows_the_text_in_colour(model, verse, monkeypatch, shown):
+    """As much of it as fits above the table; others get no colour, and no text twice."""
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("LINES", "24")
+    scores = model.score(part(verse, 0, 1500))
+    lines = shown(scores).splitlines()
+    assert lines[0] == repr(scores.evaluation) and len(lines) <= 22
+    place = next(number for number, line in enumerate(lines) if line.startswith("position"))
+    text = re.sub(r"\x1b\[[\d;]*m|⏎", "", "\n".join(lines[1 : place - 1]))
+    assert verse.startswith(text) and len(text) > 200 and lines[place - 1] == "…"
+    assert "\x1b" not in repr(scores) and len(repr(scores).splitlines()) == 12
+    short = shown(model.score(part(verse, 0, 90))).splitlines()
+    assert "…" not in short and "position" in short[-11]
+
+
+def test_bytes_of_one_character_are_shown_as_it(newmodel, verse, shown):
+    """Half a character shows as nothing that anybody has written."""
+    scores = newmodel(verse, level="byte").score("größe 中\n")
+    for text in (shown(scores).split("position")[0], scores._repr_html_()):
+        assert "ö" in text and "中" in text and "\ufffd" not in text
+    assert "".join(scores.words().texts) == "röße 中\n"
+
+
+def test_sums_in_a_notebook(model, verse):
+    scores = model.score(part(verse, 0, 600))
+    page = scores.lines()._repr_html_()
+    assert page.count('nats"') == len(scores.lines()) and "1.00)" in page and "<table>" in page
+
+
+def test_scores_are_drawn(model, verse, tmp_path):
+    """A bar for each symbol of a short text, with its name; the mean of a long one where it is."""
+    short = model.score(part(verse, 0, 60))
+    bands = short.plot().axes
+    assert np.allclose([bar.get_height() for axes in bands for bar in axes.patches], short.bits)
+    assert all(axes.get_ylim() == (0, pytest.approx(1.05 * short.bits.max())) for axes in bands)
+    names = "".join(label.get_text() for axes in bands for label in axes.get_xticklabels())
+    assert names.replace("·", " ").replace("↵", "\n") == "".join(short.symbols)
+    long = model.score(verse)
+    figure = long.plot()
+    curve, mean = figure.axes[0].lines
+    x, y = curve.get_xdata(), curve.get_ydata()
+    wide = max(len(long) // 100, 10) // 2
+    assert y[7] == pytest.approx(long.bits[x[7] - 1 - wide : x[7] - 1 + wide].mean())
+    assert mean.get_ydata()[0] == pytest.approx(long.bits.mean())
+    assert savepicture(figure, tmp_path / "scores.png").stat().st_size > 1000
 
 
 def test_columns_are_ready_for_a_data_frame(model, verse):

@@ -1,6 +1,5 @@
 """Text coloured by numbers: what each kind of screen gets."""
 
-import contextlib
 import io
 import re
 
@@ -8,28 +7,6 @@ import numpy as np
 import pytest
 
 from rngru.shading import Shaded
-
-
-class Screen(io.StringIO):
-    """A terminal, as far as anybody can tell."""
-
-    def isatty(self) -> bool:
-        return True
-
-
-@pytest.fixture
-def shown(monkeypatch):
-    """The repr of something where standard output is a terminal with 24-bit colours, or is ``file``."""
-    for name, value in {"TERM": "xterm-256color", "COLORTERM": "truecolor"}.items():
-        monkeypatch.setenv(name, value)
-    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE"):
-        monkeypatch.delenv(name, raising=False)
-
-    def show(text, file=None):
-        with contextlib.redirect_stdout(file or Screen()):
-            return repr(text)
-
-    return show
 
 
 def backgrounds(text: str) -> list[tuple[int, ...]]:

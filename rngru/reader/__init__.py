@@ -1,9 +1,9 @@
 """A trained model at one moment: it reads text, and writes it, with one set of weights.
 
 :class:`Reader` has the few calls that everything else is made of. What people do with it: ``generating``
-writes text and fills gaps, ``scoring`` tells how well a text is predicted and ``scores`` how well each
-symbol is, ``inspecting`` what neurons do, ``neurons`` which of them follow a property of the text
-(``properties``), ``vectors`` which texts are alike.
+writes text and fills gaps, ``scoring`` tells how well a text is predicted, ``predicting`` and ``scores`` how
+well each symbol is, ``novelty`` what of it stands in another, ``inspecting`` what neurons do, ``neurons``
+which of them follow a property of the text (``properties``), ``vectors`` which texts are alike.
 
 >>> import numpy as np
 >>> from rngru import models
@@ -21,14 +21,25 @@ symbol is, ``inspecting`` what neurons do, ``neurons`` which of them follow a pr
 from rngru.reader.generating import fillgaps, generate, generatemany, glimpse
 from rngru.reader.inspecting import clamp, track
 from rngru.reader.neurons import Neurons, chosen, follow, propertyof
+from rngru.reader.novelty import Copies, Copy, copied
+from rngru.reader.predicting import Prediction, predict, score, scoretexts
 from rngru.reader.properties import Wanted
 from rngru.reader.reader import Reader
-from rngru.reader.scores import Comparison, Prediction, Scores, Sums, predict, score
-from rngru.reader.scoring import Evaluation, averaging, evaluate, evaluating, finished
+from rngru.reader.scores import Comparison, Scores, Sums
+from rngru.reader.scoring import (
+    Evaluation,
+    averaging,
+    evaluate,
+    evaluatetexts,
+    evaluating,
+    finished,
+)
 from rngru.reader.vectors import Similar, similar, vectors
 
 __all__ = [
     "Comparison",
+    "Copies",
+    "Copy",
     "Evaluation",
     "Neurons",
     "Prediction",
@@ -40,7 +51,9 @@ __all__ = [
     "averaging",
     "chosen",
     "clamp",
+    "copied",
     "evaluate",
+    "evaluatetexts",
     "evaluating",
     "fillgaps",
     "finished",
@@ -51,6 +64,7 @@ __all__ = [
     "predict",
     "propertyof",
     "score",
+    "scoretexts",
     "similar",
     "track",
     "vectors",

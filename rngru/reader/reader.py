@@ -83,11 +83,14 @@ class Reader:
 
     def symbols(self, text: Text) -> tuple[str, ...]:
         """Return the symbols of a text as they are written, one for each id of :meth:`encode`."""
-        if isinstance(text, Sample) and text.vocabulary != self.vocab.digest:
-            text = text.text
+        if isinstance(text, Sample):  # split anew, two words drawn side by side would be one
+            drawn = text.ids.size and text.vocabulary == self.vocab.digest
+            text = text.text if not drawn else text
         if isinstance(text, str) and self.vocab.level != "byte":
             return tuple(self.vocab.split(self.respelt(text, told=False)))
-        return tuple(self.vocab.charatidx(int(i)) for i in self.encode(text))
+        ids = self.encode(text).tolist()
+        written = {i: self.vocab.charatidx(i) for i in set(ids)}
+        return tuple(written[i] for i in ids)
 
     def respelt(self, text: str, *, told: bool = True) -> str:
         """Return a text in the form of Unicode in which the model knows most of it.

@@ -14,20 +14,23 @@ position  nats  rank  entropy
 
 import html
 import math
+import re
+import shutil
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import TYPE_CHECKING, final
 
 import numpy as np
 
-from rngru.dataset import ONE_LANE_BELOW, evallanes
 from rngru.errors import InputError
-from rngru.interrupts import never
-from rngru.reader.generating import startstate
-from rngru.reader.reader import Reader, Text
-from rngru.reader.scoring import Evaluation
-from rngru.sampling import Sample, probabilities
+from rngru.reader.scoring import Evaluation, decodedlength
+from rngru.settings import checked, real, whole
+from rngru.shading import Shaded
 from rngru.tables import Table, oneline, printable
+
+if TYPE_CHECKING:
+    from rngru.plots import Figure
 
 MOST = 10
 """Rows of a table that shows the most surprising places."""
@@ -35,14 +38,21 @@ MOST = 10
 SHADED = 5000
 """Symbols that a notebook shows."""
 
+DARKEST = {"characters": 6.0, "words": 12.0, "bytes": 6.0}
+"""Nats of a symbol on the darkest colour."""
+
+DIFFERENT = 4.0
+"""Nats by which two models differ at a symbol on the darkest colour."""
+
 
 @final
 @dataclass(frozen=True, repr=False, eq=False)
 class Scores:
     """How well each symbol of a text was predicted from those before it.
 
-    At the prompt it shows the mean and the most surprising places; in a notebook the text itself,
-    the darker the more surprising. ``a - b`` compares what two models say of the same text.
+    At the prompt it shows the mean and the most surprising places; a terminal with colours, and a
+    notebook, show the text itself, too, the darker the more surprising. ``a - b`` compares what two
+    models say of the same text.
 
     Attributes
     ----------
@@ -64,6 +74,9 @@ class Scores:
         Whether Ctrl-C cut it short.
     cloze : bool
         Whether symbols were predicted from the text after them, too.
+    positions : int array, (n,), or None
+        Where in the text each symbol is, counted in symbols from 0. Of a long text that was cut short
+        there are pieces from all over it. None: they follow one another.
     """
 
     before: str
@@ -75,6 +88,7 @@ class Scores:
     units: str = "characters"
     interrupted: bool = False
     cloze: bool = False
+    positions: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.symbols)
@@ -98,17 +112,26 @@ class Scores:
     def evaluation(self) -> Evaluation:
         """The mean over all symbols."""
         nats, kind = float(self.nats.mean()), (self.units, self.interrupted, self.cloze)
-        return Evaluation(nats, len(self), 0.0, *kind)
+        return Evaluation(nats, len(self), 0.0, *kind, self._characters)
 
     @property
-    def bitspercharacter(self) -> float:
-        """Bits per character of what was predicted, whatever a symbol is: what levels are compared by."""
-        return float(self.bits.sum()) / max(len("".join(self.symbols)), 1)
+    def bitspercharacter(self) -> float | None:
+        """Bits per character, whatever a symbol is: what levels are compared by.
+
+        None for bytes that are no UTF-8.
+        """
+        return self.evaluation.bitspercharacter
+
+    @property
+    def _characters(self) -> int | None:
+        if self.units == "bytes":
+            return decodedlength([self.ids.astype(np.uint8).tobytes()])
+        return len("".join(self.symbols))
 
     def columns(self) -> dict[str, np.ndarray]:
         """Return everything by column, (n,) each, as ``pandas.DataFrame`` takes it."""
         return {
-            "position": self._first + np.arange(len(self)),
+            "position": self._where,
             "symbol": np.array(self.symbols, object),
             "nats": self.nats,
             "bits": self.bits,
@@ -125,59 +148,95 @@ class Scores:
         """Add up each line, its newline included."""
         return self._sums(lambda before, after: "\n" in before)
 
+    def plot(self) -> "Figure":
+        """Draw bits per symbol along the text; a notebook shows the matplotlib figure.
+
+        A text of at most 120 symbols is written below its bars. Of a longer one it is a smoothed curve,
+        with the beginnings of some lines.
+
+        Raises
+        ------
+        MissingExtra
+            Without matplotlib: ``pip install 'rngru[plot]'``.
+        """
+        from rngru.plots import scoresfigure
+
+        symbols = [self._written(i, i + 1) for i in range(len(self))]
+        return scoresfigure(symbols, self.bits, first=int(self._where[0]), units=self.units)
+
     def __sub__(self, other: "Scores") -> "Comparison":
         if not isinstance(other, Scores):
             return NotImplemented
-        if not np.array_equal(self.ids, other.ids) or self.symbols != other.symbols:
+        same = self.units == other.units and self.symbols == other.symbols
+        # Of bytes that are no character by themselves, the symbols are all alike.
+        if not same or (self.units == "bytes" and not np.array_equal(self.ids, other.ids)):
             raise InputError(
                 "These scores are of different texts, or of models whose symbols are others. Score the "
                 "same text with both; models of two levels are compared by bitspercharacter."
             )
-        return Comparison(self.nats - other.nats)
+        return Comparison(self.nats - other.nats, self, other)
 
     def __repr__(self) -> str:
         order = np.argsort(-self.nats, kind="stable")[:MOST]
         rows = [
             [
-                f"{self._first + i:,}", f"{self.nats[i]:.2f}", str(self.ranks[i]),
+                f"{self._where[i]:,}", f"{self.nats[i]:.2f}", str(self.ranks[i]),
                 f"{self.entropy[i]:.2f}", oneline(self._place(i)),
             ]
             for i in order
         ]  # fmt: skip
         table = Table(["position", "nats", "rank", "entropy", ""], rows)
-        return f"{self.evaluation!r}\n{table!r}"
+        text = _screenful(self, self.nats / DARKEST[self.units])
+        return "\n".join(filter(None, [repr(self.evaluation), text, repr(table)]))
 
     def _repr_html_(self) -> str:
-        shades, rest = np.clip(self.nats / 6, 0, 1), max(len(self) - SHADED, 0)
-        spans = (
-            f'<span title="{nats:.2f} nats, rank {rank}" '
-            f'style="background:rgba(220,60,20,{shade:.2f})">{html.escape(printable(symbol))}</span>'
-            for symbol, nats, rank, shade in zip(
-                self.symbols[:SHADED], self.nats, self.ranks, shades, strict=False
-            )
+        told = [
+            f"{nats:.2f} nats, rank {rank}"
+            for nats, rank in zip(self.nats[:SHADED], self.ranks, strict=False)
+        ]
+        head, shades = html.escape(repr(self.evaluation)), self.nats / DARKEST[self.units]
+        return f"<p>{head}</p>{_page(self, shades, told)}"
+
+    def _shaded(self, values: np.ndarray, most: int, titles: Sequence[str] = ()) -> Shaded:
+        """At most so many symbols on colours; bytes of one character share one, that of their sum."""
+        count = min(most, len(self))
+        starts = np.arange(count)
+        if self.units == "bytes":
+            starts = starts[(starts == 0) | (self.ids[:count] & 0xC0 != 0x80)]
+        stops = [*starts[1:].tolist(), count]
+        pieces = [self._written(a, b) for a, b in zip(starts.tolist(), stops, strict=True)]
+        return Shaded(
+            [self.before, *pieces],
+            np.append(0.0, np.add.reduceat(values[:count], starts)),
+            titles=["", *(titles[start] for start in starts.tolist())] if titles else (),
+            signed=True,
         )
-        text = html.escape(printable(self.before)) + "".join(spans)
-        more = f"<p>and {rest:,} more {self.units}</p>" if rest else ""
-        head = html.escape(repr(self.evaluation))
-        return f'<p>{head}</p><pre style="white-space:pre-wrap">{text}</pre>{more}'
 
     @property
-    def _first(self) -> int:
-        """Where in the text the first symbol is that was predicted, counted in symbols from 0."""
-        return 1 if self.before else 0
+    def _where(self) -> np.ndarray:
+        if self.positions is not None:
+            return self.positions
+        return np.arange(len(self)) + (1 if self.before else 0)
+
+    def _written(self, start: int, stop: int) -> str:
+        """The text of some symbols; a single byte that is no character as ``\\xff``."""
+        if self.units == "bytes":
+            data = self.ids[max(start, 0) : stop].astype(np.uint8).tobytes()
+            return data.decode("utf-8", "backslashreplace" if len(data) == 1 else "replace")
+        return "".join(self.symbols[max(start, 0) : stop])
 
     def _place(self, i: int) -> str:
         """Symbol ``i`` with what stands around it."""
-        before = "".join([self.before, *self.symbols[max(i - 16, 0) : i]])[-16:]
-        after = "".join(self.symbols[i + 1 : i + 13])[:12]
-        return f"{before}[{self.symbols[i]}]{after}"
+        near = np.arange(max(i - 16, 0), min(i + 13, len(self)))
+        near = near[self._where[near] - near == self._where[i] - i]  # pieces of a text have ends
+        first, last = int(near[0]), int(near[-1]) + 1
+        before = ((self.before if first == 0 else "") + self._written(first, i))[-16:]
+        return f"{before}[{self._written(i, i + 1)}]{self._written(i + 1, last)[:12]}"
 
     def _sums(self, apart: Callable[[str, str], bool]) -> "Sums":
         written, nats = self.symbols, self.nats
         cuts = [0] + [i for i in range(1, len(written)) if apart(written[i - 1], written[i])]
-        texts = [
-            "".join(written[a:b]) for a, b in zip(cuts, [*cuts[1:], len(written)], strict=True)
-        ]
+        texts = [self._written(a, b) for a, b in zip(cuts, [*cuts[1:], len(written)], strict=True)]
         return Sums(tuple(texts), np.add.reduceat(nats, cuts) if len(nats) else nats)
 
 
@@ -207,10 +266,24 @@ class Sums:
         """Return everything by column, as ``pandas.DataFrame`` takes it."""
         return {"text": np.array(self.texts, object), "nats": self.nats}
 
-    def __repr__(self) -> str:
+    @property
+    def _table(self) -> Table:
         order = np.argsort(-self.nats, kind="stable")[:MOST]
-        rows = [[f"{self.nats[i]:.2f}", oneline(self.texts[i].strip())[:60]] for i in order]
-        return repr(Table(["nats", ""], rows, note=f"The most surprising of {len(self):,}."))
+        rows = [
+            [f"{self.nats[i]:.2f}", oneline(self.texts[i].strip() or repr(self.texts[i]))[:60]]
+            for i in order
+        ]
+        return Table(["nats", ""], rows, note=f"The most surprising of {len(self):,}.")
+
+    def __repr__(self) -> str:
+        return repr(self._table)
+
+    def _repr_html_(self) -> str:
+        fits = int(np.searchsorted(np.cumsum([len(text) for text in self.texts]), SHADED, "right"))
+        told = [f"{nats:.2f} nats" for nats in self.nats[:fits]]
+        shades = self.nats[:fits] / max(float(self.nats.max(initial=0)), 1.0)
+        text = Shaded(self.texts[:fits], shades, titles=told)
+        return f"{text._repr_html_()}{_more(len(self) - fits, '')}{self._table._repr_html_()}"
 
 
 @final
@@ -218,13 +291,29 @@ class Sums:
 class Comparison:
     """How much more surprising a text was to one model than to another.
 
+    At the prompt it shows the mean difference and the places where the two models differ most; in a
+    notebook the text: red where the first model was more surprised, blue where the second was.
+
     Attributes
     ----------
     nats : float64 array, (n,)
         The difference at each symbol; below 0 where the first model predicted better.
+    one, other : Scores or None
+        What was compared.
+
+    Example
+    -------
+    >>> Comparison(np.array([-0.5, 0.25, -0.25, -0.5]))
+    -0.2500 nats per symbol, over 4: no difference can be told
+    95 % sure: from -0.5000 to +0.0625.
     """
 
     nats: np.ndarray
+    one: Scores | None = None
+    other: Scores | None = None
+
+    def __len__(self) -> int:
+        return len(self.nats)
 
     @property
     def mean(self) -> float:
@@ -236,8 +325,13 @@ class Comparison:
 
         The text is cut into at most 1,000 pieces of equal length, for neighbours are not independent,
         and the pieces are drawn anew ``draws`` times (Efron and Tibshirani, An Introduction to the
-        Bootstrap, 1993). The same call gives the same interval.
+        Bootstrap, 1993). The same call gives the same interval. A single symbol tells nothing: it
+        could be anywhere, from minus to plus infinity.
         """
+        level = checked("level", level, real(0, 1, above=True, below=True))
+        draws = checked("draws", draws, whole(1))
+        if len(self.nats) < 2:
+            return -math.inf, math.inf
         pieces = np.array_split(self.nats, min(len(self.nats), 1000))
         sums, counts = np.array([each.sum() for each in pieces]), np.array([*map(len, pieces)])
         chosen = np.random.default_rng(0).integers(0, len(pieces), (draws, len(pieces)))
@@ -245,136 +339,95 @@ class Comparison:
         low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
         return float(low), float(high)
 
-    def __repr__(self) -> str:
+    def columns(self) -> dict[str, np.ndarray]:
+        """Return everything by column, (n,) each, as ``pandas.DataFrame`` takes it."""
+        if self.one is None or self.other is None:
+            return {"difference": self.nats}
+        one = self.one.columns()
+        return {
+            "position": one["position"],
+            "symbol": one["symbol"],
+            "first": self.one.nats,
+            "second": self.other.nats,
+            "difference": self.nats,
+        }
+
+    @property
+    def _told(self) -> str:
         low, high = self.interval()
         better = "the first" if self.mean < 0 else "the second"
         told = f"{better} predicts better" if low > 0 or high < 0 else "no difference can be told"
+        unit, units = (self.one.units[:-1], f" {self.one.units}") if self.one else ("symbol", "")
         return (
-            f"{self.mean:+.4f} nats per symbol, 95 % within {low:+.4f} to {high:+.4f}, over "
-            f"{len(self.nats):,}: {told}"
+            f"{self.mean:+.4f} nats per {unit}, over {len(self):,}{units}: {told}\n"
+            f"95 % sure: from {low:+.4f} to {high:+.4f}."
         )
 
-
-@final
-@dataclass(frozen=True, repr=False, eq=False)
-class Prediction(Sequence):
-    """What comes next: symbols and their probabilities, the likeliest first.
-
-    Example
-    -------
-    >>> Prediction((("e", 0.75), (" ", 0.25)))
-    probability  symbol
-          0.750     'e'
-          0.250     ' '
-    """
-
-    choices: tuple[tuple[str, float], ...]
-
-    def __getitem__(self, index: Any) -> Any:
-        return self.choices[index]
-
-    def __len__(self) -> int:
-        return len(self.choices)
+    def _places(self, one: Scores, other: Scores) -> Table:
+        """Where they differ most."""
+        order = np.argsort(-np.abs(self.nats), kind="stable")[:MOST]
+        rows = [
+            [
+                f"{one._where[i]:,}", f"{self.nats[i]:+.2f}", f"{one.nats[i]:.2f}",
+                f"{other.nats[i]:.2f}", oneline(one._place(i)),
+            ]
+            for i in order
+        ]  # fmt: skip
+        return Table(["position", "difference", "first", "second", ""], rows)
 
     def __repr__(self) -> str:
-        rows = [[f"{chance:.3f}", repr(symbol)] for symbol, chance in self.choices[:MOST]]
-        more = len(self) - MOST
-        note = f"and {more:,} more" if more > 0 else ""
-        return repr(Table(["probability", "symbol"], rows, note=note))
+        if self.one is None or self.other is None:
+            return self._told
+        text = _screenful(self.one, self.nats / DIFFERENT)
+        return "\n".join(filter(None, [self._told, text, repr(self._places(self.one, self.other))]))
+
+    def _repr_html_(self) -> str:
+        head = "<p>" + html.escape(self._told).replace("\n", "<br>") + "</p>"
+        if self.one is None or self.other is None:
+            return head
+        told = [
+            f"{nats:+.2f} nats: {one:.2f} and {other:.2f}"
+            for nats, one, other in zip(
+                self.nats[:SHADED], self.one.nats, self.other.nats, strict=False
+            )
+        ]
+        page = _page(self.one, self.nats / DIFFERENT, told)
+        return f"{head}{page}{self._places(self.one, self.other)._repr_html_()}"
 
 
-def score(
-    reader: Reader,
-    text: Text,
-    start: "np.ndarray | Sample | None" = None,
-    *,
-    asked: Callable[[], bool] = never,
-) -> Scores:
-    """Read a text and say how well each symbol was predicted.
-
-    A text of 10,000 symbols or more is read in lanes, as :func:`~rngru.reader.scoring.evaluate` does;
-    with a ``start`` in one. ``asked`` says, between pieces, whether to stop early.
-    """
-    ids, symbols = reader.encode(text), reader.symbols(text)
-    if isinstance(start, Sample) and start.last is not None:
-        ids = np.concatenate([np.array([start.last], np.int32), ids])
-        symbols = ("", *symbols)
-    first, units = (0 if reader.model.both else 1), reader.vocab.units
-    if len(ids) <= first:
-        raise InputError(
-            f"Give at least 2 {units}: the first has nothing before it and is not scored."
-        )
-    nats, ranks = np.full(len(ids), np.nan), np.zeros(len(ids), np.int64)
-    entropy = np.full(len(ids), np.nan)
-    for where, targets, logits in _predicted(
-        reader, ids, startstate(reader, start), start is not None
-    ):
-        nats[where], ranks[where], entropy[where] = _judged(logits, targets)
-        if asked():
-            break
-    done = np.flatnonzero(np.isfinite(nats[first:]))
-    if not len(done):
-        raise KeyboardInterrupt
-    kept = slice(first, None) if len(done) == len(ids) - first else first + done
-    return Scores(
-        "".join(symbols[:first]),
-        tuple(np.array(symbols, object)[kept]),
-        ids[kept],
-        nats[kept],
-        ranks[kept],
-        entropy[kept],
-        units,
-        len(done) < len(ids) - first,
-        reader.model.both,
-    )
+def _page(scores: Scores, values: np.ndarray, titles: Sequence[str]) -> str:
+    """Return the text of some scores on colours, as HTML."""
+    text = scores._shaded(values, SHADED, titles)
+    return text._repr_html_() + _more(len(scores) - SHADED, scores.units)
 
 
-def _predicted(
-    reader: Reader, ids: np.ndarray, state: np.ndarray, given: bool
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Yield (positions (n,), symbols (n,), the logits (n, V) that they were predicted from)."""
-    if reader.model.both:
-        (trace,) = reader.read(ids)
-        yield np.arange(len(ids)), ids, trace.logits[:, 0]
-        return
-    if given or len(ids) < ONE_LANE_BELOW:
-        at = 1
-        for trace in reader.read(ids[:-1], state):
-            where = np.arange(at, at + len(trace.logits))
-            yield where, ids[where], trace.logits[:, 0]
-            at += len(trace.logits)
-        return
-    chunks = evallanes(ids, seq_len=200, symbols=reader.hyper.vocab_size)
-    numbers, lanes = evallanes(np.arange(len(ids)), seq_len=200), None
-    for (x, y, counted), (_, where, _) in zip(chunks, numbers, strict=True):
-        lanes = reader.freshstate(x.shape[1]) if lanes is None else lanes
-        trace = reader.backend.trace(reader.weights, x, lanes)
-        lanes = trace.ending
-        if counted.any():
-            yield where[counted], y[counted], trace.logits[counted]
+def _more(rest: int, units: str) -> str:
+    return f"<p>and {rest:,} more {units}</p>" if rest > 0 else ""
 
 
-def _judged(logits: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return (nats, ranks, entropy), (n,) each, of ``targets`` (n,) predicted from ``logits`` (n, V)."""
-    rows = np.arange(len(targets))
-    shifted = logits - logits.max(-1, keepdims=True)
-    weights = np.exp(shifted)
-    total = weights.sum(-1, dtype=np.float64)
-    chosen = shifted[rows, targets]
-    nats = np.log(total) - chosen
-    entropy = np.log(total) - np.einsum("ij,ij->i", weights, shifted, dtype=np.float64) / total
-    likelier = (shifted > chosen[:, np.newaxis]).sum(-1)
-    return nats, 1 + likelier, entropy
+def _screenful(scores: Scores, values: np.ndarray) -> str:
+    """Return as much of a text on colours as fits above a table; '' where nothing shows colours."""
+    width, height = shutil.get_terminal_size()
+    lines = max(height - MOST - 6, 3)
+    most = 2 * width * lines
+    text = scores._shaded(values, most)
+    count = _fitting(text.pieces, width, lines)
+    shown = repr(Shaded(text.pieces[:count], text.values[:count], signed=True))
+    if "\x1b" not in shown:
+        return ""
+    shown = re.sub(r"\n((\x1b\[[\d;]*m)*)$", r"\1", shown)  # the table begins on the next line
+    return f"{shown}\n…" if count < len(text.pieces) or most < len(scores) else shown
 
 
-def predict(reader: Reader, text: Text, start: "np.ndarray | Sample | None" = None) -> Prediction:
-    """Return what comes after a text: every symbol with its probability."""
-    if reader.model.both:
-        raise InputError(
-            f"{reader.model.name} predicts each symbol from the text on both sides of it. "
-            "ms.fillin('the qu_ck') says what is likely in a gap."
-        )
-    *_, last = reader.read(reader.encode(text), startstate(reader, start))
-    chances = probabilities(last.logits[-1, 0], 1.0)
-    order = np.argsort(-chances, kind="stable")
-    return Prediction(tuple((reader.vocab.charatidx(int(i)), float(chances[i])) for i in order))
+def _fitting(pieces: Sequence[str], width: int, lines: int) -> int:
+    """Return how many pieces of a text fit on so many lines of a terminal."""
+    line, column = 1, 0
+    for number, piece in enumerate(pieces):
+        for char in printable(piece):
+            wide = 2 if unicodedata.east_asian_width(char) in "FW" else 1
+            column += 8 - column % 8 if char == "\t" else wide
+            if char == "\n" or column > width:
+                line, column = line + 1, 0 if char == "\n" else wide
+            if line > lines:
+                return number
+    return len(pieces)

@@ -21,14 +21,26 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rngru.disk import topath
-from rngru.errors import InputError, MissingExtra, WorkdirError
+from rngru.errors import InputError, WorkdirError
+from rngru.plots.canvas import BLUE, RED, blank, labels, short
+from rngru.plots.surprise import scoresfigure
+
+__all__ = [
+    "Measured",
+    "comparefigure",
+    "lossfigure",
+    "neuronfigure",
+    "savepicture",
+    "scoresfigure",
+    "short",
+    "statesfigure",
+    "textfigure",
+]
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_TRAIN: Final = "#0072b2"
-_VALID: Final = "#d55e00"
 _COLOURS: Final = "RdBu_r"
 _LONGEST: Final = 2_000
 
@@ -89,7 +101,7 @@ def lossfigure(
         )
     if not len(rounds) and not losses.size:
         raise InputError("There is nothing to draw yet: train first.")
-    figure, units = _figure(8.0, 5.0), _units(rounds)
+    figure, units = blank(8.0, 5.0), _units(rounds)
     axes = figure.subplots()
     if losses.size:
         _cloud(axes, positions, losses)
@@ -99,11 +111,11 @@ def lossfigure(
     # Marks show where the measurements are, until there are so many that they hide the curve.
     mark = "o" if len(rounds) <= 60 else ""
     if len(rounds):
-        axes.plot(seen, train, mark + "-", color=_TRAIN, ms=4, lw=1.6, label="training, per round")
+        axes.plot(seen, train, mark + "-", color=BLUE, ms=4, lw=1.6, label="training, per round")
     if np.isfinite(valid).any():
-        axes.plot(seen, valid, mark + "-", color=_VALID, ms=4, lw=1.6, label="validation")
+        axes.plot(seen, valid, mark + "-", color=RED, ms=4, lw=1.6, label="validation")
         best = int(np.nanargmin(valid))
-        axes.plot(seen[best], valid[best], "*", color=_VALID, ms=13, mec="white", zorder=4)
+        axes.plot(seen[best], valid[best], "*", color=RED, ms=13, mec="white", zorder=4)
         axes.set_title(
             f"best validation loss {valid[best]:.4f} nats per {units[:-1]} "
             f"after {short(seen[best])} {units}",
@@ -142,7 +154,7 @@ def comparefigure(runs: Mapping[str, Sequence[Measured]]) -> "Figure":
     }
     if not any(curve.size for curve in curves.values()):
         raise InputError("There is nothing to draw: no run has a validation loss.")
-    figure = _figure(8.0, 5.0)
+    figure = blank(8.0, 5.0)
     axes = figure.subplots()
     drawn = [(name, curve) for name, curve in curves.items() if curve.size]
     for name, curve in sorted(drawn, key=lambda each: each[1][-1, 1]):
@@ -246,17 +258,6 @@ def savepicture(figure: "Figure", path: str | Path) -> Path:
     return path
 
 
-def _figure(width: float, height: float) -> "Figure":
-    """Return an empty figure of so many inches."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtra(
-            "Pictures need matplotlib, which is not installed: pip install 'rngru[plot]'"
-        ) from error
-    return Figure(figsize=(width, height), layout="constrained")
-
-
 def _units(rounds: Sequence[Measured]) -> str:
     """Return what the rounds count, in the plural."""
     return str(getattr(rounds[-1], "units", "characters")) if len(rounds) else "characters"
@@ -279,13 +280,13 @@ def _dress(axes: "Axes", values: NDArray[Any], units: str) -> None:
 def _cloud(axes: "Axes", positions: NDArray[Any], losses: NDArray[Any]) -> None:
     """Draw single batches: as points, or where there are many, as a band around their median."""
     if losses.size <= 400:
-        axes.plot(positions, losses, ".", color=_TRAIN, ms=3, alpha=0.35, label="training batches")
+        axes.plot(positions, losses, ".", color=BLUE, ms=3, alpha=0.35, label="training batches")
         return
     where = np.array([part.mean() for part in np.array_split(positions, 200)])
     parts = np.array_split(losses, 200)
     low, middle, high = np.array([np.percentile(part, [5, 50, 95]) for part in parts]).T
-    axes.fill_between(where, low, high, color=_TRAIN, alpha=0.15, lw=0, label="90 % of batches")
-    axes.plot(where, middle, color=_TRAIN, alpha=0.45, lw=0.8)
+    axes.fill_between(where, low, high, color=BLUE, alpha=0.15, lw=0, label="90 % of batches")
+    axes.plot(where, middle, color=BLUE, alpha=0.45, lw=0.8)
 
 
 def _limits(axes: "Axes", values: NDArray[Any]) -> None:
@@ -333,9 +334,9 @@ def statesfigure(
     _fits(text)
     columns, bands = min(len(text), width), math.ceil(len(text) / width)
     tall = 0.2 * len(states) + 0.75
-    figure = _figure(max(0.115 * columns, 2.0) + 2.0, tall * bands + 0.5)
+    figure = blank(max(0.115 * columns, 2.0) + 2.0, tall * bands + 0.5)
     every = figure.subplots(bands, 1, squeeze=False)[:, 0]
-    letters = _labels(text)
+    letters = labels(text)
     for band, axes in enumerate(every):
         steps = slice(band * width, band * width + columns)
         # Padded to full width, so that a character is as wide in the last band as in the first.
@@ -366,12 +367,12 @@ def textfigure(text: str, states: NDArray[Any], title: str, width: int = 80) -> 
     cells = np.full((len(lines), columns), np.nan)
     for row, steps in enumerate(lines):
         cells[row, : len(steps)] = states[steps.start : steps.stop]
-    figure = _figure(max(0.115 * columns, 2.0) + 1.6, 0.21 * len(lines) + 0.7)
+    figure = blank(max(0.115 * columns, 2.0) + 1.6, 0.21 * len(lines) + 0.7)
     axes = figure.subplots()
     image = axes.imshow(
         cells, cmap=_COLOURS, vmin=-1, vmax=1, aspect="auto", interpolation="nearest"
     )
-    names = _labels(text)
+    names = labels(text)
     for row, steps in enumerate(lines):
         for column, step in enumerate(steps):
             axes.text(
@@ -397,29 +398,6 @@ def _lines(text: str) -> list[tuple[int, int]]:
     if not text.endswith("\n"):
         stops.append(len(text))
     return list(zip([0, *stops[:-1]], stops, strict=True))
-
-
-def _labels(text: str) -> list[str]:
-    """Return a character to draw for each of ``text``: blanks visible, a box if the font has none."""
-    from matplotlib.font_manager import FontProperties, findfont, get_font
-
-    font = get_font(findfont(FontProperties(family="monospace")))
-    drawn = text.translate({ord("\n"): "↵", ord(" "): "·", ord("\t"): "→"})
-    return [
-        char if font.get_char_index(ord(char)) and char.isprintable() else "□" for char in drawn
-    ]
-
-
-def short(number: float) -> str:
-    """Return a number as an axis shows it.
-
-    >>> short(1_250_000)
-    '1.25 M'
-    """
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(number) >= size:
-            return f"{number / size:.4g} {unit}"
-    return f"{number:.4g}"
 
 
 def _tobits(nats: ArrayLike) -> NDArray[Any]:
