@@ -47,6 +47,7 @@ ROWS: dict[str, set[str]] = {
     "snapshot": set(),
     "workdir": set(),
     "export": {"onnx", "safetensors", "torch"},
+    "pictures": {"matplotlib", "plotille"},
     "instrument": set(),
     "growing": set(),
     "making": set(),
