@@ -23,6 +23,7 @@ from rngru.reader.beam import beam
 from rngru.reader.filling import fillgaps
 from rngru.reader.generating import generate, generateall, glimpse, stream
 from rngru.reader.inspecting import clamp, track
+from rngru.reader.limits import unblank
 from rngru.reader.neurons import Neurons, chosen, follow, propertyof
 from rngru.reader.novelty import Copies, Copy, copied
 from rngru.reader.predicting import Prediction, predict, score, scoretexts
@@ -72,5 +73,6 @@ __all__ = [
     "similar",
     "stream",
     "track",
+    "unblank",
     "vectors",
 ]
