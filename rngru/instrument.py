@@ -9,29 +9,40 @@ True
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 
 from rngru import export
 from rngru.errors import InputError, helpful
 from rngru.interrupts import Interrupts
+from rngru.pictures import NeuronPlot
 from rngru.reader import (
     Evaluation,
+    Neurons,
     Prediction,
     Reader,
     Scores,
+    Similar,
+    Wanted,
     beam,
+    chosen,
+    clamp,
     evaluate,
     evaluatetexts,
     fillgaps,
+    follow,
     generateall,
     predict,
+    propertyof,
     scoretexts,
+    similar,
     stream,
     track,
+    vectors,
 )
 from rngru.sampling import Filled, Sample, Samples, Sampling, resumed
 from rngru.settings import checked, generator, or_none, whole
@@ -330,16 +341,19 @@ class Instrument:
 
     def trackneurons(
         self,
-        usestr: str | bytes | Sample,
+        usestr: str | bytes | Sample | Iterable[str | bytes | Sample],
         temp: float = 1.0,
         ret_output: bool = False,
         transpose: bool = True,
-    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        *,
+        init_state: np.ndarray | Sample | str | os.PathLike | None = None,
+        memory: bool = False,
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray] | list[Any]:
         """Return the state of every neuron after each character of a text.
 
         Parameters
         ----------
-        usestr : str, bytes or Sample
+        usestr : str, bytes or Sample, or several of them
             The text to read; bytes only at byte level.
         temp : float
             Temperature of the outputs; 1 is the model's own distribution.
@@ -348,15 +362,218 @@ class Instrument:
             character after each one, float64.
         transpose : bool
             Axes (layer, neuron, step); otherwise (step, layer, neuron).
+        init_state : array, (L, 1, H), Sample or path
+            Where to start from instead of an empty state; of a sample, behind its last character.
+        memory : bool
+            Return the memory of LSTM neurons instead of their state. It has no bounds.
 
         Returns
         -------
-        float32 array, (layer, neuron, step) or (step, layer, neuron)
+        float32 array, (layer, neuron, step) or (step, layer, neuron); for several texts, a list
+            Of a model that reads in both directions, the layers of the second stack come last.
+
+        Raises
+        ------
+        InputError
+            If it is no text, or ``memory`` is asked of a model that has none.
+
+        Example
+        -------
+        ::
+
+            ms.trackneurons('The ship')[1, 5]               # neuron 5 of layer 1, 8 numbers
+            ms.trackneurons(['The ship', 'A ship'])         # a list of two arrays
         """
+        if not isinstance(usestr, str | bytes | Sample):
+            each = partial(
+                self.trackneurons, temp=temp, ret_output=ret_output, transpose=transpose,
+                init_state=init_state, memory=memory,
+            )  # fmt: skip
+            return [each(text) for text in _several("usestr", usestr)]
         temp = Sampling(temp).temp
-        states, outputs = track(self._reader, usestr, temp if ret_output else None)
+        tracked = track(
+            self._reader, usestr, temp if ret_output else None, resumed(init_state), memory=memory
+        )
+        states, outputs = tracked
         states = states.transpose(0, 2, 1) if transpose else states.transpose(1, 0, 2)
         return states if outputs is None else (states, outputs)
+
+    def neurons(self, text: str | bytes | Sample | os.PathLike, wanted: Wanted) -> Neurons:
+        r"""Find the neurons that follow a property of a text, such as being inside a quotation.
+
+        The neurons are put in order by their correlation with the property on the first half of the
+        text; what is shown was measured on the second half. Among hundreds of neurons, some follow
+        any property on any one text by chance.
+
+        Parameters
+        ----------
+        text : str, bytes, Sample or path
+            What to read, the longer the better; a megabyte takes seconds. Bytes only at byte level.
+        wanted : str, compiled regular expression, function or array
+            The property. The name of one: ``'quoted'``, ``'brackets'`` (how many are open),
+            ``'line position'``, ``'word position'``, ``'indent'``, ``'upper case'``, ``'digit'``,
+            ``'blank'``. Any other string is a regular expression: symbols inside its matches are 1,
+            others 0. A function gets the text; it returns numbers, one for each symbol or character, as
+            an array has them.
+
+        Returns
+        -------
+        Neurons
+            At the prompt a table of the best. ``found[0]`` is the best as (layer, neuron);
+            ``found.chance`` is a correlation that the best of all neurons hardly reaches by chance;
+            ``.columns()`` is for a data frame. Ctrl-C ends it with what has been read.
+
+        Raises
+        ------
+        InputError
+            If there is no such property, or it does not change in each half of the text.
+
+        Example
+        -------
+        ::
+
+            found = ms.neurons(Path('novel.txt'), 'quoted')
+            ms.neurons(text, r'\d+')                        # inside numbers
+            ms.neurons(text, lambda text: [c in 'aeiou' for c in text])
+            ms.plotneurons(text[:500], found)
+            ms.clamped({found[0]: 0.0}).evaluate()
+        """
+        given, reader = self._given(text), self._reader
+        what, values = propertyof(reader, given, wanted)
+        with Interrupts() as interrupts:
+            return follow(reader, given, what, values, asked=interrupts.asked)
+
+    def plotneurons(
+        self,
+        text: str | bytes | Sample,
+        which: tuple[int, int] | Neurons | Iterable[tuple[int, int]],
+    ) -> NeuronPlot:
+        """Show a text coloured by what neurons do while it is read: red positive, blue negative.
+
+        Parameters
+        ----------
+        text : str, bytes or Sample
+            The text to read; bytes only at byte level.
+        which : (int, int), several, or Neurons
+            Layer and number of a neuron, or of each of several; of :meth:`neurons` the best.
+
+        Returns
+        -------
+        NeuronPlot
+            At the prompt and in a notebook it shows itself; ``.save('neuron.png')`` writes a picture and
+            ``.figure`` is one of matplotlib's (``pip install 'rngru[plot]'``): of one neuron the coloured
+            text, of several a heat map.
+
+        Raises
+        ------
+        InputError
+            If there is no such neuron.
+
+        Example
+        -------
+        ::
+
+            ms.plotneurons('He said "no".', (1, 37))
+            ms.plotneurons('He said "no".', [(0, 3), (1, 37)]).save('two.png')
+        """
+        reader = self._reader
+        names = chosen(reader, which)
+        states, _ = track(reader, text)
+        drawn = np.stack([states[layer, :, neuron] for layer, neuron in names])
+        return NeuronPlot(reader.symbols(text), drawn, names)
+
+    def clamped(self, held: Mapping[tuple[int, int], float]) -> "Clamped":
+        """Return the model with some neurons held at a value, to see what they are there for.
+
+        The neurons have these values before and after each symbol, whatever is read, and the others go
+        on from that. The model itself stays as it is; what is returned has the parameters that it
+        has now.
+
+        Parameters
+        ----------
+        held : mapping of (layer, neuron) to float
+            A number from -1 to 1 for each neuron; 0 silences it. Of a model that reads in both
+            directions, neurons are held from the first symbol on that their stack reads, and those
+            of an LSTM between -0.76 and 0.76.
+
+        Returns
+        -------
+        Clamped
+            It generates, scores and evaluates as the model does, and can be clamped further.
+
+        Raises
+        ------
+        InputError
+            If there is no such neuron, or it cannot have such a value.
+
+        Example
+        -------
+        ::
+
+            silenced = ms.clamped({(1, 37): 0.0})
+            silenced.evaluate().nats - ms.evaluate().nats
+            silenced.score(text) - ms.score(text)
+        """
+        return Clamped(self, clamp(self._reader, held), held)
+
+    def vectors(
+        self, texts: Iterable[str | bytes | Sample | os.PathLike], how: str = "last"
+    ) -> np.ndarray:
+        """Return texts as vectors: what the model makes of each of them.
+
+        Parameters
+        ----------
+        texts : list of str, bytes, Sample or path
+            The texts; bytes only at byte level.
+        how : str
+            ``'last'``: the state after the text; ``'mean'``: the mean of the states after each symbol.
+
+        Returns
+        -------
+        float32 array, (text, layer times neuron)
+            The neurons of the first layer come first.
+
+        Example
+        -------
+        ::
+
+            ms.vectors(['The ship', 'A sail']).shape        # (2, 256)
+        """
+        given = [self._given(text) for text in _several("texts", texts)]
+        with Interrupts(raises=True) as interrupts:
+            return vectors(self._reader, given, how, check=interrupts.check)
+
+    def similar(
+        self,
+        text: str | bytes | Sample | os.PathLike,
+        texts: Iterable[str | bytes | Sample | os.PathLike],
+        how: str = "last",
+    ) -> Similar:
+        """Sort texts by how similar they are to a text, to this model: the most similar first.
+
+        Parameters
+        ----------
+        text : str, bytes, Sample or path
+            What to compare with.
+        texts : list of them
+            What to sort.
+        how : str
+            As in :meth:`vectors`, whose cosine is the similarity.
+
+        Returns
+        -------
+        Similar
+            A sequence of (text, similarity), at the prompt a table.
+
+        Example
+        -------
+        ::
+
+            ms.similar('The ship', ['A sail', 'A sum', 'The shop'])
+        """
+        given = [self._given(each) for each in (text, *_several("texts", texts))]
+        with Interrupts(raises=True) as interrupts:
+            return similar(self._reader, given[0], given[1:], how, check=interrupts.check)
 
     def score(
         self,
@@ -486,3 +703,57 @@ class Instrument:
         if self._reader.vocab.level != "byte":
             return readtext(text)
         return b"".join(block for document in opentexts(text) for block in document.blocks())
+
+
+@final
+class Clamped(Instrument):
+    """A model some of whose neurons are held at a value; :meth:`Instrument.clamped` makes it.
+
+    It can do what the model can do without its text, and evaluate the same validation text.
+
+    Attributes
+    ----------
+    values : dict of (int, int) to float
+        The value of each neuron that is held, by layer and number.
+    """
+
+    __slots__ = ("_held", "_of", "values")
+
+    def __init__(
+        self, of: Instrument, held: Reader, values: Mapping[tuple[int, int], float]
+    ) -> None:
+        """Put one together; :meth:`Instrument.clamped` does that."""
+        before = of.values if isinstance(of, Clamped) else {}
+        self._of: Instrument = of._of if isinstance(of, Clamped) else of
+        self._held = held
+        own = {(int(layer), int(neuron)): float(value) for (layer, neuron), value in values.items()}
+        self.values: dict[tuple[int, int], float] = before | own
+
+    @property
+    def _reader(self) -> Reader:
+        return self._held
+
+    @property
+    def _validation(self) -> tuple[np.ndarray, int]:
+        return self._of._validation
+
+    def __repr__(self) -> str:
+        held = [
+            f"layer {layer}, neuron {neuron} held at {value:g}"
+            for (layer, neuron), value in self.values.items()
+        ]
+        more = [f"{len(held) - 3:,} more"] if len(held) > 3 else []
+        return f"<Clamped: {'; '.join(held[:3] + more)}; of {self._of!r}>"
+
+
+def _several(name: str, texts: object) -> list[Any]:
+    """Return several texts as a list, or say what was expected."""
+    if isinstance(texts, ONE) or not isinstance(texts, Iterable):
+        raise InputError(
+            f"{name}: expected a list of texts, got {type(texts).__name__}. Put one text into [ ]."
+        )
+    several = list(texts)
+    for number, text in enumerate(several):
+        if not isinstance(text, ONE):
+            raise InputError(f"{name}[{number}]: expected a text, got {type(text).__name__}.")
+    return several

@@ -29,6 +29,7 @@ A ``…Resize`` model has no encoder: its first layer takes the character itself
 (128, 384)
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,6 +39,12 @@ import numpy as np
 from rngru.errors import InputError, choose
 from rngru.hyper import HyperParams
 from rngru.kernels.spec import LayerSpec, Weights
+
+_FULL = 64.0
+"""A bias with which a gate is 0 or 1, as far as float32 can tell, whatever the gate function."""
+
+_KEPT = 0.9
+"""How much of its memory a held LSTM neuron keeps; the rest comes anew, so that no error adds up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +152,73 @@ class Model:
         width = self.spec(hyper).state(hyper.state_size)
         return np.zeros((hyper.layers, lanes, width), np.float32)
 
+    def clamped(
+        self,
+        hyper: HyperParams,
+        arrays: Mapping[str, np.ndarray],
+        values: Mapping[tuple[int, int], float],
+    ) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
+        r"""Return parameters with which some neurons keep a value, and the state to begin with.
+
+        All weights into such a neuron are zero, and its biases make the value v a fixed point of
+        its cell (:mod:`rngru.cells`): c = v in an RNN; z = 0 and c = v in a GRU; i = o = 1, f = 0.9
+        and :math:`\tanh(c) = (1 - f) \operatorname{artanh} v` in an LSTM, so that the memory is
+        artanh v.
+
+        Parameters
+        ----------
+        arrays: the parameters; what differs in the result is copied.
+        values: a number from -1 to 1 for each (layer, neuron); layers are counted through both
+            stacks where there are two.
+
+        Returns
+        -------
+        (parameters, state (L, 1, H) before any text, NaN where nothing is held). The stacks of a
+        model that reads in both directions begin with zeros, so its neurons are held from the first
+        symbol on and there is no such state.
+
+        Raises
+        ------
+        InputError
+            If an LSTM that reads in both directions is to hold more than tanh 1 = 0.76: from an
+            empty memory, one step leads no further.
+        """
+        spec, size, arrays = self.spec(hyper), hyper.state_size, dict(arrays)
+        names = [f"{tower}.{i}" for tower in self.towers for i in range(hyper.layers)]
+        start = np.full_like(self.freshstate(hyper, 1), np.nan)
+        for name in {names[layer] for layer, _ in values}:
+            arrays |= {key: arrays[key].copy() for key in arrays if key.startswith(f"{name}.")}
+        for (layer, neuron), value in values.items():
+            if spec.row.memory and self.both and abs(value) > math.tanh(1):
+                raise InputError(
+                    f"Neuron {neuron} of layer {layer} cannot be held at {value:g}: those of "
+                    f"{self.name} can be held from {-math.tanh(1):.2f} to {math.tanh(1):.2f}."
+                )
+            memory = _artanh(value)
+            for gate, bias in self._holding(spec, memory).items():
+                column = spec.row.gates.index(gate) * size + neuron
+                for letter in "UW":
+                    arrays[f"{names[layer]}.{letter}"][:, column] = 0
+                arrays[f"{names[layer]}.b"][column] = bias
+            if spec.row.second_bias:
+                arrays[f"{names[layer]}.d"][neuron] = 0
+            if not self.both:
+                start[layer, 0, neuron] = value
+                if spec.row.memory:
+                    start[layer, 0, size + neuron] = memory
+        return arrays, None if self.both else start
+
+    def _holding(self, spec: LayerSpec, memory: float) -> dict[str, float]:
+        """Return the bias of each gate that holds a neuron at tanh of ``memory``."""
+        if not spec.row.memory:
+            return {"z": -_FULL, "c": memory} if "z" in spec.row.gates else {"c": memory}
+        if self.both:
+            forget, new = -_FULL, memory
+        else:
+            forget = 5 * (_KEPT - 0.5) if spec.hard else math.log(_KEPT / (1 - _KEPT))
+            new = (1 - _KEPT) * memory
+        return {"i": _FULL, "o": _FULL, "f": forget, "c": _artanh(new)}
+
     def noise(
         self, hyper: HyperParams, steps: int, lanes: int, rng: np.random.Generator
     ) -> dict[str, np.ndarray]:
@@ -196,6 +270,11 @@ def named(name: str) -> Model:
         If there is none of that name; the message lists the choices and the nearest.
     """
     return MODELS[choose("modeltype", name, MODELS)]
+
+
+def _artanh(value: float) -> float:
+    """The inverse of tanh, finite at -1 and 1, where float32 cannot tell the difference."""
+    return math.atanh(min(max(value, -1 + 1e-8), 1 - 1e-8))
 
 
 def penalised(ndim: int) -> bool:

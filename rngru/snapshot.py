@@ -32,12 +32,13 @@ from pathlib import Path
 from typing import Any, Generic, Self, TypeVar, cast, final, overload
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from rngru import backends, checkpoint, models
 from rngru.backends import Backend, freshcaches
 from rngru.checkpoint import Checkpoint
 from rngru.dataset import DataSet
-from rngru.errors import CheckpointDamaged, CheckpointTooNew, InputError
+from rngru.errors import CheckpointDamaged, CheckpointTooNew, InputError, choose
 from rngru.hyper import CACHES, HyperParams
 from rngru.models import MODELS
 from rngru.reader import Reader
@@ -118,6 +119,41 @@ class Snapshot:
     def run(self, computes: Backend, data: DataSet) -> Run:
         """Return the model as one that is trained on a text."""
         return Run(computes, data, self.progress, hyper=self.made, seed=self.seed)
+
+    def having(self, given: Mapping[str, ArrayLike], computes: Backend) -> Self:
+        """Return the model with other numbers in place of some parameters.
+
+        What the optimizer remembers of them is empty, and no loss is known.
+
+        Raises
+        ------
+        InputError
+            If a name is not known, a shape is another, or a number is not finite: all that is wrong.
+        """
+        if not isinstance(given, Mapping):
+            raise InputError(
+                f"Expected parameters by name, as parameters() returns them, got {type(given).__name__}."
+            )
+        shapes = models.named(self.modeltype).shapes(self.made)
+        new, problems = {}, []
+        for name, values in given.items():
+            try:
+                shape = shapes[choose("parameter", name, shapes)]
+                new[name] = _replacing(name, values, shape)
+            except InputError as problem:
+                problems.append(str(problem))
+        if problems:
+            raise InputError("\n".join(problems))
+        fetch, place, now = computes.fetch, computes.place, self.progress
+        empty = {name: np.zeros_like(array) for name, array in new.items()}
+        progress = replace(
+            now,
+            arrays=place({**fetch(now.arrays), **new}),
+            caches={cache: place({**fetch(old), **empty}) for cache, old in now.caches.items()},
+            scores=Scores(),
+        )
+        summary = {**self.summary, "trainloss": None, "validloss": None}
+        return replace(self, progress=progress, summary=summary)
 
     def passes(self, trainlen: int | None) -> float:
         """Passes over a training text of so many symbols; without the text, as it was last saved."""
@@ -321,6 +357,23 @@ class Part(Generic[T]):
 
     def __set__(self, instance: object, value: object) -> None:
         raise InputError(f"{self.name} cannot be assigned. {self._instead}")
+
+
+def _replacing(name: str, values: ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
+    """Return what is to be a parameter, as float32, or say what is wrong with it."""
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError):  # rows of several lengths
+        array = np.array(None)
+    if array.dtype.kind not in "fiu":
+        raise InputError(f"{name}: expected numbers in {shape}, got {type(values).__name__}.")
+    if array.shape != shape:
+        raise InputError(f"{name}: expected shape {shape}, got {array.shape}.")
+    with np.errstate(over="ignore"):
+        array = np.array(array, np.float32, order="C")
+    if not np.isfinite(array).all():
+        raise InputError(f"{name}: expected finite numbers within the range of float32.")
+    return array
 
 
 def _known(what: str, word: object, known: Mapping[str, object], found: Checkpoint) -> None:

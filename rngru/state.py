@@ -4,7 +4,8 @@ Each verb has its manual here, and its body in a room below. ``help(ModelState)`
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from rngru.hyper import HyperParams
 from rngru.instrument import Instrument
 from rngru.interrupts import Interrupts
 from rngru.making import checkoptions, make, warnofother
+from rngru.pictures import Picture, losspicture
 from rngru.reader import Copies, Reader, copied, glimpse
 from rngru.report import History, Listeners, Running, reporter, watched
 from rngru.sampling import Sample
@@ -524,14 +526,53 @@ class ModelState(Instrument):
         weights = self._computes.fetch(self._model.progress.arrays)
         return {name: np.array(array) for name, array in weights.items()}
 
-    def plotloss(self, path: str | Path | None = None) -> Path:
-        """Draw training and validation loss against characters seen, and return the picture's path.
+    def setparameters(self, parameters: Mapping[str, Any]) -> Self:
+        """Put other numbers in place of parameters; those that are not named keep theirs.
+
+        Training goes on from there: at the same character, with what the optimizer remembers of these
+        parameters empty. They are saved with the next checkpoint; until then :meth:`restore` goes back.
+
+        Parameters
+        ----------
+        parameters : mapping of str to array
+            New values by name, as :meth:`parameters` returns them.
+
+        Raises
+        ------
+        InputError
+            If a name is not known, a shape is another, or a number is not finite. Then nothing changes.
+        WorkdirBusy
+            While another thread trains, saves or restores this model.
+
+        Example
+        -------
+        ::
+
+            weights = ms.parameters()
+            ms.setparameters({'V': 0.9 * weights['V']})
+            ms.newcheckpoint()
+        """
+        place = self._place
+        alone = place.alone(changed=True) if isinstance(place, Workdir) else nullcontext()
+        with Interrupts(raises=True), alone:
+            self._become(self._model.having(parameters, self._computes))
+        return self
+
+    def plotloss(self, path: str | Path | None = None) -> Picture:
+        """Draw training and validation loss against characters seen.
 
         Parameters
         ----------
         path
             Where to save it; by default ``loss.png`` in the working directory. The ending decides
             the format.
+
+        Returns
+        -------
+        Picture
+            In a notebook it shows the picture, in a terminal the path of the file and, with ``pip install
+            'rngru[term]'``, the curves in characters; these are there without matplotlib, too. It can
+            be used as the path.
 
         Raises
         ------
@@ -540,11 +581,9 @@ class ModelState(Instrument):
         InputError
             Before the first round of training.
         """
-        from rngru.plots import lossfigure, savepicture
-
-        history = self.history()
-        figure = lossfigure(history, batches=(history.positions, history.losses))
-        return savepicture(figure, self._disk.own("loss.png") if path is None else path)
+        history, wanted = self.history(), self._disk.own("loss.png") if path is None else path
+        batches = history.positions, history.losses
+        return losspicture(history, batches, wanted, needed=path is not None)
 
     modeltype = Part[str]("_model.modeltype", "Which kind of model: ``'GRUEncode'``, …", _ANOTHER)
     hyper = Part[HyperParams]("_model.hyper", "Sizes, and the learning rate in force.", _RATE)

@@ -47,11 +47,12 @@ ROWS: dict[str, set[str]] = {
     "snapshot": set(),
     "workdir": set(),
     "export": {"onnx", "safetensors", "torch"},
+    "pictures": {"matplotlib", "plotille"},
     "instrument": set(),
     "growing": set(),
     "making": set(),
     "state": set(),
-    "sweeps": {"optuna"},
+    "sweeps": {"optuna", "matplotlib"},
     "cli": {"shtab"},
     "__main__": set(),
 }

@@ -440,7 +440,7 @@ def test_without_matplotlib_it_says_what_to_install(newmodel, verse, monkeypatch
     """A missing package is the user's to install, not to guess from a traceback."""
     ms = newmodel(verse)
     ms.trainmodel(train_len=1, **QUIET)
-    for name in ("matplotlib", "matplotlib.figure"):
+    for name in ("matplotlib", "matplotlib.figure", "plotille"):
         monkeypatch.setitem(__import__("sys").modules, name, None)
     with pytest.raises(MissingExtra, match=r"pip install 'rngru\[plot\]'"):
         ms.plotloss()

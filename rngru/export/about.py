@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from rngru.errors import InputError, MissingExtra
-from rngru.reader import Reader
+from rngru.reader import Reader, unblank
 from rngru.sampling import Sampling
 from rngru.snapshot import versions
 from rngru.text import Vocabulary, WordSet, expression
@@ -43,11 +43,12 @@ def program(reader: Reader) -> dict[str, Any]:
     dict
         ``cell``, ``hard`` (gates), ``encode``, ``tied``, ``state`` (layers, numbers in the state of
         each), ``size`` (neurons), ``level``, ``symbols`` (a list, None for bytes), ``barred`` (ids
-        that are never drawn), ``firsts`` (how often each id begins a line), ``split`` (for words: the
-        regular expression of a token).
+        that are never drawn), ``blank`` (those that do not begin a text either), ``firsts`` (how often
+        each id begins a line), ``split`` (for words: the regular expression of a token).
     """
     model, hyper, vocab = reader.model, reader.hyper, reader.vocab
-    spec = model.spec(hyper)
+    spec, barred, starts = model.spec(hyper), reader.barred(Sampling()), firsts(vocab)
+    first = unblank(barred, vocab) & ~barred
     return {
         "rngru": versions()["rngru"],
         "modeltype": model.name,
@@ -61,8 +62,9 @@ def program(reader: Reader) -> dict[str, Any]:
         "level": vocab.level,
         "units": vocab.units,
         "symbols": symbolsof(vocab),
-        "barred": np.flatnonzero(reader.barred(Sampling())).tolist(),
-        "firsts": firsts(vocab).tolist(),
+        "barred": np.flatnonzero(barred).tolist(),
+        "blank": np.flatnonzero(first).tolist() if starts[~first].any() else [],
+        "firsts": starts.tolist(),
         "split": expression(vocab.rule).pattern if isinstance(vocab, WordSet) else None,
     }
 

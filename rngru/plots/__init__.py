@@ -27,12 +27,16 @@ from rngru.plots.search import sweepfigure
 from rngru.plots.surprise import scoresfigure
 
 __all__ = [
+    "Measured",
     "comparefigure",
     "lossfigure",
     "neuronfigure",
     "savepicture",
     "scoresfigure",
+    "short",
+    "statesfigure",
     "sweepfigure",
+    "textfigure",
 ]
 
 if TYPE_CHECKING:
@@ -211,15 +215,15 @@ def neuronfigure(
     if neurons is None:
         change = np.abs(np.diff(chosen, axis=1)).sum(axis=1)
         picked = np.sort(np.argsort(-change, kind="stable")[:24])
-        return _heatmap(text, chosen, picked, layer)
+        return statesfigure(text, chosen[picked], picked.tolist(), f"neuron of layer {layer}")
     picked = np.atleast_1d(np.asarray(neurons))
     if not picked.size or picked.dtype.kind not in "iu":
         raise InputError(f"neurons={neurons!r}: expected one whole number or more.")
     if not ((picked >= 0) & (picked < len(chosen))).all():
         raise InputError(f"neurons={neurons!r}: this layer has neurons 0 to {len(chosen) - 1}.")
     if np.ndim(neurons) == 0:
-        return _coloured(text, chosen[picked[0]], f"layer {layer}, neuron {picked[0]}")
-    return _heatmap(text, chosen, picked, layer)
+        return textfigure(text, chosen[picked[0]], f"layer {layer}, neuron {picked[0]}")
+    return statesfigure(text, chosen[picked], picked.tolist(), f"neuron of layer {layer}")
 
 
 def savepicture(figure: "Figure", path: str | Path) -> Path:
@@ -310,42 +314,52 @@ def _layer(text: str, states: NDArray[Any], layer: int) -> NDArray[Any]:
             f"The text has {len(text)} characters, but states has "
             f"{states.shape[2]} steps. Give the text that the states belong to."
         )
-    if len(text) > _LONGEST:
-        raise InputError(
-            f"{len(text):,} characters do not fit in a picture. Draw a part of at most "
-            f"{_LONGEST:,}: text[a:b] with states[:, :, a:b]."
-        )
     return states[layer]
 
 
-def _heatmap(
-    text: str, states: NDArray[Any], picked: NDArray[Any], layer: int, width: int = 100
+def _fits(text: str) -> None:
+    """Refuse a text that is too long to be read in a picture."""
+    if len(text) > _LONGEST:
+        raise InputError(
+            f"{len(text):,} characters do not fit in a picture. Draw a part of at most "
+            f"{_LONGEST:,}: text[a:b], with states[:, :, a:b] if you give states."
+        )
+
+
+def statesfigure(
+    text: str, states: NDArray[Any], names: Sequence[object], title: str, width: int = 100
 ) -> "Figure":
-    """Draw neurons against characters, in as many bands of ``width`` characters as it takes."""
+    """Draw rows of states (neuron, step) against characters, in bands of ``width`` characters.
+
+    ``names`` are those of the rows, ``title`` says what they are.
+    """
+    _fits(text)
     columns, bands = min(len(text), width), math.ceil(len(text) / width)
-    tall = 0.2 * len(picked) + 0.75
+    tall = 0.2 * len(states) + 0.75
     figure = blank(max(0.115 * columns, 2.0) + 2.0, tall * bands + 0.5)
     every = figure.subplots(bands, 1, squeeze=False)[:, 0]
-    names = labels(text)
+    letters = labels(text)
     for band, axes in enumerate(every):
         steps = slice(band * width, band * width + columns)
         # Padded to full width, so that a character is as wide in the last band as in the first.
-        cells = np.full((len(picked), columns), np.nan)
-        cells[:, : len(text[steps])] = states[picked, steps]
+        cells = np.full((len(states), columns), np.nan)
+        cells[:, : len(text[steps])] = states[:, steps]
         image = axes.imshow(
             cells, cmap=_COLOURS, vmin=-1, vmax=1, aspect="auto", interpolation="nearest"
         )
-        axes.set_xticks(range(len(text[steps])), names[steps], family="monospace", parse_math=False)
-        axes.set_yticks(range(len(picked)), [str(n) for n in picked])
+        shown = letters[steps]
+        axes.set_xticks(range(len(shown)), shown, family="monospace", parse_math=False)
+        axes.set_yticks(range(len(states)), [str(name) for name in names])
         axes.tick_params(length=0, labelsize=8)
-        axes.set_ylabel(f"neuron of layer {layer}", fontsize=9)
+        axes.set_ylabel(title, fontsize=9)
         axes.spines[:].set_visible(False)
     figure.colorbar(image, ax=list(every), label="state", fraction=0.03, pad=0.01, aspect=25)
     return figure
 
 
-def _coloured(text: str, states: NDArray[Any], title: str, width: int = 80) -> "Figure":
-    """Write the text on cells coloured by one neuron, a line for each of its lines."""
+def textfigure(text: str, states: NDArray[Any], title: str, width: int = 80) -> "Figure":
+    """Write the text on cells coloured by the ``states`` (step,) of one neuron, line by line."""
+    _fits(text)
     lines = [
         range(start, min(start + width, stop))
         for first, stop in _lines(text)

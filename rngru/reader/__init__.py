@@ -3,7 +3,8 @@
 :class:`Reader` has the few calls that everything else is made of. What people do with it: ``generating``
 writes text, within ``limits``, ``beam`` searches the likeliest and ``filling`` fills gaps. ``scoring`` tells
 how well a text is predicted, ``predicting`` and ``scores`` how well each symbol is, ``novelty`` what of
-it stands in another, ``inspecting`` what neurons do.
+it stands in another, ``inspecting`` what neurons do, ``neurons`` which of them follow a property of the
+text (``properties``), ``vectors`` which texts are alike.
 
 >>> import numpy as np
 >>> from rngru import models
@@ -21,9 +22,12 @@ it stands in another, ``inspecting`` what neurons do.
 from rngru.reader.beam import beam
 from rngru.reader.filling import fillgaps
 from rngru.reader.generating import generate, generateall, glimpse, stream
-from rngru.reader.inspecting import track
+from rngru.reader.inspecting import clamp, track
+from rngru.reader.limits import unblank
+from rngru.reader.neurons import Neurons, chosen, follow, propertyof
 from rngru.reader.novelty import Copies, Copy, copied
 from rngru.reader.predicting import Prediction, predict, score, scoretexts
+from rngru.reader.properties import Wanted
 from rngru.reader.reader import Reader
 from rngru.reader.scores import Comparison, Scores, Sums
 from rngru.reader.scoring import (
@@ -34,30 +38,41 @@ from rngru.reader.scoring import (
     evaluating,
     finished,
 )
+from rngru.reader.vectors import Similar, similar, vectors
 
 __all__ = [
     "Comparison",
     "Copies",
     "Copy",
     "Evaluation",
+    "Neurons",
     "Prediction",
     "Reader",
     "Scores",
+    "Similar",
     "Sums",
+    "Wanted",
     "averaging",
     "beam",
+    "chosen",
+    "clamp",
     "copied",
     "evaluate",
     "evaluatetexts",
     "evaluating",
     "fillgaps",
     "finished",
+    "follow",
     "generate",
     "generateall",
     "glimpse",
     "predict",
+    "propertyof",
     "score",
     "scoretexts",
+    "similar",
     "stream",
     "track",
+    "unblank",
+    "vectors",
 ]

@@ -104,7 +104,8 @@ def startstate(reader: Reader, start: "np.ndarray | Sample | None") -> np.ndarra
             f"init_state has shape {state.shape}, expected finite numbers in {fresh.shape}: layers, "
             "1, state size. A sample, or its .state, has it."
         )
-    return state.astype(np.float32, order="C")  # the user's may be a transpose
+    # The user's may be a transpose.
+    return reader.begun(state.astype(np.float32, order="C"))
 
 
 class Draft:

@@ -2,8 +2,8 @@
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import final
+from dataclasses import dataclass, replace
+from typing import Self, final
 from unicodedata import category, combining, normalize
 
 import numpy as np
@@ -40,6 +40,8 @@ class Reader:
         Its parameters by name; :mod:`rngru.models` has names and shapes.
     backend : Backend
         What computes.
+    held : array, (L, 1, H), float32, optional
+        The part of the state that every text begins with, NaN where that is not decided.
     """
 
     model: Model
@@ -47,6 +49,7 @@ class Reader:
     vocab: Vocabulary
     weights: Arrays
     backend: Backend
+    held: np.ndarray | None = None
 
     def encode(self, text: Text) -> np.ndarray:
         """Return the ids of what a user typed, (T,), int32; warns of symbols never seen.
@@ -137,10 +140,29 @@ class Reader:
         return int(np.count_nonzero(self.vocab.encode(text) == self.vocab.unknown_idx))
 
     def freshstate(self, lanes: int = 1) -> np.ndarray:
-        """Return the state before any text: zeros (L, B, H)."""
-        return self.model.freshstate(self.hyper, lanes)
+        """Return the state before any text, (L, B, H): zeros, but for what is held."""
+        return self.begun(self.model.freshstate(self.hyper, lanes))
 
-    def read(self, ids: np.ndarray, state: np.ndarray | None = None) -> Iterator[Trace]:
+    def begun(self, state: np.ndarray) -> np.ndarray:
+        """Return a state to begin with: a given one (L, B, H), but for what is held."""
+        if self.held is None:
+            return state
+        # What a held neuron came to by itself may differ in the last digit, and is to go on with it.
+        near = np.isclose(state, self.held, rtol=1e-5, atol=1e-5)
+        return np.where(np.isnan(self.held) | near, state, self.held)
+
+    @property
+    def silent(self) -> Self:
+        """The same model for whoever looks at states alone: it has a single output, which costs little."""
+        if self.hyper.tied:  # the outputs are the encoder
+            return self
+        arrays = self.backend.fetch(self.weights)
+        fewer = {"V": np.ascontiguousarray(arrays["V"][:, :1]), "c": arrays["c"][:1].copy()}
+        return replace(self, weights=self.backend.place({**arrays, **fewer}))
+
+    def read(
+        self, ids: np.ndarray, state: np.ndarray | None = None, most: int | None = None
+    ) -> Iterator[Trace]:
         """Read one text, ``ids`` (T,), in pieces; each begins with the ending of the one before.
 
         A model that reads in both directions reads it at once.
@@ -149,9 +171,11 @@ class Reader:
         ----------
         state
             (L, 1, H), what to begin with; by default a fresh one.
+        most
+            Symbols in a piece, if that is to be another number than usual.
         """
         state = self.freshstate() if state is None else state
-        piece = len(ids) if self.model.both else PIECE
+        piece = len(ids) if self.model.both else most or PIECE
         for start in range(0, len(ids), max(piece, 1)):
             found = self.backend.trace(self.weights, ids[start : start + piece, np.newaxis], state)
             yield found

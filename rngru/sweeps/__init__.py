@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, Final, Self, final
+from typing import IO, TYPE_CHECKING, Any, Final, Self, final
 
 import numpy as np
 
@@ -35,6 +35,9 @@ from rngru.sweeps.space import VARIED, Kinds, Range, Space, checkedvalues
 from rngru.tables import Table
 from rngru.text import Source
 from rngru.workdir import Workdir
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["VARIED", "Kinds", "Space", "Sweep", "Trial", "sweep"]
 
@@ -152,13 +155,9 @@ class Sweep(Sequence[Trial]):
             return trial.note[:40]
         return "best" if first and trial.state == "done" else "running" * (trial.state == "running")
 
-    def plot(self, path: str | Path | None = None) -> Path:
-        """Draw the loss of each trial, and against each setting; return the picture's path.
-
-        Parameters
-        ----------
-        path
-            Where to save it; by default ``sweep.png`` in the directory of the sweep.
+    @property
+    def figure(self) -> "Figure":
+        """A matplotlib figure, which a notebook shows: the loss of each trial, and against each setting.
 
         Raises
         ------
@@ -168,12 +167,19 @@ class Sweep(Sequence[Trial]):
             If no trial has a loss yet.
         """
         space = self.search.space.dimensions
-        figure = sweepfigure(
-            self.columns(),
-            units=self._units,
-            log=[name for name, each in space.items() if isinstance(each, Range) and each.log],
-        )
-        return savepicture(figure, self.workdir / "sweep.png" if path is None else path)
+        log = [name for name, each in space.items() if isinstance(each, Range) and each.log]
+        return sweepfigure(self.columns(), units=self._units, log=log)
+
+    def plot(self, path: str | Path | None = None) -> Path:
+        """Save :attr:`figure` as a picture, and return its path.
+
+        Parameters
+        ----------
+        path
+            Where to save it; by default ``sweep.png`` in the directory of the sweep. The ending decides
+            the format.
+        """
+        return savepicture(self.figure, self.workdir / "sweep.png" if path is None else path)
 
     def __repr__(self) -> str:
         return repr(self.table())

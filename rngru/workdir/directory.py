@@ -168,13 +168,10 @@ class Workdir:
             remove(self.path / name)
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Hold what is done here against other threads with the same model.
+    def alone(self, *, changed: bool = False) -> Iterator[None]:
+        """Hold what is done here against other threads with the same model, or raise WorkdirBusy.
 
-        Raises
-        ------
-        WorkdirBusy
-            At once.
+        If the model is then ``changed``, so that it is not what was saved, no save writes over that.
         """
         with self._lock.held(blocking=False) as got:
             if not got:
@@ -183,6 +180,8 @@ class Workdir:
                     "restores this model. Wait for it."
                 )
             yield
+            if changed:
+                self._own = self._timed = None
 
     def _refusegone(self, folder: Path) -> NoReturn:
         """Refuse to train what could be saved, but not go on tomorrow."""

@@ -60,22 +60,26 @@ def write(
     rng: int | np.random.Generator | None = None,
 ) -> Iterator[str]:
     """Do what generate() does, and give each piece of the text as soon as it is there."""
-    rng = np.random.default_rng(rng)
-    if seed is None:
+    rng, first = np.random.default_rng(rng), []
+    if seed is None:  # then the text does not begin with white space
+        first = ABOUT["blank"]
         seed = "\n" if SYMBOLS is None or "\n" in SYMBOLS else ""
     ids, text = encode(seed), decoder()
     if not ids and count:  # nothing to continue: begin as a line begins
-        starts = np.cumsum(ABOUT["firsts"])
+        starts = np.array(ABOUT["firsts"])
+        starts[first] = 0
+        starts = np.cumsum(starts)
         ids = [int(np.searchsorted(starts, rng.integers(starts[-1]), side="right"))]
         yield text(ids[0])
-        count -= 1
+        count, first = count - 1, []
     state = np.zeros(ABOUT["state"], np.float32)
     for symbol in ids[:-1]:
         _, state = step(symbol, state)
     symbol = ids[-1] if ids else 0
     for _ in range(count):
         logits, state = step(symbol, state)
-        logits[ABOUT["barred"]] = -np.inf
+        logits[ABOUT["barred"] + first] = -np.inf
+        first = []
         symbol = draw(logits.astype(np.float64), temp, top_k, top_p, min_p, rng.random())
         yield text(symbol)
     yield text(None)
