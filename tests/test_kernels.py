@@ -295,10 +295,10 @@ def test_scipy_waits_until_somebody_wants_it():
         import numba, numpy as np
         @numba.njit
         def theirs(a, b):
-            return np.dot(a, b), np.convolve(a[0], b[0]), np.linalg.solve(a, b)
+            return np.dot(a, b), np.convolve(a[0], b[0])
 
         a, b = np.random.default_rng(0).normal(size=(2, 3, 3))
-        ours = a @ b, np.convolve(a[0], b[0]), np.linalg.solve(a, b)
+        ours = a @ b, np.convolve(a[0], b[0])
         assert all(map(np.allclose, theirs(a, b), ours))
         import scipy.linalg.cython_blas
         assert "dgemm" in scipy.linalg.cython_blas.__pyx_capi__
