@@ -103,8 +103,7 @@ class Instrument:
             a character that starts a line. Bytes are for byte level only.
         init_state : array, (L, 1, H), Sample or path
             Where to start from instead of an empty state. A sample, or the file it was saved to, is
-            continued exactly, as if it had not stopped; with a ``seed``, that is read from the
-            sample's state instead.
+            continued exactly, as if it had not stopped; a ``seed`` is read behind its last character.
         ret_state : bool
             Return ``(sample, state)`` instead of the sample alone.
         top_k : int
@@ -341,7 +340,7 @@ class Instrument:
 
     def trackneurons(
         self,
-        usestr: str | bytes | Sample | Iterable[str | bytes | Sample],
+        usestr: str | bytes | Sample | os.PathLike | Iterable[str | bytes | Sample | os.PathLike],
         temp: float = 1.0,
         ret_output: bool = False,
         transpose: bool = True,
@@ -353,7 +352,7 @@ class Instrument:
 
         Parameters
         ----------
-        usestr : str, bytes or Sample, or several of them
+        usestr : str, bytes, Sample or path, or several of them
             The text to read; bytes only at byte level.
         temp : float
             Temperature of the outputs; 1 is the model's own distribution.
@@ -384,7 +383,7 @@ class Instrument:
             ms.trackneurons('The ship')[1, 5]               # neuron 5 of layer 1, 8 numbers
             ms.trackneurons(['The ship', 'A ship'])         # a list of two arrays
         """
-        if not isinstance(usestr, str | bytes | Sample):
+        if not isinstance(usestr, ONE):
             each = partial(
                 self.trackneurons, temp=temp, ret_output=ret_output, transpose=transpose,
                 init_state=init_state, memory=memory,
@@ -392,7 +391,7 @@ class Instrument:
             return [each(text) for text in _several("usestr", usestr)]
         temp = Sampling(temp).temp
         tracked = track(
-            self._reader, usestr, temp if ret_output else None, resumed(init_state), memory=memory
+            self._reader, self._given(usestr), temp if ret_output else None, resumed(init_state), memory=memory
         )
         states, outputs = tracked
         states = states.transpose(0, 2, 1) if transpose else states.transpose(1, 0, 2)
@@ -445,14 +444,14 @@ class Instrument:
 
     def plotneurons(
         self,
-        text: str | bytes | Sample,
+        text: str | bytes | Sample | os.PathLike,
         which: tuple[int, int] | Neurons | Iterable[tuple[int, int]],
     ) -> NeuronPlot:
         """Show a text coloured by what neurons do while it is read: red positive, blue negative.
 
         Parameters
         ----------
-        text : str, bytes or Sample
+        text : str, bytes, Sample or path
             The text to read; bytes only at byte level.
         which : (int, int), several, or Neurons
             Layer and number of a neuron, or of each of several; of :meth:`neurons` the best.
@@ -476,11 +475,11 @@ class Instrument:
             ms.plotneurons('He said "no".', (1, 37))
             ms.plotneurons('He said "no".', [(0, 3), (1, 37)]).save('two.png')
         """
-        reader = self._reader
+        given, reader = self._given(text), self._reader
         names = chosen(reader, which)
-        states, _ = track(reader, text)
+        states, _ = track(reader, given)
         drawn = np.stack([states[layer, :, neuron] for layer, neuron in names])
-        return NeuronPlot(reader.symbols(text), drawn, names)
+        return NeuronPlot(reader.symbols(given), drawn, names)
 
     def clamped(self, held: Mapping[tuple[int, int], float]) -> "Clamped":
         """Return the model with some neurons held at a value, to see what they are there for.
@@ -614,24 +613,25 @@ class Instrument:
 
     def predict(
         self,
-        text: str | bytes | Sample = "\n",
+        text: str | bytes | Sample | os.PathLike = "\n",
         init_state: np.ndarray | Sample | str | os.PathLike | None = None,
     ) -> Prediction:
         """Return what comes after a text: every symbol with its probability, the likeliest first.
 
         Parameters
         ----------
-        text : str, bytes or Sample
+        text : str, bytes, Sample or path
             What has been read; bytes only at byte level.
         init_state : array, (L, 1, H), Sample or path
-            Where to start reading from instead of an empty state.
+            Where to start reading from instead of an empty state; of a sample, behind its last
+            character.
 
         Returns
         -------
         Prediction
             A sequence of (symbol, probability); at the prompt a table of the ten likeliest.
         """
-        return predict(self._reader, text, resumed(init_state))
+        return predict(self._reader, self._given(text), resumed(init_state))
 
     def export(self, path: str | os.PathLike[str]) -> Path:
         """Take the model elsewhere: write it in the format that the ending of ``path`` names.
