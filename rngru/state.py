@@ -210,7 +210,11 @@ class ModelState(Instrument):
         if load and disk.holdsmodel:
             ms = cls.load(usedir, backend=backend)
             ms._report = report
-            warnofother(ms._model, modeltype, hyperparams, seq_len, level)
+            asked = {"modeltype": modeltype, "seq_len": seq_len, "level": level, "trainfrac": trainfrac}
+            warnofother(
+                ms._model, ms._corpus, srcfile, asked | hyperparams,
+                validfiles=validfiles, encoding=encoding, errors=errors, skip=skip,
+            )  # fmt: skip
             return ms
         with Interrupts(raises=True) as interrupts, disk.locked(new=True), reporter(report) as show:
             disk.refusemodel(overwrite=overwrite)

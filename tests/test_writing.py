@@ -260,6 +260,8 @@ def test_a_sample_of_another_model_is_refused(newmodel, verse, tmp_path):
         wrong = Sample("x", sample.state, **{"last": 1} | fields)
         with pytest.raises(InputError, match="another model"):
             ms.generatestring(5, init_state=wrong)
+    with pytest.raises(InputError, match=r"^init_state: expected one sample, got several"):
+        ms.generatestring(init_state=ms.generatestring(3, streams=2, rng=1))
     with pytest.raises(InputError, match=r"^init_state: 'no\.npz' cannot be read"):
         ms.generatestring(init_state="no.npz")
 
