@@ -391,7 +391,11 @@ class Instrument:
             return [each(text) for text in _several("usestr", usestr)]
         temp = Sampling(temp).temp
         tracked = track(
-            self._reader, self._given(usestr), temp if ret_output else None, resumed(init_state), memory=memory
+            self._reader,
+            self._given(usestr),
+            temp if ret_output else None,
+            resumed(init_state),
+            memory=memory,
         )
         states, outputs = tracked
         states = states.transpose(0, 2, 1) if transpose else states.transpose(1, 0, 2)

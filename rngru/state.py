@@ -210,7 +210,12 @@ class ModelState(Instrument):
         if load and disk.holdsmodel:
             ms = cls.load(usedir, backend=backend)
             ms._report = report
-            asked = {"modeltype": modeltype, "seq_len": seq_len, "level": level, "trainfrac": trainfrac}
+            asked = {
+                "modeltype": modeltype,
+                "seq_len": seq_len,
+                "level": level,
+                "trainfrac": trainfrac,
+            }
             warnofother(
                 ms._model, ms._corpus, srcfile, asked | hyperparams,
                 validfiles=validfiles, encoding=encoding, errors=errors, skip=skip,
@@ -323,7 +328,7 @@ class ModelState(Instrument):
         """
         with Interrupts(raises=True):
             now = self._model.progress.fetched(self._computes)
-            return replace(self._model, progress=now).pack(Path(path), training=training, half=half)
+            return replace(self._model, progress=now).pack(path, training=training, half=half)
 
     def checkpoints(self) -> Checkpoints:
         """Return all checkpoints, oldest first; at the prompt, a table of them."""

@@ -455,6 +455,13 @@ def test_a_pattern_that_makes_no_sense(level, wrong, match):
         write(READERS[level], 5, regex=wrong)
 
 
+def test_an_expression_that_takes_years_is_given_up(monkeypatch):
+    """Ctrl-C does not reach into a match: the prompt hung until the process was killed."""
+    monkeypatch.setattr("rngru.reader.limits.PATIENCE", 0.05)
+    with pytest.raises(InputError, match=r"takes longer than 0\.05 seconds"):
+        write(LETTERS, 60, seed="a", rng=1, regex="(a|a)*c")
+
+
 def test_a_missing_library_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "regex", None)
     with pytest.raises(MissingExtra, match=r"pip install 'rngru\[regex\]'"):
