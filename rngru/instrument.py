@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Literal, final, overload
 
 import numpy as np
 
@@ -68,7 +68,38 @@ class Instrument:
         """The whole text, encoded, and where its validation part begins."""
         raise NotImplementedError
 
+    @overload
+    def generatestring(self, *values: Any, streams: int, **named: Any) -> Samples: ...
+    @overload
     def generatestring(
+        self, numchars: int, temp: Iterable[float], *values: Any, **named: Any
+    ) -> Samples: ...
+    @overload
+    def generatestring(
+        self, *values: Any, ret_state: Literal[True], streams: None = None, **named: Any
+    ) -> tuple[Sample, np.ndarray]: ...
+    @overload
+    def generatestring(
+        self,
+        numchars: int = 100,
+        temp: float = 0.5,
+        seed: str | bytes | Sample | None = None,
+        init_state: np.ndarray | Sample | str | os.PathLike | None = None,
+        ret_state: Literal[False] = False,
+        *,
+        top_k: int | None = None,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        repeat: float = 1.0,
+        repeat_last: int = 64,
+        forbid: str | Iterable[str] | Callable[[str], Any] | None = None,
+        allow: str | Iterable[str] | Callable[[str], Any] | None = None,
+        regex: str | None = None,
+        stop: str | Iterable[str] | None = None,
+        streams: None = None,
+        rng: int | np.random.Generator | None = None,
+    ) -> Sample: ...
+    def generatestring(  # type: ignore[misc]  # three forms are written short
         self,
         numchars: int = 100,
         temp: float | Iterable[float] = 0.5,
@@ -339,7 +370,26 @@ class Instrument:
                 raise InputError("init_state is where a text starts: give the text, too.")
             return evaluate(self._reader, *self._validation, asked=interrupts.asked)
 
+    @overload
     def trackneurons(
+        self, usestr: str | bytes | Sample, *, ret_output: Literal[True], **named: Any
+    ) -> tuple[np.ndarray, np.ndarray]: ...
+    @overload
+    def trackneurons(
+        self, usestr: list[str | bytes | Sample], *values: Any, **named: Any
+    ) -> list[Any]: ...
+    @overload
+    def trackneurons(
+        self,
+        usestr: str | bytes | Sample,
+        temp: float = 1.0,
+        ret_output: Literal[False] = False,
+        transpose: bool = True,
+        *,
+        init_state: np.ndarray | Sample | str | os.PathLike | None = None,
+        memory: bool = False,
+    ) -> np.ndarray: ...
+    def trackneurons(  # type: ignore[misc]  # two forms are written short
         self,
         usestr: str | bytes | Sample | Iterable[str | bytes | Sample],
         temp: float = 1.0,
@@ -575,6 +625,18 @@ class Instrument:
         with Interrupts(raises=True) as interrupts:
             return similar(self._reader, given[0], given[1:], how, check=interrupts.check)
 
+    @overload
+    def score(
+        self,
+        text: str | bytes | Sample | os.PathLike,
+        init_state: np.ndarray | Sample | str | os.PathLike | None = None,
+    ) -> Scores: ...
+    @overload
+    def score(
+        self,
+        text: list[str | bytes | Sample | os.PathLike],
+        init_state: np.ndarray | Sample | str | os.PathLike | None = None,
+    ) -> list[Scores]: ...
     def score(
         self,
         text: str | bytes | Sample | os.PathLike | Iterable[str | bytes | Sample | os.PathLike],

@@ -228,7 +228,9 @@ def test_bits_depend_on_whether_multiply_adds_are_fused_and_on_nothing_else(tmp_
     """A run that moves to another machine goes on to the bit, or says so: `Target.rounding`."""
     processors = ["haswell", *(["core2", "sandybridge", "generic"] if long else [])]
     started = [started_for(tmp_path, processor) for processor in processors]
-    here = subprocess.run([sys.executable, "-c", STEP], stdout=subprocess.PIPE, text=True, check=True)
+    here = subprocess.run(
+        [sys.executable, "-c", STEP], stdout=subprocess.PIPE, text=True, check=True
+    )
     own = here.stdout.split()[-1]
     found = dict(process.communicate(timeout=300)[0].rsplit(maxsplit=1) for process in started)
     assert found["AVX with FMA"] == own
