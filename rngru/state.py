@@ -24,7 +24,7 @@ from rngru.instrument import Instrument
 from rngru.interrupts import Interrupts
 from rngru.making import checkoptions, make, warnofother
 from rngru.pictures import Picture, losspicture
-from rngru.reader import Copies, Reader, copied, glimpse
+from rngru.reader import Copies, Reader, copied, gathered, glimpse
 from rngru.report import History, Listeners, Running, reporter, watched
 from rngru.sampling import Sample
 from rngru.settings import checked, generator, one_of, whole
@@ -96,6 +96,12 @@ class ModelState(Instrument):
     (' ', 0.1...)
     >>> ms.copied('The ship').share
     0.0
+
+    A model can learn a text while it reads it, each piece after it was predicted; the model itself
+    stays as it is:
+
+    >>> ms.adapted('The ship drove fast, ' * 9).evaluate('The ship').characters
+    7
 
     Look inside: the state of every neuron after every character; which neurons follow a property of the
     text, the text coloured by one (``ms.plotneurons``), and what the model does with some of them held
@@ -676,6 +682,13 @@ class ModelState(Instrument):
     @property
     def _validation(self) -> tuple[np.ndarray, int]:
         return self._text().validation
+
+    def _squares(self) -> Mapping[str, np.ndarray]:
+        known = self._model.squares()
+        if known is not None:
+            return known
+        with Interrupts(raises=True) as interrupts:
+            return gathered(self._reader, self._text().train.ids, asked=interrupts.asked)
 
     def _text(self) -> Corpus:
         if self._corpus is None:
