@@ -16,7 +16,6 @@ from typing import Any, Literal, final, overload
 
 import numpy as np
 
-from rngru import export
 from rngru.errors import InputError, helpful
 from rngru.interrupts import Interrupts
 from rngru.pictures import NeuronPlot
@@ -821,6 +820,8 @@ class Instrument:
             ms.export('verse.safetensors')
             rngru.export.weights('verse.safetensors')     # and back
         """
+        from rngru import export  # not before it is needed: it takes a while
+
         with Interrupts(raises=True):
             return export.export(self._reader, path)
 
