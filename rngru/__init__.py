@@ -1,8 +1,39 @@
 """Recurrent language models from the Python prompt.
 
-Point :class:`ModelState` at a text, train a multi-layer GRU on its characters, watch it learn, stop,
-come back tomorrow exactly where it was, generate and score text. ``help(rngru.ModelState)`` is the
-manual; ``python -i -m rngru`` opens a prompt with everything ready.
+At a prompt, ``from rngru import *``::
+
+    ms = ModelState.initfromsrcfile("book.txt", "work")     # a model for a text
+    ms.trainmodel(max_seconds=60)                           # watch it learn
+    ms.generatestring(200, temp=0.7)                        # let it write
+    ms = ModelState.load("work")                            # tomorrow
+
+At a shell: ``rngru --help``. ``python -i -m rngru`` opens a prompt with everything ready.
+
+=================  ==================================================================
+what               its page
+=================  ==================================================================
+ModelState         help(ModelState): the manual, every verb in the order one meets it
+HyperParams        help(HyperParams): all that a model is made with, a table
+History, Sample    what training and writing return
+Texts              texts in memory, instead of files
+corpora            texts that every machine has, to begin with
+sweep              which settings learn a text best, on Optuna
+report             help("rngru.report"): TensorBoard, JSON lines, logging
+export             help("rngru.export"): weights to and from other libraries
+plots              help("rngru.plots"): pictures of records, by matplotlib
+RngruError         base of all errors; RngruWarning of all warnings
+=================  ==================================================================
+
+==================  =================================================================
+environment         what it does
+==================  =================================================================
+RNGRU_THREADS       how many threads compute; by default all cores that one really has
+NUMBA_CACHE_DIR     where compiled kernels are kept
+NUMBA_CPU_NAME      the processor that kernels are compiled for; NUMBA_CPU_FEATURES too
+NUMBA_NUM_THREADS   read as RNGRU_THREADS is, where that is not set; OMP_NUM_THREADS too
+XDG_CACHE_HOME      where a user's cache is, if the package's own folder is read-only
+NO_COLOR            no colours in a terminal
+==================  =================================================================
 
 Importing this module is light: PyTensor, Numba and matplotlib are loaded when they are first needed.
 

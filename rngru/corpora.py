@@ -1,4 +1,4 @@
-"""Texts that every machine has: no download, no licence question.
+"""Texts that every machine has, and a model of one of them: no download, no licence question.
 
 ``pydoc``
     The prose of Python's own ``help()`` topics: about 465,000 characters of English, one string.
@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rngru.errors import TextError, choose
+from rngru.state import ModelState
 from rngru.text import Source, Texts
 
 NOT_LIBRARY = {"__pycache__", "dist-packages", "site-packages", "test", "tests", "idle_test"}
@@ -57,6 +58,20 @@ def stdlib() -> list[Path]:
     if not found:
         raise TextError(f"This Python has no library sources in {root}. Try the corpus 'pydoc'.")
     return sorted(found)
+
+
+def model() -> ModelState:
+    """Return the model that comes with rngru: it has read ``pydoc``, and writes before you train one.
+
+    ``examples/11_model_in_the_box.py`` made it. It is packed, so it has no text and no directory:
+    ``initfromsrcfile(text, workdir, model=corpora.model())`` trains it on.
+
+    Example
+    -------
+    >>> len(model().generatestring(20))
+    20
+    """
+    return ModelState.load(Path(__file__).with_name("pydoc.rngru"))
 
 
 CORPORA: dict[str, Callable[[], Source]] = {

@@ -12,16 +12,17 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Literal, final, overload
 
 import numpy as np
 
-from rngru import export
 from rngru.errors import InputError, helpful
 from rngru.interrupts import Interrupts
 from rngru.pictures import NeuronPlot
 from rngru.reader import (
+    RATE,
     Evaluation,
+    Learner,
     Neurons,
     Prediction,
     Reader,
@@ -36,16 +37,18 @@ from rngru.reader import (
     fillgaps,
     follow,
     generateall,
+    learned,
     predict,
     propertyof,
     scoretexts,
     similar,
     stream,
+    together,
     track,
     vectors,
 )
 from rngru.sampling import Filled, Sample, Samples, Sampling, resumed
-from rngru.settings import checked, generator, or_none, whole
+from rngru.settings import checked, generator, or_none, real, whole
 from rngru.text import opentexts, readtext
 
 ONE = str | bytes | Sample | os.PathLike
@@ -68,7 +71,38 @@ class Instrument:
         """The whole text, encoded, and where its validation part begins."""
         raise NotImplementedError
 
+    @overload
+    def generatestring(self, *values: Any, streams: int, **named: Any) -> Samples: ...
+    @overload
     def generatestring(
+        self, numchars: int, temp: Iterable[float], *values: Any, **named: Any
+    ) -> Samples: ...
+    @overload
+    def generatestring(
+        self, *values: Any, ret_state: Literal[True], streams: None = None, **named: Any
+    ) -> tuple[Sample, np.ndarray]: ...
+    @overload
+    def generatestring(
+        self,
+        numchars: int = 100,
+        temp: float = 0.5,
+        seed: str | bytes | Sample | None = None,
+        init_state: np.ndarray | Sample | str | os.PathLike | None = None,
+        ret_state: Literal[False] = False,
+        *,
+        top_k: int | None = None,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        repeat: float = 1.0,
+        repeat_last: int = 64,
+        forbid: str | Iterable[str] | Callable[[str], Any] | None = None,
+        allow: str | Iterable[str] | Callable[[str], Any] | None = None,
+        regex: str | None = None,
+        stop: str | Iterable[str] | None = None,
+        streams: None = None,
+        rng: int | np.random.Generator | None = None,
+    ) -> Sample: ...
+    def generatestring(  # type: ignore[misc]  # three forms are written short
         self,
         numchars: int = 100,
         temp: float | Iterable[float] = 0.5,
@@ -308,6 +342,8 @@ class Instrument:
         | Iterable[str | bytes | Sample | os.PathLike]
         | None = None,
         init_state: np.ndarray | Sample | str | os.PathLike | None = None,
+        *,
+        adapt: bool | float = False,
     ) -> Evaluation:
         """Return the loss on a text: nats and bits per character, perplexity, characters counted.
 
@@ -321,6 +357,9 @@ class Instrument:
         init_state : array, (L, 1, H), Sample or path
             Where to start each text from instead of an empty state. After a sample the first
             character is predicted, too.
+        adapt : bool or float
+            Learn each piece of the text after it was predicted: True, or the rate. The model itself
+            stays as it is. See :meth:`adapted`.
 
         Raises
         ------
@@ -330,15 +369,38 @@ class Instrument:
             If a file cannot be read.
         """
         with Interrupts() as interrupts:
+            asked, learn = interrupts.asked, self._learning(adapt)
             if text is not None:
-                texts = self._texts(text)
-                start = resumed(init_state)
-                return evaluatetexts(self._reader, texts, start, asked=interrupts.asked)
+                texts, start = self._texts(text), resumed(init_state)
+                if learn is None:
+                    return evaluatetexts(self._reader, texts, start, asked=asked)
+                return together(scoretexts(self._reader, texts, start, learn=learn, asked=asked))
             if init_state is not None:
                 raise InputError("init_state is where a text starts: give the text, too.")
+            if learn is not None:
+                return learned(learn(), *self._validation, asked=asked)
             return evaluate(self._reader, *self._validation, asked=interrupts.asked)
 
+    @overload
     def trackneurons(
+        self, usestr: str | bytes | Sample | os.PathLike, *, ret_output: Literal[True], **named: Any
+    ) -> tuple[np.ndarray, np.ndarray]: ...
+    @overload
+    def trackneurons(
+        self, usestr: list[str | bytes | Sample | os.PathLike], *values: Any, **named: Any
+    ) -> list[Any]: ...
+    @overload
+    def trackneurons(
+        self,
+        usestr: str | bytes | Sample | os.PathLike,
+        temp: float = 1.0,
+        ret_output: Literal[False] = False,
+        transpose: bool = True,
+        *,
+        init_state: np.ndarray | Sample | str | os.PathLike | None = None,
+        memory: bool = False,
+    ) -> np.ndarray: ...
+    def trackneurons(  # type: ignore[misc]  # two forms are written short
         self,
         usestr: str | bytes | Sample | os.PathLike | Iterable[str | bytes | Sample | os.PathLike],
         temp: float = 1.0,
@@ -578,10 +640,28 @@ class Instrument:
         with Interrupts(raises=True) as interrupts:
             return similar(self._reader, given[0], given[1:], how, check=interrupts.check)
 
+    @overload
+    def score(
+        self,
+        text: str | bytes | Sample | os.PathLike,
+        init_state: np.ndarray | Sample | str | os.PathLike | None = None,
+        *,
+        adapt: bool | float = False,
+    ) -> Scores: ...
+    @overload
+    def score(
+        self,
+        text: list[str | bytes | Sample | os.PathLike],
+        init_state: np.ndarray | Sample | str | os.PathLike | None = None,
+        *,
+        adapt: bool | float = False,
+    ) -> list[Scores]: ...
     def score(
         self,
         text: str | bytes | Sample | os.PathLike | Iterable[str | bytes | Sample | os.PathLike],
         init_state: np.ndarray | Sample | str | os.PathLike | None = None,
+        *,
+        adapt: bool | float = False,
     ) -> Scores | list[Scores]:
         """Return how well each character of a text is predicted.
 
@@ -593,6 +673,8 @@ class Instrument:
         init_state : array, (L, 1, H), Sample or path
             Where to start from instead of an empty state. After a sample the first character is
             predicted, too.
+        adapt : bool or float
+            Learn each piece of the text after it was predicted: True, or the rate. See :meth:`adapted`.
 
         Returns
         -------
@@ -612,7 +694,9 @@ class Instrument:
         start = resumed(init_state)
         with Interrupts() as interrupts:
             texts = self._texts(text)
-            found = scoretexts(self._reader, texts, start, asked=interrupts.asked)
+            found = scoretexts(
+                self._reader, texts, start, learn=self._learning(adapt), asked=interrupts.asked
+            )
         return found[0] if isinstance(text, ONE) else found
 
     def predict(
@@ -636,6 +720,63 @@ class Instrument:
             A sequence of (symbol, probability); at the prompt a table of the ten likeliest.
         """
         return predict(self._reader, self._given(text), resumed(init_state))
+
+    def adapted(
+        self,
+        text: str | bytes | Sample | os.PathLike | Iterable[str | bytes | Sample | os.PathLike],
+        rate: float | None = None,
+    ) -> "Adapted":
+        """Return the model as it is after it has learned a text; the model itself stays as it is.
+
+        The text is read once. Each piece of 50 characters is predicted, and then learned by one small
+        step (dynamic evaluation: Krause et al., arXiv 1709.07432). So a model writes in the style of a
+        letter, or reads the rest of a book knowing its beginning.
+
+        Parameters
+        ----------
+        text : str, bytes, Sample, path, or several of them
+            What to learn, in this order.
+        rate : float
+            How far each piece moves the parameters; by default 0.0004.
+
+        Returns
+        -------
+        Adapted
+            An :class:`Instrument` with the new parameters; ``.scores`` says how well each character was
+            predicted before it was learned.
+
+        Raises
+        ------
+        InputError
+            For a model that reads in both directions, or with neurons held.
+
+        Example
+        -------
+        ::
+
+            ms.adapted(letter).generatestring(300, temp=0.7)
+        """
+        learn = self._learning(True if rate is None else rate)
+        assert learn is not None, "there is a rate"
+        with Interrupts(raises=True) as interrupts:
+            learner = learn()
+            found = scoretexts(
+                self._reader, self._texts(text), learn=lambda: learner, asked=interrupts.asked
+            )
+        return Adapted(self, learner.reader, found)
+
+    def _learning(self, adapt: bool | float) -> Callable[[], Learner] | None:
+        """Return what gives a reader that learns, at a rate or the usual one; None for False."""
+        if adapt is False:
+            return None
+        rate = RATE if adapt is True else checked("adapt", adapt, real(above=True))
+        return partial(Learner, self._reader, self._squares(), rate)
+
+    def _squares(self) -> Mapping[str, np.ndarray]:
+        """The mean square of the gradient of each parameter."""
+        raise InputError(
+            f"{self!r} cannot learn while it reads: its parameters are not those of a model in training."
+        )
 
     def export(self, path: str | os.PathLike[str]) -> Path:
         """Take the model elsewhere: write it in the format that the ending of ``path`` names.
@@ -684,6 +825,8 @@ class Instrument:
             ms.export('verse.safetensors')
             rngru.export.weights('verse.safetensors')     # and back
         """
+        from rngru import export  # not before it is needed: it takes a while
+
         with Interrupts(raises=True):
             return export.export(self._reader, path)
 
@@ -749,6 +892,38 @@ class Clamped(Instrument):
         ]
         more = [f"{len(held) - 3:,} more"] if len(held) > 3 else []
         return f"<Clamped: {'; '.join(held[:3] + more)}; of {self._of!r}>"
+
+
+@final
+class Adapted(Instrument):
+    """A model that has learned a text; :meth:`Instrument.adapted` makes it.
+
+    Attributes
+    ----------
+    scores : list of Scores
+        How well each character of each text was predicted, before it was learned.
+    """
+
+    __slots__ = ("_now", "_of", "scores")
+
+    def __init__(self, of: Instrument, now: Reader, scores: list[Scores]) -> None:
+        """Put one together; :meth:`Instrument.adapted` does that."""
+        self._of: Instrument = of._of if isinstance(of, Adapted) else of
+        self._now, self.scores = now, scores
+
+    @property
+    def _reader(self) -> Reader:
+        return self._now
+
+    @property
+    def _validation(self) -> tuple[np.ndarray, int]:
+        return self._of._validation
+
+    def _squares(self) -> Mapping[str, np.ndarray]:
+        return self._of._squares()
+
+    def __repr__(self) -> str:
+        return f"<Adapted: has learned {together(self.scores)!r}; of {self._of!r}>"
 
 
 def _several(name: str, texts: object) -> list[Any]:

@@ -155,6 +155,18 @@ class Snapshot:
         summary = {**self.summary, "trainloss": None, "validloss": None}
         return replace(self, progress=progress, summary=summary)
 
+    def squares(self) -> Mapping[str, np.ndarray] | None:
+        """The mean square of each gradient, as far as the optimizer knows it; None if it does not."""
+        made, now = self.made, self.progress
+        name = {"adam": "second", "adamw": "second", "rmsprop": "mean", "adagrad": "total"}.get(
+            made.optimizer
+        )
+        if name is None or not now.batches:
+            return None
+        shares = {"second": 1 - made.beta2**now.batches, "mean": 1.0, "total": now.batches}
+        share = np.float32(shares[name])
+        return {parameter: each / share for parameter, each in now.caches[name].items()}
+
     def passes(self, trainlen: int | None) -> float:
         """Passes over a training text of so many symbols; without the text, as it was last saved."""
         if trainlen is None:

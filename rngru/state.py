@@ -24,7 +24,7 @@ from rngru.instrument import Instrument
 from rngru.interrupts import Interrupts
 from rngru.making import checkoptions, make, warnofother
 from rngru.pictures import Picture, losspicture
-from rngru.reader import Copies, Reader, copied, glimpse
+from rngru.reader import Copies, Reader, copied, gathered, glimpse
 from rngru.report import History, Listeners, Running, reporter, watched
 from rngru.sampling import Sample
 from rngru.settings import checked, generator, one_of, whole
@@ -50,20 +50,22 @@ class ModelState(Instrument):
     >>> ms                                                  # doctest: +ELLIPSIS
     <ModelState GRUEncode, 2 layers of 32, 15,762 parameters, on 1,609 characters of verse.txt: ...>
 
-    Train: rounds of some batches, or for some seconds. What comes back is a table:
+    Train: rounds of some batches, or for some seconds. What comes back is a table. The next call does
+    as the last one did, unless it is told otherwise; ``background=True`` leaves the prompt free:
 
-    >>> history = ms.trainmodel(2, batchsize=4, train_len=3, print_every=0, report='silent')
+    >>> history = ms.trainmodel(2, batchsize=4, train_len=3, print_every=0)
     >>> len(history), ms.position
     (2, 2400)
 
-    Generate. The result shows itself at the prompt; ``temp`` makes it tame or wild, ``seed`` is what
-    it continues, ``init_state=sample`` goes on with it. ``top_k``, ``top_p`` and ``min_p`` leave out what
-    is unlikely, ``stop`` says where to end, ``streams`` writes several texts at once:
+    Write. The result shows itself at the prompt; ``temp`` makes it tame or wild, ``seed`` is what it
+    continues, ``init_state=sample`` goes on with it. ``top_k``, ``top_p`` and ``min_p`` leave out what is
+    unlikely, ``stop`` says where to end, ``streams`` writes several texts at once; ``ms.stream`` gives a
+    text piece by piece, and ``ms.beam`` looks for the likeliest ones:
 
     >>> sample = ms.generatestring(20, temp=0.8, seed='The ', rng=1)
-    >>> len(sample.text)
-    20
-    >>> len(ms.generatestring(300, temp=1.0, top_p=0.9, stop='\\n', streams=4, rng=1))
+    >>> len(sample.text), sample.whole[:4]
+    (20, 'The ')
+    >>> len(ms.generatestring(300, temp=1.0, top_p=0.9, stop='\n', streams=4, rng=1))
     4
 
     Every round left a checkpoint, and a row in ``ms.history()``. Come back another day:
@@ -82,9 +84,9 @@ class ModelState(Instrument):
     >>> ms.restore(3)                                       # doctest: +ELLIPSIS
     <ModelState GRUEncode, ...: epoch 0.83 (position 1,200), train loss 3..., valid loss 3...>
 
-    Measure and look inside: loss on the validation text or any other, or of each character of it,
-    what comes next, the state of every neuron at every character, the loss curve as a picture, the
-    cost of a batch:
+    Measure: the loss on the validation text or any other, how surprising each character of it is, what
+    comes next, and what a text has copied word for word from the training text. The scores of two
+    models can be subtracted: ``a.score(text) - b.score(text)``:
 
     >>> ms.evaluate('The ship')                             # doctest: +ELLIPSIS
     2... nats per character, 4... bits, perplexity ..., over 7 characters
@@ -92,12 +94,37 @@ class ModelState(Instrument):
     7
     >>> ms.predict('The shi')[0]                            # doctest: +ELLIPSIS
     (' ', 0.1...)
+    >>> ms.copied('The ship').share
+    0.0
+
+    A model can learn a text while it reads it, each piece after it was predicted; the model itself
+    stays as it is:
+
+    >>> ms.adapted('The ship drove fast, ' * 9).evaluate('The ship').characters
+    7
+
+    Look inside: the state of every neuron after every character; which neurons follow a property of the
+    text, the text coloured by one (``ms.plotneurons``), and what the model does with some of them held
+    still; texts as vectors (``ms.vectors``, ``ms.similar``):
+
     >>> ms.trackneurons('The ship').shape                   # (layer, neuron, step)
     (2, 32, 8)
+    >>> found = ms.neurons('the ship Sails and the Sea is wide, ' * 9, 'upper case')
+    >>> still = ms.clamped({found[0]: 0.0})
+    >>> still.evaluate('The ship').characters
+    7
     >>> ms.plotloss().name                                  # needs rngru[plot]
     'loss.png'
     >>> str(ms.traintime(batchsize=4))                      # doctest: +ELLIPSIS
     '... ms per batch of 4 x 100 characters, ...'
+
+    Take it elsewhere: one file without the text, for a friend or to go on with another text; or a
+    program, a web page, weights for other libraries:
+
+    >>> ModelState.load(ms.pack('model.rngru')).position
+    1200
+    >>> ms.export('model.py').name
+    'model.py'
 
     Several models may be used in one process, each in a thread of its own or not: they share nothing,
     and give the same bits as alone. While one thread trains a model, others may use it, too: each such
@@ -664,6 +691,13 @@ class ModelState(Instrument):
     @property
     def _validation(self) -> tuple[np.ndarray, int]:
         return self._text().validation
+
+    def _squares(self) -> Mapping[str, np.ndarray]:
+        known = self._model.squares()
+        if known is not None:
+            return known
+        with Interrupts(raises=True) as interrupts:
+            return gathered(self._reader, self._text().train.ids, asked=interrupts.asked)
 
     def _text(self) -> Corpus:
         if self._corpus is None:

@@ -30,7 +30,6 @@ ROWS: dict[str, set[str]] = {
     "settings": set(),
     "kernels": {"numba", "llvmlite"},
     "text": {"charset_normalizer"},
-    "corpora": set(),
     "checkpoint": set(),
     "dataset": set(),
     "corpus": set(),
@@ -52,13 +51,14 @@ ROWS: dict[str, set[str]] = {
     "growing": set(),
     "making": set(),
     "state": set(),
+    "corpora": set(),
     "sweeps": {"optuna", "matplotlib"},
     "cli": {"shtab"},
     "__main__": set(),
 }
 # Rooms whose parts others may enter; every other package has one door.
 OPEN = {"kernels"}
-LONGEST = {"state": 750, "instrument": 900}
+LONGEST = {"state": 750, "instrument": 1000}
 FREE = set(sys.stdlib_module_names) | {"numpy"}
 
 FILES = sorted(PACKAGE.rglob("*.py"))

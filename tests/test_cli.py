@@ -119,7 +119,7 @@ def test_every_setting_is_a_flag_of_its_own_meaning(capsys):
     [
         ("", ["usage: rngru COMMAND"]),
         ("sampel w", ["invalid choice: 'sampel'"]),
-        ("sample", ["WORKDIR", "rngru sample --help"]),
+        ("info", ["WORKDIR", "rngru info --help"]),
         ("sample w --temperature 1", ["--temperature is not known here. Did you mean 'temp'?"]),
         ("sample w --temp hot", ["--temp: expected a finite number of at least 0, got 'hot'"]),
         ("sample w --temp=-1", ["--temp: expected a finite number of at least 0, got '-1'"]),
@@ -511,3 +511,10 @@ def test_startup_is_quick():
         shell("--version")
         times.append(time.perf_counter() - began)
     assert min(times) < 0.5
+
+
+def test_a_sample_needs_no_model_of_ones_own(capsys):
+    """The first thing that anybody types after installing."""
+    assert main(["sample", "--numchars", "30", "--rng", "1", "--seed", "The "]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("The ") and len(text) == 35

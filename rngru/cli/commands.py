@@ -5,6 +5,7 @@ True
 """
 
 import argparse
+import itertools
 import json
 import math
 import sys
@@ -14,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
+from rngru import corpora
 from rngru.checkpoint import Checkpoints
 from rngru.cli import INTERRUPTED, Parser, say
 from rngru.cli import demo as first
@@ -172,18 +174,26 @@ def _source(options: argparse.Namespace) -> Source | None:
 
 
 def _sampleflags(command: Parser) -> None:
-    command.usage = "rngru sample WORKDIR [--temp X] [--numchars N] [-n N] [flags]"
-    _addmodel(command)
+    command.usage = "rngru sample [WORKDIR] [--temp X] [--numchars N] [-n N] [flags]"
+    command.add_argument(
+        "workdir",
+        nargs="?",
+        metavar="WORKDIR",
+        help="the working directory of a model, or a packed one; by default the model of rngru itself",
+    )
     addarguments(command, ModelState.generatestring, _DRAWING, also={"streams": "-n"})
     addsettings(command.add_argument_group("how it is drawn"), Sampling)
     _addjson(command)
 
 
 def _sample(options: argparse.Namespace) -> Outcome:
-    ms = ModelState.load(options.workdir)
+    ms = ModelState.load(options.workdir) if options.workdir else corpora.model()
     seed = _seed(ms, options)
     named = given(options, ["numchars", "streams", "rng", *Sampling.settings()])
-    found: Any = ms.generatestring(**named, **({} if seed is None else {"seed": seed}))
+    named |= {} if seed is None else {"seed": seed}
+    if not options.json and "streams" not in named and ms.chars.level != "byte":
+        return _write(ms, named), ms
+    found: Any = ms.generatestring(**named)
     samples = list(found) if "streams" in named else [found]
     for number, sample in enumerate(samples):
         if options.json:
@@ -196,6 +206,19 @@ def _sample(options: argparse.Namespace) -> Outcome:
                 print("---")
             print(_fit((seed or "") + sample.text))
     return (INTERRUPTED if any(each.interrupted for each in samples) else 0), ms
+
+
+def _write(ms: ModelState, named: dict[str, Any]) -> int:
+    """Write one text to standard output, as it is drawn."""
+    try:
+        pieces = ms.stream(**{"numchars": 100} | named)
+        for piece in itertools.chain([named.get("seed", "")], pieces):
+            print(_fit(piece), end="", flush=True)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    finally:
+        print()
+    return 0
 
 
 def _seed(ms: ModelState, options: argparse.Namespace) -> Any:

@@ -4,7 +4,7 @@
 writes text, within ``limits``, ``beam`` searches the likeliest and ``filling`` fills gaps. ``scoring`` tells
 how well a text is predicted, ``predicting`` and ``scores`` how well each symbol is, ``novelty`` what of
 it stands in another, ``inspecting`` what neurons do, ``neurons`` which of them follow a property of the
-text (``properties``), ``vectors`` which texts are alike.
+text (``properties``), ``vectors`` which texts are alike. ``adapting`` learns while it reads.
 
 >>> import numpy as np
 >>> from rngru import models
@@ -19,6 +19,7 @@ text (``properties``), ``vectors`` which texts are alike.
 [(1, 8, 1, 8)]
 """
 
+from rngru.reader.adapting import RATE, Learner, gathered
 from rngru.reader.beam import beam
 from rngru.reader.filling import fillgaps
 from rngru.reader.generating import generate, generateall, glimpse, stream
@@ -26,7 +27,7 @@ from rngru.reader.inspecting import clamp, track
 from rngru.reader.limits import unblank
 from rngru.reader.neurons import Neurons, chosen, follow, propertyof
 from rngru.reader.novelty import Copies, Copy, copied
-from rngru.reader.predicting import Prediction, predict, score, scoretexts
+from rngru.reader.predicting import Prediction, learned, predict, score, scoretexts, together
 from rngru.reader.properties import Wanted
 from rngru.reader.reader import Reader
 from rngru.reader.scores import Comparison, Scores, Sums
@@ -41,10 +42,12 @@ from rngru.reader.scoring import (
 from rngru.reader.vectors import Similar, similar, vectors
 
 __all__ = [
+    "RATE",
     "Comparison",
     "Copies",
     "Copy",
     "Evaluation",
+    "Learner",
     "Neurons",
     "Prediction",
     "Reader",
@@ -63,15 +66,18 @@ __all__ = [
     "fillgaps",
     "finished",
     "follow",
+    "gathered",
     "generate",
     "generateall",
     "glimpse",
+    "learned",
     "predict",
     "propertyof",
     "score",
     "scoretexts",
     "similar",
     "stream",
+    "together",
     "track",
     "unblank",
     "vectors",

@@ -7,6 +7,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, final
 
 import numpy as np
@@ -14,12 +15,16 @@ import numpy as np
 from rngru.dataset import ONE_LANE_BELOW, evallanes
 from rngru.errors import InputError
 from rngru.interrupts import never
+from rngru.reader.adapting import Learner
 from rngru.reader.generating import behind
 from rngru.reader.reader import Reader, Text
 from rngru.reader.scores import MOST, Scores
-from rngru.reader.scoring import after, beginning, used
+from rngru.reader.scoring import Evaluation, after, averaging, beginning, finished, used
 from rngru.sampling import Sample, probabilities
 from rngru.tables import Table
+
+WARMUP = 500
+"""Symbols that are read before a part of a text, so that it no longer matters where one began."""
 
 
 @final
@@ -55,11 +60,19 @@ def scoretexts(
     texts: Iterable[Text],
     start: "np.ndarray | Sample | None" = None,
     *,
+    learn: Callable[[], Learner] | None = None,
     asked: Callable[[], bool] = never,
 ) -> list[Scores]:
-    """Score several texts, each read by itself; those that were done when ``asked`` said to stop."""
+    """Score several texts, each read by itself; those that were done when ``asked`` said to stop.
+
+    ``learn`` gives who reads each of them, where that learns while it reads.
+    """
+
+    def one(text: Text) -> Scores:
+        return score(reader, text, start, learner=learn() if learn else None, asked=asked)
+
     found: list[Scores] = []
-    for scores in used(texts, lambda text: score(reader, text, start, asked=asked)):
+    for scores in used(texts, one):
         found.append(scores)
         if asked():
             break
@@ -71,12 +84,14 @@ def score(
     text: Text,
     start: "np.ndarray | Sample | None" = None,
     *,
+    learner: Learner | None = None,
     asked: Callable[[], bool] = never,
 ) -> Scores:
     """Read a text and say how well each symbol was predicted.
 
     A text of 10,000 symbols or more is read in lanes, as :func:`~rngru.reader.scoring.evaluate` does;
-    with a ``start`` in one. ``asked`` says, between pieces, whether to stop early.
+    with a ``start`` in one, and by a ``learner``, which learns each piece after it was predicted.
+    ``asked`` says, between pieces, whether to stop early.
     """
     state = beginning(reader, start)
     ids, symbols = after(start, reader.encode(text)), reader.symbols(text)
@@ -89,7 +104,8 @@ def score(
         )
     nats, ranks = np.full(len(ids), np.nan), np.zeros(len(ids), np.int64)
     entropy = np.full(len(ids), np.nan)
-    for where, targets, logits in _predicted(reader, ids, state):
+    predicted = partial(_predicted, reader) if learner is None else learner.predicted
+    for where, targets, logits in predicted(ids, state):
         nats[where], ranks[where], entropy[where] = _judged(logits, targets)
         if asked():
             break
@@ -134,6 +150,37 @@ def _predicted(
         lanes = trace.ending
         if counted.any():
             yield where[counted], y[counted], trace.logits[counted]
+
+
+def together(found: Sequence[Scores]) -> Evaluation:
+    """Return the mean over all symbols of several texts."""
+    nats, first = np.concatenate([each.nats for each in found]), found[0]
+    cut = any(each.interrupted for each in found)
+    return Evaluation(float(nats.mean()), len(nats), 0.0, first.units, cut, first.cloze)
+
+
+def learned(
+    learner: Learner,
+    ids: np.ndarray,
+    start: int = 0,
+    *,
+    asked: Callable[[], bool] = never,
+) -> Evaluation:
+    """Predict each of the symbols ``ids[start:]`` once, and learn each piece after it was predicted.
+
+    Before them the model reads, and does not learn, the 500 symbols before ``start``.
+    """
+    reader, state, first = learner.reader, None, max(start - 1, 0)
+    for trace in reader.read(ids[max(first - WARMUP, 0) : first].astype(np.int32)):
+        state = trace.ending
+    text = ids[first:]
+    if len(text) < 2:
+        raise InputError(f"Give at least 2 {reader.vocab.units}: the first is not scored.")
+    pieces = (_judged(logits, y)[0] for _, y, logits in learner.predicted(text, state))
+    units = reader.vocab.units
+    found = finished(averaging(pieces, len(text) - 1, units=units, cloze=False, asked=asked))
+    assert found is not None, "there is at least one piece"
+    return found
 
 
 def _judged(logits: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
