@@ -237,14 +237,9 @@ class ModelState(Instrument):
         if load and disk.holdsmodel:
             ms = cls.load(usedir, backend=backend)
             ms._report = report
-            asked = {
-                "modeltype": modeltype,
-                "seq_len": seq_len,
-                "level": level,
-                "trainfrac": trainfrac,
-            }
+            asked = {"modeltype": modeltype, "seq_len": seq_len, "level": level}
             warnofother(
-                ms._model, ms._corpus, srcfile, asked | hyperparams,
+                ms._model, ms._corpus, srcfile, asked | hyperparams | {"trainfrac": trainfrac},
                 validfiles=validfiles, encoding=encoding, errors=errors, skip=skip,
             )  # fmt: skip
             return ms
