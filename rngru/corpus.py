@@ -285,7 +285,7 @@ def encodecorpus(
     'ght'
     """
     kind = LEVELS[choose("level", level, LEVELS)]
-    share = _share(trainfrac)
+    share = exactly(trainfrac)
     if level == "byte":  # any file at all, as it is
         encoding, skip = "utf-8", False
     training, validation = _separate(source, validfiles, encoding, errors, skip)
@@ -362,7 +362,7 @@ def _tallied(
     return tally
 
 
-def _share(trainfrac: Any) -> Fraction:
+def exactly(trainfrac: Any) -> Fraction:
     """Return trainfrac as the decimal it was written as, so that the split is exact."""
     if not isinstance(trainfrac, int | float | np.floating) or not 0 < trainfrac <= 1:
         raise InputError(

@@ -100,7 +100,9 @@ def unmade(folder: Path) -> Iterator[None]:
 
 
 def topath(path: str | os.PathLike[str]) -> Path:
-    """Return ``path`` as a Path; InputError for a name that no system allows."""
+    """Return ``path`` as a Path; InputError for what is none, or a name that no system allows."""
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(f"Expected a path, got {path!r}.")
     if "\0" in os.fspath(path):
         raise InputError(f"{os.fspath(path)!r} is no path: it contains a NUL character.")
     return Path(path)

@@ -156,8 +156,8 @@ class Instrument:
             line. Bytes are for byte level only.
         init_state : array, (L, 1, H), Sample or path
             Where to start from instead of an empty state. A sample, or the file
-            it was saved to, is continued exactly, as if it had not stopped;
-            with a ``seed``, that is read from the sample's state instead.
+            it was saved to, is continued exactly, as if it had not stopped; a
+            ``seed`` is read behind its last character.
         ret_state : bool
             Return ``(sample, state)`` instead of the sample alone.
         top_k : int
@@ -417,16 +417,16 @@ class Instrument:
 
     @overload
     def trackneurons(
-        self, usestr: str | bytes | Sample, *, ret_output: Literal[True], **named: Any
+        self, usestr: str | bytes | Sample | os.PathLike, *, ret_output: Literal[True], **named: Any
     ) -> tuple[np.ndarray, np.ndarray]: ...
     @overload
     def trackneurons(
-        self, usestr: list[str | bytes | Sample], *values: Any, **named: Any
+        self, usestr: list[str | bytes | Sample | os.PathLike], *values: Any, **named: Any
     ) -> list[Any]: ...
     @overload
     def trackneurons(
         self,
-        usestr: str | bytes | Sample,
+        usestr: str | bytes | Sample | os.PathLike,
         temp: float = 1.0,
         ret_output: Literal[False] = False,
         transpose: bool = True,
@@ -436,7 +436,7 @@ class Instrument:
     ) -> np.ndarray: ...
     def trackneurons(  # type: ignore[misc]  # two forms are written short
         self,
-        usestr: str | bytes | Sample | Iterable[str | bytes | Sample],
+        usestr: str | bytes | Sample | os.PathLike | Iterable[str | bytes | Sample | os.PathLike],
         temp: float = 1.0,
         ret_output: bool = False,
         transpose: bool = True,
@@ -448,7 +448,7 @@ class Instrument:
 
         Parameters
         ----------
-        usestr : str, bytes or Sample, or several of them
+        usestr : str, bytes, Sample or path, or several of them
             The text to read; bytes only at byte level.
         temp : float
             Temperature of the outputs; 1 is the model's own distribution.
@@ -483,7 +483,7 @@ class Instrument:
             ms.trackneurons('The ship')[1, 5]         # 8 numbers of a neuron
             ms.trackneurons(['The ship', 'A ship'])   # a list of two arrays
         """
-        if not isinstance(usestr, str | bytes | Sample):
+        if not isinstance(usestr, ONE):
             each = partial(
                 self.trackneurons, temp=temp, ret_output=ret_output, transpose=transpose,
                 init_state=init_state, memory=memory,
@@ -491,7 +491,11 @@ class Instrument:
             return [each(text) for text in _several("usestr", usestr)]
         temp = Sampling(temp).temp
         tracked = track(
-            self._reader, usestr, temp if ret_output else None, resumed(init_state), memory=memory
+            self._reader,
+            self._given(usestr),
+            temp if ret_output else None,
+            resumed(init_state),
+            memory=memory,
         )
         states, outputs = tracked
         states = states.transpose(0, 2, 1) if transpose else states.transpose(1, 0, 2)
@@ -549,14 +553,14 @@ class Instrument:
 
     def plotneurons(
         self,
-        text: str | bytes | Sample,
+        text: str | bytes | Sample | os.PathLike,
         which: tuple[int, int] | Neurons | Iterable[tuple[int, int]],
     ) -> NeuronPlot:
         """Show a text coloured by neurons: red is positive, blue negative.
 
         Parameters
         ----------
-        text : str, bytes or Sample
+        text : str, bytes, Sample or path
             The text to read; bytes only at byte level.
         which : (int, int), several, or Neurons
             Layer and number of a neuron, or of each of several; of
@@ -582,11 +586,11 @@ class Instrument:
             ms.plotneurons('He said "no".', (1, 37))
             ms.plotneurons('He said "no".', [(0, 3), (1, 37)]).save('two.png')
         """
-        reader = self._reader
+        given, reader = self._given(text), self._reader
         names = chosen(reader, which)
-        states, _ = track(reader, text)
+        states, _ = track(reader, given)
         drawn = np.stack([states[layer, :, neuron] for layer, neuron in names])
-        return NeuronPlot(reader.symbols(text), drawn, names)
+        return NeuronPlot(reader.symbols(given), drawn, names)
 
     def clamped(self, held: Mapping[tuple[int, int], float]) -> "Clamped":
         """Return the model with some neurons held at a value.
@@ -748,17 +752,18 @@ class Instrument:
 
     def predict(
         self,
-        text: str | bytes | Sample = "\n",
+        text: str | bytes | Sample | os.PathLike = "\n",
         init_state: np.ndarray | Sample | str | os.PathLike | None = None,
     ) -> Prediction:
         """Return what comes after a text: symbols, with their probabilities.
 
         Parameters
         ----------
-        text : str, bytes or Sample
+        text : str, bytes, Sample or path
             What has been read; bytes only at byte level.
         init_state : array, (L, 1, H), Sample or path
-            Where to start reading from instead of an empty state.
+            Where to start reading from instead of an empty state; of a sample,
+            behind its last character.
 
         Returns
         -------
@@ -766,7 +771,7 @@ class Instrument:
             A sequence of (symbol, probability); at the prompt a table of the
             ten likeliest.
         """
-        return predict(self._reader, text, resumed(init_state))
+        return predict(self._reader, self._given(text), resumed(init_state))
 
     def adapted(
         self,

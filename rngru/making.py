@@ -16,8 +16,8 @@ import numpy as np
 
 from rngru import backends, models
 from rngru.backends import freshcaches
-from rngru.corpus import Corpus, encodecorpus
-from rngru.errors import InputError, fits, nearest, warn
+from rngru.corpus import Corpus, encodecorpus, exactly
+from rngru.errors import InputError, RngruError, fits, nearest, warn
 from rngru.events import Event, Notice, Reading
 from rngru.growing import carried, checkfits, hyperfor, newsymbols
 from rngru.hyper import CACHES, SETTINGS, HyperParams
@@ -157,18 +157,48 @@ def unknownargument(name: str, known: set[str]) -> str:
     return f"There is no argument {name!r}.{nearest(name, known)} help(HyperParams) lists all."
 
 
-def warnofother(
-    model: Snapshot, modeltype: str, hyperparams: Mapping[str, Any], seq_len: int, level: str
-) -> None:
-    """Warn if a model that was there is not the one that was asked for."""
-    asked = {"modeltype": modeltype, "seq_len": seq_len, "level": level, **hyperparams}
+def differing(
+    model: Snapshot, corpus: Corpus | None, asked: Mapping[str, Any]
+) -> dict[str, tuple[Any, Any]]:
+    """Return what a model that was there has, and what was ``asked``, by name, where they differ.
+
+    What a model does not remember, such as ``min_count``, is not compared.
+    """
     there = {"modeltype": model.modeltype, "seq_len": model.seq_len, "level": model.chars.level}
-    there |= {name: getattr(model.made, name) for name in hyperparams}
-    others = [name for name in asked if asked[name] != there[name]]
-    if others:
-        told = ", ".join(f"{name}={there[name]!r} (not {asked[name]!r})" for name in others)
+    there |= {name: getattr(model.made, name) for name in SETTINGS}
+    if corpus is not None and asked.get("validfiles") is None and "trainfrac" in asked:
+        wanted, share = asked["trainfrac"], round(corpus.split / len(corpus), 3)
+        same = int(len(corpus) * exactly(wanted)) == corpus.split
+        there["trainfrac"] = wanted if same else share
+    return {
+        name: (there[name], asked[name])
+        for name in asked
+        if name in there and there[name] != asked[name]
+    }
+
+
+def warnofother(
+    model: Snapshot,
+    corpus: Corpus | None,
+    srcfile: Source,
+    asked: Mapping[str, Any],
+    **reading: Any,
+) -> None:
+    """Warn if a model that was there is not the one that was asked for, or is of another text.
+
+    ``reading`` are the options of :func:`sametext`.
+    """
+    others = differing(model, corpus, {**asked, "validfiles": reading.get("validfiles")})
+    told = [f"{name}={there!r} (not {other!r})" for name, (there, other) in others.items()]
+    try:
+        if corpus is not None and not sametext(corpus, srcfile, **reading):
+            told.append(f"the text {model.chars.srcinfo or 'it learned'} (not the one given)")
+    except RngruError as problem:
+        warn(f"{problem} So it is not known whether the model that was there is of this text.")
+    if told:
         warn(
-            f"The model that was there is loaded as it is, with {told}. overwrite=True makes a new one."
+            f"The model that was there is loaded as it is, with {', '.join(told)}. overwrite=True makes "
+            "a new one."
         )
 
 

@@ -309,7 +309,7 @@ class Snapshot:
             told = f"{problem!s} is missing" if isinstance(problem, KeyError) else str(problem)
             raise CheckpointDamaged(f"{found} does not describe a model: {told}") from problem
 
-    def pack(self, path: Path, *, training: bool, half: bool) -> Path:
+    def pack(self, path: str | Path, *, training: bool, half: bool) -> Path:
         """Write it into one file, without its text; see :func:`rngru.checkpoint.pack`.
 
         Parameters

@@ -260,7 +260,16 @@ class ModelState(Instrument):
         if load and disk.holdsmodel:
             ms = cls.load(usedir, backend=backend)
             ms._report = report
-            warnofother(ms._model, modeltype, hyperparams, seq_len, level)
+            asked = {
+                "modeltype": modeltype,
+                "seq_len": seq_len,
+                "level": level,
+                "trainfrac": trainfrac,
+            }
+            warnofother(
+                ms._model, ms._corpus, srcfile, asked | hyperparams,
+                validfiles=validfiles, encoding=encoding, errors=errors, skip=skip,
+            )  # fmt: skip
             return ms
         with Interrupts(raises=True) as interrupts, disk.locked(new=True), reporter(report) as show:
             disk.refusemodel(overwrite=overwrite)
@@ -378,7 +387,7 @@ class ModelState(Instrument):
         """
         with Interrupts(raises=True):
             now = self._model.progress.fetched(self._computes)
-            return replace(self._model, progress=now).pack(Path(path), training=training, half=half)
+            return replace(self._model, progress=now).pack(path, training=training, half=half)
 
     def checkpoints(self) -> Checkpoints:
         """Return all checkpoints, oldest first; at the prompt, a table of them."""

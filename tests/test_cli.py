@@ -303,6 +303,25 @@ def test_info(model, capsys):
         assert repr(record) in shown
 
 
+def test_what_would_be_another_model_is_refused(model, verse, tmp_path, capsys):
+    """--trainfrac 0.5 was not heeded, and nobody said so."""
+    line = ["train", "--workdir", str(model), "--rounds", "1"]
+    assert main([*line, "--trainfrac", "0.5"]) == 2
+    assert "trainfrac=0.9, not 0.5" in capsys.readouterr().err
+    assert main([*line, "--state-size", "9"]) == 2
+
+
+def test_info_of_a_packed_model(model, tmp_path, capsys):
+    """It has neither history nor checkpoints, and everything else."""
+    path = ModelState.load(model).pack(tmp_path / "model.rngru")
+    assert main(["info", str(path)]) == 0
+    assert "<ModelState GRUEncode" in capsys.readouterr().out
+    assert main(["info", str(path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["position"] == ModelState.load(path).position
+    assert (found["best"], found["checkpoints"], found["history"]) == (None, [], [])
+
+
 def test_export(model, tmp_path, capsys):
     """The ending says which format; the program that comes out runs."""
     path = tmp_path / "model.py"

@@ -15,7 +15,7 @@ from rngru.errors import InputError, MissingExtra, WorkdirError
 from rngru.export import Parameters, export, fromtorch, weights
 from rngru.hyper import HyperParams
 from rngru.models import MODELS
-from rngru.reader import Reader
+from rngru.reader import Reader, clamp
 from rngru.text import CharSet, WordSet, vocabularyfromjson
 from tests.exported import KINDS, logits, reader, written
 
@@ -89,6 +89,17 @@ def test_the_program_writes_the_same(kind, tmp_path, seed, options):
     program = loaded(export(model, tmp_path / "model.py"))
     options = {"temp": 1.0} | options
     assert program.generate(seed, 80, rng=3, **options) == written(model, 80, seed, 3, **options)
+
+
+def test_a_clamped_model_is_exported_where_the_file_can_say_it(verse, tmp_path):
+    """An LSTM that is held at 0.9 begins at 0.9, and the program began at 0."""
+    model = reader(verse, "LSTMEncode")
+    silenced = clamp(model, {(0, 1): 0.0})
+    program = loaded(export(silenced, tmp_path / "model.py"))
+    assert program.generate("And", 80, temp=1.0, rng=3) == written(silenced, 80, "And", 3, temp=1.0)
+    with pytest.raises(InputError, match="Hold them at 0"):
+        export(clamp(silenced, {(1, 2): 0.9}), tmp_path / "held.py")
+    assert not (tmp_path / "held.py").exists()
 
 
 def test_the_program_needs_numpy_alone(gru, tmp_path):

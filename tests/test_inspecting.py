@@ -535,6 +535,30 @@ def test_tracking_goes_on_from_a_state(ms):
     )
 
 
+def test_every_verb_reads_on_behind_a_sample(ms):
+    """Its last symbol, which its state has not read, is read first."""
+    sample = ms.generatestring(10, temp=1.0, seed="The ship", rng=1)
+    whole = sample.whole + " drove"
+    after = dict(ms.predict(" drove", init_state=sample))
+    assert after == pytest.approx(dict(ms.predict(whole)), abs=1e-6)
+    assert ms.score(" drove", init_state=sample).nats == pytest.approx(
+        ms.score(whole).nats[-6:], abs=1e-5
+    )
+    long = ms.generatestring(30, temp=0, seed=whole).text
+    assert ms.generatestring(30, temp=0, seed=" drove", init_state=sample).text == long
+    assert "".join(ms.stream(30, 0, " drove", sample)) == long
+    assert ms.beam(" drove", 9, 3, sample)[0].text == ms.beam(whole, 9, 3)[0].text
+
+
+def test_a_file_is_read_wherever_a_text_is(ms, tmp_path):
+    path, text = tmp_path / "drove.txt", "The ship drove"
+    path.write_text(text)
+    np.testing.assert_array_equal(ms.trackneurons(path), ms.trackneurons(text))
+    np.testing.assert_array_equal(ms.trackneurons([text, path])[1], ms.trackneurons(text))
+    assert ms.predict(path)[:] == ms.predict(text)[:]
+    assert repr(ms.plotneurons(path, (0, 1))) == repr(ms.plotneurons(text, (0, 1)))
+
+
 @pytest.mark.parametrize("name", ["cpu", "scan"])
 def test_the_memory_of_an_lstm(name):
     """Against the loop: h = o tanh(m), so the memory is not the state."""

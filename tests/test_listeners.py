@@ -210,6 +210,14 @@ def test_lines_that_cannot_be_written_are_refused_at_once(tmp_path):
     """Not after an hour, by a warning in the middle of the run."""
     with pytest.raises(WorkdirError, match="Nothing can be written"):
         Lines(tmp_path / "missing" / "run.jsonl")
+    for name in "book.txt", "book.csv":
+        (path := tmp_path / name).write_text("To be, or not to be")
+        with pytest.raises(InputError, match="holds no events of a run"):
+            Lines(path)
+        assert path.read_text() == "To be, or not to be"
+        path.write_text("")
+        Lines(path)
+        Lines(path)
 
 
 def test_a_log_has_what_a_person_should_see(newmodel, verse, caplog):

@@ -112,6 +112,17 @@ def test_nothing_else_is_written_over(ms, tmp_path):
     ms.pack(tmp_path / "model.rngru")
 
 
+def test_a_path_is_read_as_every_path_is(ms, tmp_path, monkeypatch):
+    """A model that is packed into a folder called ~; a TypeError of pathlib's."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert ms.pack("~/model.rngru") == tmp_path / "model.rngru"
+    assert same(ms, ModelState.load("~/model.rngru"))
+    for save in (ms.pack, ms.generatestring(3, rng=1).save):
+        with pytest.raises(InputError, match="Expected a path, got 3"):
+            save(3)
+
+
 def test_an_unzipped_model_is_a_checkpoint(ms, tmp_path):
     """The same plain parts, so that nobody depends on one door."""
     folder = tmp_path / "work" / "checkpoints" / "6"

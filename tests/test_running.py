@@ -12,6 +12,7 @@ import pytest
 
 from rngru import ModelState
 from rngru.errors import InputError, WorkdirBusy
+from rngru.events import Begin
 from rngru.report import History, Running
 
 CALL = {"batchsize": 2, "train_len": 5, "background": True}
@@ -55,6 +56,21 @@ def test_the_model_is_used_meanwhile_and_stopped(newmodel, verse, capsys):
     assert ModelState.load(ms.workdir).position == ms.position
     assert capsys.readouterr().out == ""
     assert "interrupted" in repr(run)
+
+
+def test_ctrl_c_before_the_first_batch_leaves_nothing_behind(newmodel, verse):
+    """A thread that trains on, and nobody who could stop it."""
+    ms = newmodel(verse)
+
+    def press(event):
+        if isinstance(event, Begin):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.2)  # no batch before it has come
+
+    with pytest.raises(KeyboardInterrupt):
+        ms.trainmodel(max_seconds=60, listen=press, **CALL)
+    assert not [t for t in threading.enumerate() if t.name == "rngru-background"]
+    assert len(ms.trainmodel(1, 2, 5)) == 1
 
 
 def test_waiting_has_an_end(newmodel, verse):

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from rngru.checkpoint import decodejson, encodejson
 from rngru.dataset import DataSet
 from rngru.errors import NumericsError
 from rngru.events import Batch, Begin, Drawn, End, Notice, Round, Validating
@@ -1042,3 +1043,10 @@ def test_the_formula_of_each_schedule_at_its_ends():
         assert scheduled(hyper, 1.0, epoch=0, share=7.5) == scheduled(hyper, 1.0, epoch=0, share=1)
         assert 0 < scheduled(hyper, 1.0, epoch=0, share=0) <= 1
     assert scheduled(HyperParams(5, schedule="cosine"), 1.0, epoch=0, share=1) == pytest.approx(0.1)
+
+
+def test_a_plan_without_end_can_be_saved():
+    """JSON has no infinity."""
+    lasting = Plan(max_seconds=math.inf, save_every=math.inf, keep=2).lasting
+    assert Plan.from_json(decodejson(encodejson(lasting))).keep == 2
+    assert Plan.following(lasting).save_every > 1e9, "in the middle of no round"

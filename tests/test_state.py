@@ -1261,6 +1261,13 @@ def test_a_script_that_runs_twice_loads_the_second_time(newmodel, verse, tmp_pat
         assert ms.position == round_ * 120
     with pytest.warns(UserWarning, match=r"state_size=8 \(not 9\)"):
         ModelState.initfromsrcfile(source, work, **options | {"state_size": 9})
+    with pytest.warns(UserWarning, match=r"trainfrac=0\.9 \(not 0\.5\)"):
+        ModelState.initfromsrcfile(source, work, **options, trainfrac=0.5)
+    (other := tmp_path / "other.txt").write_text(verse[::-1])
+    with pytest.warns(UserWarning, match=r"the text .*verse\.txt \(not the one given\)"):
+        ModelState.initfromsrcfile(other, work, **options)
+    with pytest.warns(UserWarning, match="no such file.* not known whether the model"):
+        ModelState.initfromsrcfile(tmp_path / "gone.txt", work, **options)
     assert not ModelState.initfromsrcfile(source, work, **options, overwrite=True).position
     with pytest.raises(WorkdirError, match="holds a model already"):
         ModelState.initfromsrcfile(source, work, **options | {"exist": "refuse"})

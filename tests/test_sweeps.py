@@ -150,6 +150,7 @@ def test_a_sweep_finds_the_best_and_goes_on(tmp_path, verse, monkeypatch):
     assert best.hyper.state_size == found.besttrial.values["state_size"]
     assert (best.hyper.layers, best.seq_len) == (1, 20)
     assert best.evaluate().nats == pytest.approx(found.besttrial.loss, abs=1e-6)
+    assert best._model.plan == {"batchsize": 2}, "a trial's save_every=, keep= and valid_len="
     best.trainmodel(1, train_len=1, report="silent")
     text = next((tmp_path / "text" / "data").glob("ids-*"))
     assert all(text.samefile(each.path / "data" / text.name) for each in found)
@@ -173,6 +174,9 @@ def test_the_table_shows_the_best_first(ledger):
 
 def test_another_text_or_search_is_refused(ledger, verse):
     """Losses on two texts, or after other times, cannot be compared."""
+    for options in {"trainfrac": 0.5}, {"level": "word"}:
+        with pytest.raises(InputError, match=f"holds a sweep with {min(options)}="):
+            sweep(None, ledger.folder, report="silent", **options)
     with pytest.raises(WorkdirError, match="holds a sweep over verse"):
         sweep(texts(verse + "more"), ledger.folder, report="silent")
     for other in ({"space": {"layers": [1, 2]}}, {"seconds": 9}, {"layers": 2}, {"rng": 5}):

@@ -260,6 +260,8 @@ def test_a_sample_of_another_model_is_refused(newmodel, verse, tmp_path):
         wrong = Sample("x", sample.state, **{"last": 1} | fields)
         with pytest.raises(InputError, match="another model"):
             ms.generatestring(5, init_state=wrong)
+    with pytest.raises(InputError, match=r"^init_state: expected one sample, got several"):
+        ms.generatestring(init_state=ms.generatestring(3, streams=2, rng=1))
     with pytest.raises(InputError, match=r"^init_state: 'no\.npz' cannot be read"):
         ms.generatestring(init_state="no.npz")
 
@@ -451,6 +453,13 @@ def test_rules_that_leave_nothing_at_some_point(rules):
 def test_a_pattern_that_makes_no_sense(level, wrong, match):
     with pytest.raises(InputError, match=match):
         write(READERS[level], 5, regex=wrong)
+
+
+def test_an_expression_that_takes_years_is_given_up(monkeypatch):
+    """Ctrl-C does not reach into a match: the prompt hung until the process was killed."""
+    monkeypatch.setattr("rngru.reader.limits.PATIENCE", 0.05)
+    with pytest.raises(InputError, match=r"takes longer than 0\.05 seconds"):
+        write(LETTERS, 60, seed="a", rng=1, regex="(a|a)*c")
 
 
 def test_a_missing_library_is_named(monkeypatch):

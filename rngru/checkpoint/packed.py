@@ -50,7 +50,7 @@ def pack(
     >>> readpacked(path)[1]["b"]
     array([0, 1, 2])
     """
-    path = topath(path)
+    path = topath(path).expanduser()
     _, files = contents(path, step, arrays, meta, needs)
     if os.path.lexists(path) and path.stat().st_size and not ispacked(path):
         raise InputError(f"{path} is there and is no packed model. Name another file.")

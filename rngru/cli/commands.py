@@ -16,14 +16,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from rngru import corpora
+from rngru.checkpoint import Checkpoints
 from rngru.cli import INTERRUPTED, Parser, say
 from rngru.cli import demo as first
 from rngru.cli.flags import addarguments, addsettings, given, value
-from rngru.corpus import Corpus
 from rngru.errors import InputError, TextError, WorkdirError, nearest
 from rngru.hyper import HyperParams
-from rngru.making import sametext
+from rngru.making import differing, sametext
 from rngru.reader import Scores
+from rngru.report import History
 from rngru.sampling import Sampling
 from rngru.state import ModelState
 from rngru.sweeps import VARIED, Kinds, sweep
@@ -39,7 +40,6 @@ _MAKING: Final = (
     "modeltype", "seq_len", "level", "trainfrac", "validfiles", "encoding", "errors", "min_count",
     "max_vocab", "skip", "rng",
 )  # fmt: skip
-_KINDS: Final = ("modeltype", "seq_len", "level")
 _DRAWING: Final = ("numchars", "seed", "streams", "rng")
 
 
@@ -144,19 +144,16 @@ def _model(options: argparse.Namespace) -> ModelState:
         new = asked | backend | given(options, ["report"])
         return ModelState.initfromsrcfile(source, disk.path, overwrite=options.overwrite, **new)
     ms = ModelState.load(disk.path, **backend)
-    there = {name: getattr(ms, name, None) for name in _KINDS} | {"level": ms.chars.level}
-    there |= {
-        name: getattr(ms.hyper, name) for name in HyperParams.settings() if name != "learnrate"
-    }
-    others = [f"{name}={there[name]!r}, not {asked[name]!r}" for name in asked
-              if name in there and there[name] != asked[name]]  # fmt: skip
+    asked.pop("learnrate", None)  # training changes it
+    found = differing(ms._model, ms._corpus, asked)
+    others = [f"{name}={there!r}, not {other!r}" for name, (there, other) in found.items()]
     how = "Leave that out to go on with it; --overwrite throws it away; or name another directory."
     if others:
         raise InputError(f"{disk.path} holds a model with {'; '.join(others)}. {how}")
     if source is not None:
         how = how.replace("that", "the TEXT")
         wanted = given(options, ["validfiles", "encoding", "errors", "skip"])
-        if not sametext(Corpus.open(disk.data), source, **wanted):
+        if ms._corpus is not None and not sametext(ms._corpus, source, **wanted):
             raise WorkdirError(
                 f"{disk.path} holds a model of {ms.chars.srcinfo or 'another text'}. {how}"
             )
@@ -379,7 +376,9 @@ def _infoflags(command: Parser) -> None:
 
 def _info(options: argparse.Namespace) -> Outcome:
     ms = ModelState.load(options.workdir)
-    history, checkpoints = ms.history(), ms.checkpoints()
+    history, checkpoints = History(reason="past"), Checkpoints()
+    if ms.workdir.is_dir():  # else it is a file from ms.pack: a model without its past
+        history, checkpoints = ms.history(), ms.checkpoints()
     best = checkpoints.best
     content = {
         "workdir": ms.workdir,

@@ -67,6 +67,11 @@ def export(reader: Reader, path: str | os.PathLike[str]) -> Path:
             f"{place.name!r}: the ending says which format to write. Expected one of "
             f"{', '.join(FORMATS)}."
         )
+    if reader.freshstate().any():  # what reads the file begins with zeros
+        raise InputError(
+            "A model with neurons held at other values than 0 begins with a state of its own, which no "
+            "exported file has. Hold them at 0, or export the model itself."
+        )
     if not reachable(place.parent):
         raise WorkdirError(
             f"There is no directory {place.parent}.{dangling(place.parent)} Make it first."

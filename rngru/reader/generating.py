@@ -61,9 +61,11 @@ def begin(
             f"{reader.model.name} predicts each symbol from the text on both sides of it, so it cannot "
             "write on. ms.fillin('the qu_ck br_wn fox') fills gaps."
         )
-    state, given = startstate(reader, start), seed is not None or start is not None
+    given = seed is not None or start is not None
     if seed is None and isinstance(start, Sample):
+        state = startstate(reader, start)
         return Beginning(_history(start), state, start.whole, given)
+    state = behind(reader, start)
     seed = ("" if reader.vocab.unknown_in(SEED) else SEED) if seed is None else seed
     words = seed.decode("utf-8", "replace") if isinstance(seed, bytes) else str(seed)
     if isinstance(seed, str | bytes) and not seed:
@@ -106,6 +108,15 @@ def startstate(reader: Reader, start: "np.ndarray | Sample | None") -> np.ndarra
         )
     # The user's may be a transpose.
     return reader.begun(state.astype(np.float32, order="C"))
+
+
+def behind(reader: Reader, start: "np.ndarray | Sample | None") -> np.ndarray:
+    """Return the state to read another text from, (L, 1, H): of a sample, behind its last symbol."""
+    state = startstate(reader, start)
+    if isinstance(start, Sample) and start.last is not None:
+        (trace,) = reader.read(np.array([start.last], np.int32), state)
+        return trace.ending
+    return state
 
 
 class Draft:

@@ -9,7 +9,7 @@ import numpy as np
 
 from rngru.dataset import ONE_LANE_BELOW, evallanes
 from rngru.errors import InputError
-from rngru.reader.generating import startstate
+from rngru.reader.generating import behind
 from rngru.reader.reader import PIECE, Reader, Text
 from rngru.sampling import Sample, probabilities
 from rngru.settings import checked, real
@@ -54,10 +54,7 @@ def track(
         raise InputError(
             f"{model.name} reads a text from both its ends, so it cannot go on from init_state."
         )
-    ids, state = reader.encode(text), startstate(reader, start)
-    if isinstance(start, Sample) and start.last is not None:  # its state is the one before that
-        (before,) = reader.read(np.array([start.last], np.int32), state)
-        state = before.ending
+    ids, state = reader.encode(text), behind(reader, start)
     states = np.empty((_depth(reader), len(ids), size), np.float32)
     outputs = None if temp is None else np.empty((len(ids), reader.hyper.vocab_size))
     done = 0

@@ -17,6 +17,9 @@ from rngru.reader.reader import Reader
 from rngru.sampling import Sampling
 from rngru.text import Vocabulary
 
+PATIENCE = 5.0
+"""Seconds that one match may take: some expressions would take years."""
+
 
 @lru_cache(maxsize=4)
 def symbols(vocab: Vocabulary) -> tuple[str, ...]:
@@ -117,7 +120,17 @@ def _matcher(vocab: Vocabulary, pattern: str) -> Callable[[str], Any]:
         made = regex.compile(pattern)
     except regex.error as problem:
         raise InputError(f"regex={pattern!r} is no regular expression: {problem}.") from None
-    return lambda text: made.fullmatch(text, partial=True)
+
+    def match(text: str) -> Any:
+        try:
+            return made.fullmatch(text, partial=True, timeout=PATIENCE)
+        except TimeoutError:  # Ctrl-C does not reach into a match
+            raise InputError(
+                f"regex={pattern!r} takes longer than {PATIENCE:g} seconds to match {len(text)} "
+                "characters. Write it with fewer ways to match the same text, as a+ instead of (a|a)+."
+            ) from None
+
+    return match
 
 
 def _asmatched(vocab: Vocabulary, ids: np.ndarray) -> str:

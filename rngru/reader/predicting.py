@@ -16,7 +16,7 @@ from rngru.dataset import ONE_LANE_BELOW, evallanes
 from rngru.errors import InputError
 from rngru.interrupts import never
 from rngru.reader.adapting import Learner
-from rngru.reader.generating import startstate
+from rngru.reader.generating import behind
 from rngru.reader.reader import Reader, Text
 from rngru.reader.scores import MOST, Scores
 from rngru.reader.scoring import Evaluation, after, averaging, beginning, finished, used
@@ -203,7 +203,7 @@ def predict(reader: Reader, text: Text, start: "np.ndarray | Sample | None" = No
             f"{reader.model.name} predicts each symbol from the text on both sides of it. "
             "ms.fillin('the qu_ck') says what is likely in a gap."
         )
-    *_, last = reader.read(reader.encode(text), startstate(reader, start))
+    *_, last = reader.read(reader.encode(text), behind(reader, start))
     chances = probabilities(last.logits[-1, 0], 1.0)
     order = np.argsort(-chances, kind="stable")
     return Prediction(tuple((reader.vocab.charatidx(int(i)), float(chances[i])) for i in order))

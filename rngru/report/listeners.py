@@ -24,7 +24,7 @@ from typing import IO, Any, Final, Self, final
 
 import numpy as np
 
-from rngru.disk import refusals, topath
+from rngru.disk import isforeign, refusals, topath
 from rngru.errors import InputError, WorkdirError, warn
 from rngru.events import Batch, Begin, Drawn, End, Event, Notice, Round, short
 from rngru.tables import oneline
@@ -117,6 +117,8 @@ class Lines:
 
     Raises
     ------
+    InputError
+        If the file is there and holds something else.
     WorkdirError
         If it cannot be written.
 
@@ -132,6 +134,10 @@ class Lines:
         self.path = topath(path).expanduser().absolute()
         self._csv = self.path.suffix.lower() == ".csv"
         self._stream: IO[str] | None = None
+        if isforeign(self.path, rb"\A" + (b"event," if self._csv else rb'\{"event": ')):
+            raise InputError(
+                f"{self.path} is there, and holds no events of a run. Name another file."
+            )
         with refusals("Nothing can be written", self.path.parent, None, WorkdirError):
             self._open()
         self.close()

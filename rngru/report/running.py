@@ -56,7 +56,12 @@ class Running:
                     self._before[number] = signal.signal(number, self._terminate)
         self._thread = threading.Thread(target=self._run, name="rngru-background")
         self._thread.start()
-        self._begun.wait(PATIENCE)
+        try:
+            self._begun.wait(PATIENCE)
+        except BaseException:  # Ctrl-C: nobody gets this object, so nobody could stop it later
+            self._asked.set()
+            self._thread.join()
+            raise
         self._check()
 
     @property

@@ -203,6 +203,8 @@ def resumed(
     start: "np.ndarray | Sample | str | os.PathLike[str] | None",
 ) -> "np.ndarray | Sample | None":
     """Return what to start from: of a path, the sample that was saved there."""
+    if isinstance(start, Samples):
+        raise InputError("init_state: expected one sample, got several. Give one: samples[0].")
     if not isinstance(start, str | os.PathLike):
         return start
     try:

@@ -25,7 +25,7 @@ import numpy as np
 from rngru.errors import InputError, RngruError, WorkdirError, warn
 from rngru.events import Event, Notice
 from rngru.interrupts import Interrupts
-from rngru.making import sametext
+from rngru.making import differing, sametext
 from rngru.plots import savepicture, sweepfigure
 from rngru.report import reporter
 from rngru.settings import checked, or_none, real, whole
@@ -44,6 +44,7 @@ __all__ = ["VARIED", "Kinds", "Space", "Sweep", "Trial", "sweep"]
 _TEXT: Final = {
     "level", "trainfrac", "encoding", "errors", "min_count", "max_vocab", "validfiles", "skip",
 }  # fmt: skip
+_ON: Final = "Leave that out to go on with it, or name another directory."
 _READING: Final = {"validfiles", "encoding", "errors", "skip"}
 
 
@@ -298,8 +299,7 @@ def _search(
     for name, value in asked.items():
         if value is not None and value != getattr(there, name):
             raise InputError(
-                f"{ledger.folder} holds a sweep with {name}={getattr(there, name)!r}, not {value!r}. "
-                "Leave that out to go on with it, or name another directory."
+                f"{ledger.folder} holds a sweep with {name}={getattr(there, name)!r}, not {value!r}. {_ON}"
             )
     return there
 
@@ -318,11 +318,15 @@ def _begin(
             raise InputError(f"{ledger.folder} holds no text. Give one.")
         small: dict[str, Any] = {"state_size": 1, "layers": 1, "rng": 1, "report": report}
         ModelState.initfromsrcfile(source, disk.path, **small, **options)
-    elif source is not None:
+    elif source is not None or options:
         model = disk.resume()
         corpus = disk.corpus(model.chars, model.corpus)
+        for name, (there, asked) in differing(model, corpus, options).items():
+            raise InputError(
+                f"{ledger.folder} holds a sweep with {name}={there!r}, not {asked!r}. {_ON}"
+            )
         reading = {name: options[name] for name in _READING & options.keys()}
-        if corpus is not None and not sametext(corpus, source, **reading):
+        if source is not None and corpus is not None and not sametext(corpus, source, **reading):
             raise WorkdirError(
                 f"{ledger.folder} holds a sweep over {model.chars.srcinfo or 'another text'}. Name "
                 "another directory."

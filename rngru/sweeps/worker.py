@@ -8,6 +8,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -142,6 +143,9 @@ def _try(place: Path, corpus: Corpus, search: Search, trial: Any, judge: Judge) 
         listen=judge,
         report="silent",
     )
+    # What suits a trial, such as no save for hours, must not hold when its model is trained on.
+    ms._become(replace(ms._model, plan={"batchsize": lanes}))
+    ms.newcheckpoint()
 
 
 def _new(place: Path, corpus: Corpus, seed: int, values: dict[str, Any]) -> ModelState:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Self
 
-from rngru.settings import Setting, Settings, flag, or_none, real, whole
+from rngru.settings import LARGEST, Setting, Settings, flag, or_none, real, whole
 
 
 class Plan(Settings, positional=6, noun="argument"):
@@ -101,4 +101,6 @@ class Plan(Settings, positional=6, noun="argument"):
     def lasting(self) -> dict[str, Any]:
         """What the next call does as well, unless it is told otherwise."""
         once = ("num_rounds", "max_seconds", "learnrate", "clear_state")
-        return {name: value for name, value in self.to_json().items() if name not in once}
+        found = {name: value for name, value in self.to_json().items() if name not in once}
+        # JSON has no infinity; after so many seconds nobody saves, either.
+        return {n: min(v, LARGEST) if isinstance(v, float) else v for n, v in found.items()}
