@@ -866,7 +866,8 @@ class Instrument:
         InputError
             For another ending, and if the file is there and rngru has not
             written it. A model that reads in both directions can be a
-            ``.safetensors`` only.
+            ``.safetensors`` only. A clamped model can be exported if its
+            neurons are held at 0.
         MissingExtra
             If the format needs a package that is not installed; the message
             says which.

@@ -260,14 +260,14 @@ class ModelState(Instrument):
         if load and disk.holdsmodel:
             ms = cls.load(usedir, backend=backend)
             ms._report = report
-            asked = {
+            sizes = {
                 "modeltype": modeltype,
                 "seq_len": seq_len,
                 "level": level,
                 "trainfrac": trainfrac,
             }
             warnofother(
-                ms._model, ms._corpus, srcfile, asked | hyperparams,
+                ms._model, ms._corpus, srcfile, sizes | hyperparams,
                 validfiles=validfiles, encoding=encoding, errors=errors, skip=skip,
             )  # fmt: skip
             return ms
