@@ -356,8 +356,8 @@ def _tallied(
         raise TextError(f"{error}{hint}") from error.__cause__
     if tally.total < 2:
         raise TextError(
-            f"{_origin(documents)}: {'empty' if not tally.total else 'only one symbol'}. "
-            "Predicting the next one takes at least two."
+            f"{_origin(documents)}: {'empty' if not tally.total else 'only one symbol'}. A model "
+            "learns which symbol comes next, so it needs a text of two or more."
         )
     return tally
 

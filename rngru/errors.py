@@ -25,8 +25,10 @@ import difflib
 import functools
 import inspect
 import os
+import re
 import reprlib
 import sys
+import textwrap
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -183,9 +185,41 @@ def helpful(owner: type[T]) -> type[T]:
     rngru.errors.InputError: bake() has no argument 'lr'. Did you mean 'learnrate'?
     """
     for name, method in list(vars(owner).items()):
-        if inspect.isfunction(method) and not name.startswith("_"):
-            setattr(owner, name, _checking(method))
+        inner = getattr(method, "__func__", method)
+        if not inspect.isfunction(inner) or (name.startswith("_") and name != "__init__"):
+            continue
+        if inner is method and name != "__init__":
+            inner = _checking(method)
+            setattr(owner, name, inner)
+        vars(inner)["__signature__"] = _Readable.of(inner)
     return owner
+
+
+class _Readable(inspect.Signature):
+    """A signature that help() shows on lines of at most 80 columns, with short names of types."""
+
+    @classmethod
+    def of(cls, function: Callable[..., Any]) -> "_Readable":
+        plain = inspect.signature(function)
+        return cls([*plain.parameters.values()], return_annotation=plain.return_annotation)
+
+    def __str__(self) -> str:
+        words = re.sub(r"\b(?:[A-Za-z_]\w*\.)+(?=[A-Za-z_])", "", super().__str__()).replace(
+            "'", ""
+        )
+        words = re.sub(r"Reading \|[\w |]+\| End", "Event", words)
+        if len(words) <= 40:
+            return words
+        inside, end = words[1:].rsplit(")", 1)[0], words[words.rindex(")") :]
+        parts = [
+            textwrap.fill(part, 64, subsequent_indent=" " * 12, break_long_words=False)
+            for part in re.split(r", (?![^\[]*\])", inside)
+        ]
+        return "(\n        " + ",\n        ".join(parts) + f"\n    {end}"
+
+    def format(self, **options: Any) -> str:
+        """Return what ``str()`` does: newer versions of Python ask in this way."""
+        return str(self)
 
 
 def _checking(method: Callable[..., Any]) -> Callable[..., Any]:

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, final, overload
+from typing import Any, Literal, NoReturn, final, overload
 
 import numpy as np
 
@@ -54,12 +54,29 @@ from rngru.text import opentexts, readtext
 ONE = str | bytes | Sample | os.PathLike
 """What is one text; anything else that can be iterated over is several."""
 
+CALLED = {
+    "trainmodel(...)": ("train", "fit", "learn", "train_model", "trainModel"),
+    "generatestring(...)": ("generate", "sample", "write", "generate_string", "generate_text"),
+    "newcheckpoint() or pack(path)": ("save", "checkpoint", "dump", "store"),
+    "evaluate(...)": ("loss", "eval", "test", "perplexity", "validate"),
+    "plotloss()": ("plot", "show", "plot_loss"),
+    "trackneurons(...)": ("states", "activations", "hidden"),
+    "parameters() or hyper": ("weights", "params", "state_dict", "config", "summary"),
+}
+"""What people call a verb who come from elsewhere."""
+
 
 @helpful
 class Instrument:
     """Writes text with a model, scores it, and shows what its neurons do."""
 
     __slots__ = ()
+
+    def __getattr__(self, name: str) -> NoReturn:
+        """Say what there is instead of a verb that is called otherwise here."""
+        meant = next((verb for verb, words in CALLED.items() if name in words), "")
+        told = f" Did you mean {meant}?" if meant else ""
+        raise AttributeError(f"{type(self).__name__} has no {name!r}.{told}")
 
     @property
     def _reader(self) -> Reader:
@@ -129,64 +146,74 @@ class Instrument:
         numchars : int
             How many characters.
         temp : float, or several
-            Temperature: 0 is greedy, low is tame, 1 is the model's own distribution, more is wild. With
-            several a text for each, one after the other.
+            Temperature: 0 is greedy, low is tame, 1 is the model's own
+            distribution, more is wild. With several a text for each, one after
+            the other.
         seed : str, bytes or Sample
-            What the text continues; by default a newline, or the end of what to start from. Where
-            nobody says what to continue, the first character is no white space. ``''`` begins with
-            a character that starts a line. Bytes are for byte level only.
+            What the text continues; by default a newline, or the end of what to
+            start from. Where nobody says what to continue, the first character
+            is no white space. ``''`` begins with a character that starts a
+            line. Bytes are for byte level only.
         init_state : array, (L, 1, H), Sample or path
-            Where to start from instead of an empty state. A sample, or the file it was saved to, is
-            continued exactly, as if it had not stopped; a ``seed`` is read behind its last character.
+            Where to start from instead of an empty state. A sample, or the file
+            it was saved to, is continued exactly, as if it had not stopped; a
+            ``seed`` is read behind its last character.
         ret_state : bool
             Return ``(sample, state)`` instead of the sample alone.
         top_k : int
             Draw from so many of the likeliest characters only.
         top_p : float
-            Draw from the likeliest characters that together have this share of the probability.
+            Draw from the likeliest characters that together have this share of
+            the probability.
         min_p : float
-            Leave out characters that are less likely than this share of the likeliest one's
-            probability. Each of the three makes wild temperatures readable.
+            Leave out characters that are less likely than this share of the
+            likeliest one's probability. Each of the three makes wild
+            temperatures readable.
         repeat : float
-            Characters that occur among the last ``repeat_last``, those of the seed included, are less
-            likely by this factor (before the temperature). Most useful at word level: 1.2, say.
+            Characters that occur among the last ``repeat_last``, those of the
+            seed included, are less likely by this factor (before the
+            temperature). Most useful at word level: 1.2, say.
         repeat_last : int
             How far back ``repeat`` looks, at most 10,000.
         forbid, allow : str, several, or a function
-            Characters that are never drawn, and the only ones that are; at word level a list of words.
-            A function is given all text so far, the seed included, before each character, and
-            returns them, or None for no rule.
+            Characters that are never drawn, and the only ones that are; at word
+            level a list of words. A function is given all text so far, the seed
+            included, before each character, and returns them, or None for no
+            rule.
         regex : str
-            A regular expression for the text (without the seed): it matches as a whole, or can still
-            come to match if it is cut at ``numchars``. It ends where nothing can follow a match. At byte
-            level each byte is matched as one character, ``\xc3`` for example. Needs ``rngru[regex]``.
-            This and functions look at every character, and ``streams`` are written one after the other.
+            A regular expression for the text (without the seed): it matches as
+            a whole, or can still come to match if it is cut at ``numchars``. It
+            ends where nothing can follow a match. At byte level each byte is
+            matched as one character, ``\xc3`` for example. Needs
+            ``rngru[regex]``. This and functions look at every character, and
+            ``streams`` are written one after the other.
         stop : str, or several
-            The text ends with the first of these that it comes to, if that is before ``numchars``. Its
-            state is that of the text. No random number is used for what would have followed, except
-            with ``streams``.
+            The text ends with the first of these that it comes to, if that is
+            before ``numchars``. Its state is that of the text. No random number
+            is used for what would have followed, except with ``streams``.
         streams : int
-            Write so many texts side by side, which takes hardly longer than one; with several
-            temperatures so many for each.
+            Write so many texts side by side, which takes hardly longer than
+            one; with several temperatures so many for each.
         rng : int or numpy.random.Generator
-            Seed or Generator for the draws, to have the same text again; by default it is another each
-            time.
+            Seed or Generator for the draws, to have the same text again; by
+            default it is another each time.
 
         Returns
         -------
         Sample
-            At the prompt it shows the text; ``str()`` is the text, ``.state`` continues it, ``.save(path)``
-            keeps it for another day, ``.logprob`` is how likely the model finds it. With ``streams``
-            or several temperatures a sequence of them, :class:`~rngru.sampling.Samples`, which shows a
-            table.
+            At the prompt it shows the text; ``str()`` is the text, ``.state``
+            continues it, ``.save(path)`` keeps it for another day, ``.logprob``
+            is how likely the model finds it. With ``streams`` or several
+            temperatures a sequence of them, :class:`~rngru.sampling.Samples`,
+            which shows a table.
 
         Example
         -------
         ::
 
-            ms.generatestring(200, temp=[0.3, 0.6, 0.9], rng=1)         # a table of three
+            ms.generatestring(200, temp=[0.3, 0.6, 0.9])   # a table of three
             ms.generatestring(10, regex=r'\d\d:\d\d')
-            ms.generatestring(300, allow=lambda text: 'aeiou' if text[-1] in 'bcdfg' else None)
+            ms.generatestring(30, allow=lambda text: 'aeiou')   # no other
         """
         count = checked("numchars", numchars, whole(0))
         sampling = Sampling.several(
@@ -221,21 +248,22 @@ class Instrument:
     ) -> Iterator[str]:
         """Generate text piece by piece, to show it while it is written.
 
-        It uses the model as it is when this is called, also if it is trained meanwhile. Ctrl-C stops the
-        loop over it, as any other.
+        It uses the model as it is when this is called, also if it is trained
+        meanwhile. Ctrl-C stops the loop over it, as any other.
 
         Parameters
         ----------
         numchars : int
             How many characters; by default without end.
-        temp, seed, init_state, top_k, top_p, min_p, repeat, repeat_last, forbid, allow, regex, stop, rng
+        temp, seed, init_state, top_k, top_p, min_p, repeat, repeat_last,
+        forbid, allow, regex, stop, rng
             As in :meth:`generatestring`; one temperature.
 
         Returns
         -------
         iterator over str
-            Together the text that :meth:`generatestring` returns for the same ``rng``; no character is
-            cut, also at byte level.
+            Together the text that :meth:`generatestring` returns for the same
+            ``rng``; no character is cut, also at byte level.
 
         Example
         -------
@@ -262,15 +290,17 @@ class Instrument:
         width: int = 8,
         init_state: np.ndarray | Sample | str | os.PathLike | None = None,
     ) -> Samples:
-        """Search the likeliest texts, under the model's own distribution (beam search).
+        """Search the likeliest texts (beam search).
 
-        After each character only the ``width`` likeliest texts so far are kept, so a likelier one may be
-        missed. The likeliest text is often a dull one: it repeats itself.
+        After each character only the ``width`` likeliest texts so far are kept,
+        so a likelier one may be missed. The likeliest text is often a dull one:
+        it repeats itself.
 
         Parameters
         ----------
         seed : str, bytes or Sample
-            What the texts continue; by default a newline, or the end of what to start from.
+            What the texts continue; by default a newline, or the end of what to
+            start from.
         numchars : int
             How many characters.
         width : int
@@ -281,7 +311,8 @@ class Instrument:
         Returns
         -------
         Samples
-            The likeliest first, each with its ``.logprob``; ``init_state=texts[0]`` goes on with one.
+            The likeliest first, each with its ``.logprob``;
+            ``init_state=texts[0]`` goes on with one.
 
         Raises
         ------
@@ -314,7 +345,8 @@ class Instrument:
         Returns
         -------
         Filled
-            At the prompt it shows the likeliest text; ``.gaps`` has the alternatives.
+            At the prompt it shows the likeliest text; ``.gaps`` has the
+            alternatives.
 
         Raises
         ------
@@ -325,7 +357,8 @@ class Instrument:
         -------
         ::
 
-            ms = ModelState.initfromsrcfile('verse.txt', 'bi', modeltype='BiGRU')
+            new = ModelState.initfromsrcfile
+            ms = new('verse.txt', 'bi', modeltype='BiGRU')
             ms.trainmodel(max_seconds=60)
             ms.fillin('the qu_ck br_wn fox')
         """
@@ -345,21 +378,22 @@ class Instrument:
         *,
         adapt: bool | float = False,
     ) -> Evaluation:
-        """Return the loss on a text: nats and bits per character, perplexity, characters counted.
+        """Return the loss on a text: nats and bits per character, perplexity.
 
         Parameters
         ----------
         text : str, bytes, Sample, path, or several of them
-            What to predict, from its second character on; bytes only at byte level. A
-            ``pathlib.Path`` is a file of text, in UTF-8. Of several texts it is the mean over all
-            characters of all of them, each text read by itself. By default it is the whole
-            validation text, each character of which is predicted from those before it.
+            What to predict, from its second character on; bytes only at byte
+            level. A ``pathlib.Path`` is a file of text, in UTF-8. Of several
+            texts it is the mean over all characters of all of them, each text
+            read by itself. By default it is the whole validation text, each
+            character of which is predicted from those before it.
         init_state : array, (L, 1, H), Sample or path
-            Where to start each text from instead of an empty state. After a sample the first
-            character is predicted, too.
+            Where to start each text from instead of an empty state. After a
+            sample the first character is predicted, too.
         adapt : bool or float
-            Learn each piece of the text after it was predicted: True, or the rate. The model itself
-            stays as it is. See :meth:`adapted`.
+            Learn each piece of the text after it was predicted: True, or the
+            rate. The model itself stays as it is. See :meth:`adapted`.
 
         Raises
         ------
@@ -419,19 +453,23 @@ class Instrument:
         temp : float
             Temperature of the outputs; 1 is the model's own distribution.
         ret_output : bool
-            Return ``(states, outputs)``: outputs (step, V) is the distribution over the next
-            character after each one, float64.
+            Return ``(states, outputs)``: outputs (step, V) is the distribution
+            over the next character after each one, float64.
         transpose : bool
             Axes (layer, neuron, step); otherwise (step, layer, neuron).
         init_state : array, (L, 1, H), Sample or path
-            Where to start from instead of an empty state; of a sample, behind its last character.
+            Where to start from instead of an empty state; of a sample, behind
+            its last character.
         memory : bool
-            Return the memory of LSTM neurons instead of their state. It has no bounds.
+            Return the memory of LSTM neurons instead of their state. It has no
+            bounds.
 
         Returns
         -------
-        float32 array, (layer, neuron, step) or (step, layer, neuron); for several texts, a list
-            Of a model that reads in both directions, the layers of the second stack come last.
+        float32 array, (layer, neuron, step) or (step, layer, neuron)
+            For several texts a list of them.
+            Of a model that reads in both directions, the layers of the second
+            stack come last.
 
         Raises
         ------
@@ -442,8 +480,8 @@ class Instrument:
         -------
         ::
 
-            ms.trackneurons('The ship')[1, 5]               # neuron 5 of layer 1, 8 numbers
-            ms.trackneurons(['The ship', 'A ship'])         # a list of two arrays
+            ms.trackneurons('The ship')[1, 5]         # 8 numbers of a neuron
+            ms.trackneurons(['The ship', 'A ship'])   # a list of two arrays
         """
         if not isinstance(usestr, ONE):
             each = partial(
@@ -464,34 +502,39 @@ class Instrument:
         return states if outputs is None else (states, outputs)
 
     def neurons(self, text: str | bytes | Sample | os.PathLike, wanted: Wanted) -> Neurons:
-        r"""Find the neurons that follow a property of a text, such as being inside a quotation.
+        r"""Find the neurons that follow a property of a text.
 
-        The neurons are put in order by their correlation with the property on the first half of the
-        text; what is shown was measured on the second half. Among hundreds of neurons, some follow
-        any property on any one text by chance.
+        The neurons are put in order by their correlation with the property on
+        the first half of the text; what is shown was measured on the second
+        half. Among hundreds of neurons, some follow any property on any one
+        text by chance.
 
         Parameters
         ----------
         text : str, bytes, Sample or path
-            What to read, the longer the better; a megabyte takes seconds. Bytes only at byte level.
+            What to read, the longer the better; a megabyte takes seconds. Bytes
+            only at byte level.
         wanted : str, compiled regular expression, function or array
-            The property. The name of one: ``'quoted'``, ``'brackets'`` (how many are open),
-            ``'line position'``, ``'word position'``, ``'indent'``, ``'upper case'``, ``'digit'``,
-            ``'blank'``. Any other string is a regular expression: symbols inside its matches are 1,
-            others 0. A function gets the text; it returns numbers, one for each symbol or character, as
-            an array has them.
+            The property. The name of one: ``'quoted'``, ``'brackets'`` (how
+            many are open), ``'line position'``, ``'word position'``,
+            ``'indent'``, ``'upper case'``, ``'digit'``, ``'blank'``. Any other
+            string is a regular expression: symbols inside its matches are 1,
+            others 0. A function gets the text; it returns numbers, one for each
+            symbol or character, as an array has them.
 
         Returns
         -------
         Neurons
-            At the prompt a table of the best. ``found[0]`` is the best as (layer, neuron);
-            ``found.chance`` is a correlation that the best of all neurons hardly reaches by chance;
-            ``.columns()`` is for a data frame. Ctrl-C ends it with what has been read.
+            At the prompt a table of the best. ``found[0]`` is the best as
+            (layer, neuron); ``found.chance`` is a correlation that the best of
+            all neurons hardly reaches by chance; ``.columns()`` is for a data
+            frame. Ctrl-C ends it with what has been read.
 
         Raises
         ------
         InputError
-            If there is no such property, or it does not change in each half of the text.
+            If there is no such property, or it does not change in each half of
+            the text.
 
         Example
         -------
@@ -513,21 +556,23 @@ class Instrument:
         text: str | bytes | Sample | os.PathLike,
         which: tuple[int, int] | Neurons | Iterable[tuple[int, int]],
     ) -> NeuronPlot:
-        """Show a text coloured by what neurons do while it is read: red positive, blue negative.
+        """Show a text coloured by neurons: red is positive, blue negative.
 
         Parameters
         ----------
         text : str, bytes, Sample or path
             The text to read; bytes only at byte level.
         which : (int, int), several, or Neurons
-            Layer and number of a neuron, or of each of several; of :meth:`neurons` the best.
+            Layer and number of a neuron, or of each of several; of
+            :meth:`neurons` the best.
 
         Returns
         -------
         NeuronPlot
-            At the prompt and in a notebook it shows itself; ``.save('neuron.png')`` writes a picture and
-            ``.figure`` is one of matplotlib's (``pip install 'rngru[plot]'``): of one neuron the coloured
-            text, of several a heat map.
+            At the prompt and in a notebook it shows itself;
+            ``.save('neuron.png')`` writes a picture and ``.figure`` is one of
+            matplotlib's (``pip install 'rngru[plot]'``): of one neuron the
+            coloured text, of several a heat map.
 
         Raises
         ------
@@ -548,23 +593,25 @@ class Instrument:
         return NeuronPlot(reader.symbols(given), drawn, names)
 
     def clamped(self, held: Mapping[tuple[int, int], float]) -> "Clamped":
-        """Return the model with some neurons held at a value, to see what they are there for.
+        """Return the model with some neurons held at a value.
 
-        The neurons have these values before and after each symbol, whatever is read, and the others go
-        on from that. The model itself stays as it is; what is returned has the parameters that it
-        has now.
+        The neurons have these values before and after each symbol, whatever is
+        read, and the others go on from that. The model itself stays as it is;
+        what is returned has the parameters that it has now.
 
         Parameters
         ----------
         held : mapping of (layer, neuron) to float
-            A number from -1 to 1 for each neuron; 0 silences it. Of a model that reads in both
-            directions, neurons are held from the first symbol on that their stack reads, and those
-            of an LSTM between -0.76 and 0.76.
+            A number from -1 to 1 for each neuron; 0 silences it. Of a model
+            that reads in both directions, neurons are held from the first
+            symbol on that their stack reads, and those of an LSTM between -0.76
+            and 0.76.
 
         Returns
         -------
         Clamped
-            It generates, scores and evaluates as the model does, and can be clamped further.
+            It generates, scores and evaluates as the model does, and can be
+            clamped further.
 
         Raises
         ------
@@ -591,7 +638,8 @@ class Instrument:
         texts : list of str, bytes, Sample or path
             The texts; bytes only at byte level.
         how : str
-            ``'last'``: the state after the text; ``'mean'``: the mean of the states after each symbol.
+            ``'last'``: the state after the text; ``'mean'``: the mean of the
+            states after each symbol.
 
         Returns
         -------
@@ -614,7 +662,7 @@ class Instrument:
         texts: Iterable[str | bytes | Sample | os.PathLike],
         how: str = "last",
     ) -> Similar:
-        """Sort texts by how similar they are to a text, to this model: the most similar first.
+        """Sort texts by how similar they are to a text, for this model.
 
         Parameters
         ----------
@@ -668,21 +716,24 @@ class Instrument:
         Parameters
         ----------
         text : str, bytes, Sample, path, or several of them
-            What to predict, from its second character on; bytes only at byte level. A
-            ``pathlib.Path`` is a file of text, in UTF-8.
+            What to predict, from its second character on; bytes only at byte
+            level. A ``pathlib.Path`` is a file of text, in UTF-8.
         init_state : array, (L, 1, H), Sample or path
-            Where to start from instead of an empty state. After a sample the first character is
-            predicted, too.
+            Where to start from instead of an empty state. After a sample the
+            first character is predicted, too.
         adapt : bool or float
-            Learn each piece of the text after it was predicted: True, or the rate. See :meth:`adapted`.
+            Learn each piece of the text after it was predicted: True, or the
+            rate. See :meth:`adapted`.
 
         Returns
         -------
         Scores, or a list of them
-            At the prompt it shows the mean and the most surprising places, in a notebook the text.
-            ``.nats``, ``.bits``, ``.ranks`` and ``.entropy`` have a number for each character;
-            ``.words()`` and ``.lines()`` add them up; ``.plot()`` draws them; ``.columns()`` is for a
-            data frame. Those of two models on one text can be subtracted: ``a.score(t) - b.score(t)``.
+            At the prompt it shows the mean and the most surprising places, in a
+            notebook the text. ``.nats``, ``.bits``, ``.ranks`` and ``.entropy``
+            have a number for each character; ``.words()`` and ``.lines()`` add
+            them up; ``.plot()`` draws them; ``.columns()`` is for a data frame.
+            Those of two models on one text can be subtracted: ``a.score(t) -
+            b.score(t)``.
 
         Raises
         ------
@@ -704,20 +755,21 @@ class Instrument:
         text: str | bytes | Sample | os.PathLike = "\n",
         init_state: np.ndarray | Sample | str | os.PathLike | None = None,
     ) -> Prediction:
-        """Return what comes after a text: every symbol with its probability, the likeliest first.
+        """Return what comes after a text: symbols, with their probabilities.
 
         Parameters
         ----------
         text : str, bytes, Sample or path
             What has been read; bytes only at byte level.
         init_state : array, (L, 1, H), Sample or path
-            Where to start reading from instead of an empty state; of a sample, behind its last
-            character.
+            Where to start reading from instead of an empty state; of a sample,
+            behind its last character.
 
         Returns
         -------
         Prediction
-            A sequence of (symbol, probability); at the prompt a table of the ten likeliest.
+            A sequence of (symbol, probability); at the prompt a table of the
+            ten likeliest.
         """
         return predict(self._reader, self._given(text), resumed(init_state))
 
@@ -726,11 +778,12 @@ class Instrument:
         text: str | bytes | Sample | os.PathLike | Iterable[str | bytes | Sample | os.PathLike],
         rate: float | None = None,
     ) -> "Adapted":
-        """Return the model as it is after it has learned a text; the model itself stays as it is.
+        """Return the model as it is after it has learned a text.
 
-        The text is read once. Each piece of 50 characters is predicted, and then learned by one small
-        step (dynamic evaluation: Krause et al., arXiv 1709.07432). So a model writes in the style of a
-        letter, or reads the rest of a book knowing its beginning.
+        The text is read once. Each piece of 50 characters is predicted, and
+        then learned by one small step (dynamic evaluation: Krause et al., arXiv
+        1709.07432). So a model writes in the style of a letter, or reads the
+        rest of a book knowing its beginning.
 
         Parameters
         ----------
@@ -742,8 +795,8 @@ class Instrument:
         Returns
         -------
         Adapted
-            An :class:`Instrument` with the new parameters; ``.scores`` says how well each character was
-            predicted before it was learned.
+            An :class:`Instrument` with the new parameters; ``.scores`` says how
+            well each character was predicted before it was learned.
 
         Raises
         ------
@@ -779,26 +832,29 @@ class Instrument:
         )
 
     def export(self, path: str | os.PathLike[str]) -> Path:
-        """Take the model elsewhere: write it in the format that the ending of ``path`` names.
+        """Write the model in the format that the ending of ``path`` names.
 
         Parameters
         ----------
         path
-            The file to write. A file of the same kind is replaced, any other is not.
+            The file to write. A file of the same kind is replaced, any other is
+            not.
 
             ``.py``
-                A program that writes text with NumPy alone; the weights are inside.
+                A program that writes text with NumPy alone; the weights are
+                inside.
             ``.html``
-                A page that writes text in any browser, without a server; the weights are inside.
+                A page that writes text in any browser, without a server; the
+                weights are inside.
             ``.safetensors``
-                All parameters under rngru's names, and what the model is. ``pip install
-                'rngru[export]'``
+                All parameters under rngru's names, and what the model is. ``pip
+                install 'rngru[export]'``
             ``.onnx``
-                One step of the model, state in and out, for ONNX Runtime and others. ``pip install
-                'rngru[onnx]'``
+                One step of the model, state in and out, for ONNX Runtime and
+                others. ``pip install 'rngru[onnx]'``
             ``.pt``
-                A state dict for PyTorch, and beside it ``…_model.py``, the module that loads it.
-                ``pip install torch``
+                A state dict for PyTorch, and beside it ``…_model.py``, the
+                module that loads it. ``pip install torch``
 
         Returns
         -------
@@ -808,11 +864,13 @@ class Instrument:
         Raises
         ------
         InputError
-            For another ending, and if the file is there and rngru has not written it. A model that
-            reads in both directions can be a ``.safetensors`` only. A clamped model can be exported if
-            its neurons are held at 0.
+            For another ending, and if the file is there and rngru has not
+            written it. A model that reads in both directions can be a
+            ``.safetensors`` only. A clamped model can be exported if its
+            neurons are held at 0.
         MissingExtra
-            If the format needs a package that is not installed; the message says which.
+            If the format needs a package that is not installed; the message
+            says which.
         WorkdirError
             If the file cannot be written.
 
@@ -857,7 +915,8 @@ class Instrument:
 class Clamped(Instrument):
     """A model some of whose neurons are held at a value; :meth:`Instrument.clamped` makes it.
 
-    It can do what the model can do without its text, and evaluate the same validation text.
+    It can do what the model can do without its text, and evaluate the same
+    validation text.
 
     Attributes
     ----------
@@ -901,7 +960,8 @@ class Adapted(Instrument):
     Attributes
     ----------
     scores : list of Scores
-        How well each character of each text was predicted, before it was learned.
+        How well each character of each text was predicted, before it was
+        learned.
     """
 
     __slots__ = ("_now", "_of", "scores")

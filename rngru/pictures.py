@@ -36,7 +36,8 @@ SHOWN: Final = 5_000
 class NeuronPlot:
     """A text coloured by neurons: red where their state is positive, blue where it is negative.
 
-    At the prompt and in a notebook it shows itself; :meth:`save` writes a picture.
+    At the prompt and in a notebook it shows itself; :meth:`save` writes a
+    picture.
 
     Attributes
     ----------
@@ -107,8 +108,9 @@ def _name(which: tuple[int, int]) -> str:
 class Picture:
     """Loss curves, saved as a file or drawn as text.
 
-    A notebook shows the picture, a terminal its path and, with ``rngru[term]``, the curves in
-    characters. It can be used like the path of its file: ``.name``, ``.exists()``, ``open(picture)``.
+    A notebook shows the picture, a terminal its path and, with ``rngru[term]``,
+    the curves in characters. It can be used like the path of its file:
+    ``.name``, ``.exists()``, ``open(picture)``.
 
     Attributes
     ----------
@@ -177,12 +179,14 @@ def losspicture(
     Parameters
     ----------
     needed
-        Whether the file itself is wanted. If not, curves in characters do where matplotlib is missing.
+        Whether the file itself is wanted. If not, curves in characters do where
+        matplotlib is missing.
 
     Raises
     ------
     MissingExtra
-        Without matplotlib, if the file is needed, or what draws characters is missing, too.
+        Without matplotlib, if the file is needed, or what draws characters is
+        missing, too.
     """
     try:
         figure = lossfigure(rounds, batches=batches)

@@ -42,93 +42,103 @@ _BACK = "It follows from training; restore(...) goes back."
 
 @helpful
 class ModelState(Instrument):
-    r"""A recurrent language model with its text, its progress and its working directory.
+    r"""A recurrent language model with its text and its working directory.
 
-    The workflow, in order. Begin with a text file and a directory that need not exist:
+    The workflow, in order. Begin with a text file and a directory that need not
+    exist:
 
-    >>> ms = ModelState.initfromsrcfile('verse.txt', 'work', state_size=32, rng=1, report='silent')
-    >>> ms                                                  # doctest: +ELLIPSIS
-    <ModelState GRUEncode, 2 layers of 32, 15,762 parameters, on 1,609 characters of verse.txt: ...>
+    >>> ms = ModelState.initfromsrcfile('verse.txt', 'work', state_size=32,
+    ...                                 rng=1, report='silent')
+    >>> ms
+    <ModelState GRUEncode, 2 layers of 32, 15,762 parameters, ...>
 
-    Train: rounds of some batches, or for some seconds. What comes back is a table. The next call does
-    as the last one did, unless it is told otherwise; ``background=True`` leaves the prompt free:
+    Train: rounds of some batches, or for some seconds. What comes back is a
+    table. The next call does as the last one did, unless it is told otherwise;
+    ``background=True`` leaves the prompt free:
 
     >>> history = ms.trainmodel(2, batchsize=4, train_len=3, print_every=0)
     >>> len(history), ms.position
     (2, 2400)
 
-    Write. The result shows itself at the prompt; ``temp`` makes it tame or wild, ``seed`` is what it
-    continues, ``init_state=sample`` goes on with it. ``top_k``, ``top_p`` and ``min_p`` leave out what is
-    unlikely, ``stop`` says where to end, ``streams`` writes several texts at once; ``ms.stream`` gives a
-    text piece by piece, and ``ms.beam`` looks for the likeliest ones:
+    Write. The result shows itself at the prompt; ``temp`` makes it tame or
+    wild, ``seed`` is what it continues, ``init_state=sample`` goes on with it.
+    ``top_k``, ``top_p`` and ``min_p`` leave out what is unlikely, ``stop`` says
+    where to end, ``streams`` writes several texts at once; ``ms.stream`` gives
+    a text piece by piece, and ``ms.beam`` looks for the likeliest ones:
 
     >>> sample = ms.generatestring(20, temp=0.8, seed='The ', rng=1)
     >>> len(sample.text), sample.whole[:4]
     (20, 'The ')
-    >>> len(ms.generatestring(300, temp=1.0, top_p=0.9, stop='\n', streams=4, rng=1))
+    >>> len(ms.generatestring(300, 1.0, top_p=0.9, stop='\n', streams=4))
     4
 
-    Every round left a checkpoint, and a row in ``ms.history()``. Come back another day:
+    Every round left a checkpoint, and a row in ``ms.history()``. Come back
+    another day:
 
     >>> ms = ModelState.load('work')
     >>> ms.position
     2400
-    >>> ms.checkpoints()                                    # doctest: +ELLIPSIS
+    >>> ms.checkpoints()
     step  epoch  train loss  valid loss             saved
        0   0.00           -       3.1...
        3   0.83       3.1...       3.1...
        6   1.66       3.1...       3.0...  best
 
-    Training goes on exactly where it was, and an older checkpoint can be had back:
+    Training goes on exactly where it was, and an older checkpoint can be had
+    back:
 
-    >>> ms.restore(3)                                       # doctest: +ELLIPSIS
-    <ModelState GRUEncode, ...: epoch 0.83 (position 1,200), train loss 3..., valid loss 3...>
+    >>> ms.restore(3)
+    <ModelState GRUEncode, ...: epoch 0.83 (position 1,200), train loss 3...>
 
-    Measure: the loss on the validation text or any other, how surprising each character of it is, what
-    comes next, and what a text has copied word for word from the training text. The scores of two
-    models can be subtracted: ``a.score(text) - b.score(text)``:
+    Measure: the loss on the validation text or any other, how surprising each
+    character of it is, what comes next, and what a text has copied word for
+    word from the training text. The scores of two models can be subtracted:
+    ``a.score(text) - b.score(text)``:
 
-    >>> ms.evaluate('The ship')                             # doctest: +ELLIPSIS
+    >>> ms.evaluate('The ship')
     2... nats per character, 4... bits, perplexity ..., over 7 characters
     >>> len(ms.score('The ship').nats)
     7
-    >>> ms.predict('The shi')[0]                            # doctest: +ELLIPSIS
+    >>> ms.predict('The shi')[0]
     (' ', 0.1...)
     >>> ms.copied('The ship').share
     0.0
 
-    A model can learn a text while it reads it, each piece after it was predicted; the model itself
-    stays as it is:
+    A model can learn a text while it reads it, each piece after it was
+    predicted; the model itself stays as it is:
 
     >>> ms.adapted('The ship drove fast, ' * 9).evaluate('The ship').characters
     7
 
-    Look inside: the state of every neuron after every character; which neurons follow a property of the
-    text, the text coloured by one (``ms.plotneurons``), and what the model does with some of them held
-    still; texts as vectors (``ms.vectors``, ``ms.similar``):
+    Look inside: the state of every neuron after every character; which neurons
+    follow a property of the text, the text coloured by one
+    (``ms.plotneurons``), and what the model does with some of them held still;
+    texts as vectors (``ms.vectors``, ``ms.similar``):
 
-    >>> ms.trackneurons('The ship').shape                   # (layer, neuron, step)
+    >>> ms.trackneurons('The ship').shape           # (layer, neuron, step)
     (2, 32, 8)
-    >>> found = ms.neurons('the ship Sails and the Sea is wide, ' * 9, 'upper case')
+    >>> text = 'the ship Sails and the Sea is wide, ' * 9
+    >>> found = ms.neurons(text, 'upper case')
     >>> still = ms.clamped({found[0]: 0.0})
     >>> still.evaluate('The ship').characters
     7
-    >>> ms.plotloss().name                                  # needs rngru[plot]
+    >>> ms.plotloss().name                          # needs rngru[plot]
     'loss.png'
-    >>> str(ms.traintime(batchsize=4))                      # doctest: +ELLIPSIS
+    >>> str(ms.traintime(batchsize=4))
     '... ms per batch of 4 x 100 characters, ...'
 
-    Take it elsewhere: one file without the text, for a friend or to go on with another text; or a
-    program, a web page, weights for other libraries:
+    Take it elsewhere: one file without the text, for a friend or to go on with
+    another text; or a program, a web page, weights for other libraries:
 
     >>> ModelState.load(ms.pack('model.rngru')).position
     1200
     >>> ms.export('model.py').name
     'model.py'
 
-    Several models may be used in one process, each in a thread of its own or not: they share nothing,
-    and give the same bits as alone. While one thread trains a model, others may use it, too: each such
-    call uses the parameters as they were when it began. Two that train the same model at a time, or two
+    Several models may be used in one process, each in a thread of its own or
+    not: they share nothing, and give the same bits as alone. While one thread
+    trains a model, others may use it, too: each such call uses the parameters
+    as they were when it began. Two that train the same model at a time, or two
     models in one directory, get ``WorkdirBusy``.
     """
 
@@ -137,11 +147,16 @@ class ModelState(Instrument):
     def __init__(
         self,
         place: Workdir | Path,
-        model: Snapshot,
-        corpus: Corpus | None,
+        model: Snapshot | None = None,
+        corpus: Corpus | None = None,
         report: str | None = None,
     ) -> None:
         """Put a state together; :meth:`initfromsrcfile` and :meth:`load` do that."""
+        if model is None:
+            raise InputError(
+                f"ModelState.load({str(place)!r}) loads a model, and ModelState.initfromsrcfile(text, "
+                "workdir) makes one."
+            )
         self._place, self._corpus, self._report = place, corpus, report
         self._become(model)
 
@@ -175,51 +190,58 @@ class ModelState(Instrument):
         Parameters
         ----------
         srcfile
-            A text file; or a list of files, a directory, a pattern such as ``'novels/*.txt'``, or
-            :class:`~rngru.text.Texts` of strings.
+            A text file; or a list of files, a directory, a pattern such as
+            ``'novels/*.txt'``, or :class:`~rngru.text.Texts` of strings.
         usedir
             The working directory; made if it does not exist.
         modeltype : str
-            ``GRU``, ``LSTM`` or ``RNN`` with ``Encode`` (an encoder before the layers) or
-            ``Resize`` (none): ``'GRUEncode'``, …
+            ``GRU``, ``LSTM`` or ``RNN`` with ``Encode`` (an encoder before the
+            layers) or ``Resize`` (none): ``'GRUEncode'``, …
         seq_len : int
-            T: characters per training sequence; gradients do not reach further back.
+            T: characters per training sequence; gradients do not reach further
+            back.
         trainfrac : float
-            Share of the text to train on; the rest, at its end, is for validation. At 1.0 each
-            round is validated on the section of the training text that comes next.
+            Share of the text to train on; the rest, at its end, is for
+            validation. At 1.0 each round is validated on the section of the
+            training text that comes next.
         init_checkpoint : bool
             Whether to save a checkpoint at once.
         rng : int or numpy.random.Generator
-            Seed or Generator for all random numbers. The same seed gives the same run, to the bit.
+            Seed or Generator for all random numbers. The same seed gives the
+            same run, to the bit.
         backend : str
             ``'cpu'`` (fast) or ``'scan'`` (PyTensor's own, the reference).
         overwrite : bool
             Whether a model that ``usedir`` holds already may be thrown away.
         encoding, errors : str
-            Encoding of all the files: ``'utf-8'`` (default), ``'cp1252'``, ``'utf-16'``, …; or
-            ``'guess'``, of each file by itself. With ``errors='replace'`` bytes that are not in it are
-            read as unknown.
+            Encoding of all the files: ``'utf-8'`` (default), ``'cp1252'``,
+            ``'utf-16'``, …; or ``'guess'``, of each file by itself. With
+            ``errors='replace'`` bytes that are not in it are read as unknown.
         level : str
             What the model reads: ``'char'``, ``'word'`` or ``'byte'``.
         min_count : int
             Symbols that occur less often are left out, and read as "unknown".
         max_vocab : int
-            How many symbols at most; rarer ones are left out, and read as "unknown".
+            How many symbols at most; rarer ones are left out, and read as
+            "unknown".
         validfiles
             Whole files to validate on, instead of the tail of the text.
         exist : str
-            What to do if ``usedir`` holds a model: ``'refuse'``, or ``'load'`` it as :meth:`load`
-            does, so that a script can run twice.
+            What to do if ``usedir`` holds a model: ``'refuse'``, or ``'load'``
+            it as :meth:`load` does, so that a script can run twice.
         skip : bool
-            Whether to leave out files that cannot be read as text, with a warning.
+            Whether to leave out files that cannot be read as text, with a
+            warning.
         model : path or ModelState
-            A model that is to learn this text, instead of a new one: of another working directory, or
-            from :meth:`pack`. Symbols that it has not seen are added to those that it knows.
+            A model that is to learn this text, instead of a new one: of another
+            working directory, or from :meth:`pack`. Symbols that it has not
+            seen are added to those that it knows.
         report : str
-            ``'rich'``, ``'plain'`` or ``'silent'``; by default what suits the screen. It holds for
-            the training of this object, too.
+            ``'rich'``, ``'plain'`` or ``'silent'``; by default what suits the
+            screen. It holds for the training of this object, too.
         **hyperparams
-            See :class:`~rngru.hyper.HyperParams`: ``state_size``, ``layers``, ``learnrate``, …
+            See :class:`~rngru.hyper.HyperParams`: ``state_size``, ``layers``,
+            ``learnrate``, …
 
         Raises
         ------
@@ -228,7 +250,8 @@ class ModelState(Instrument):
         InputError
             For names that do not exist and sizes that make no sense.
         WorkdirError
-            If it holds a model, or files of others under rngru's names, or cannot be written.
+            If it holds a model, or files of others under rngru's names, or
+            cannot be written.
         """
         checkoptions(modeltype, backend, hyperparams, {*cls.initfromsrcfile.__annotations__})
         seq_len, rng = checked("seq_len", seq_len, whole(1)), generator(rng)
@@ -237,9 +260,14 @@ class ModelState(Instrument):
         if load and disk.holdsmodel:
             ms = cls.load(usedir, backend=backend)
             ms._report = report
-            asked = {"modeltype": modeltype, "seq_len": seq_len, "level": level}
+            sizes = {
+                "modeltype": modeltype,
+                "seq_len": seq_len,
+                "level": level,
+                "trainfrac": trainfrac,
+            }
             warnofother(
-                ms._model, ms._corpus, srcfile, asked | hyperparams | {"trainfrac": trainfrac},
+                ms._model, ms._corpus, srcfile, sizes | hyperparams,
                 validfiles=validfiles, encoding=encoding, errors=errors, skip=skip,
             )  # fmt: skip
             return ms
@@ -259,14 +287,16 @@ class ModelState(Instrument):
     def load(cls, workdir: str | Path, *, backend: str | None = None) -> Self:
         """Return the model that a working directory holds, as it was left.
 
-        That is as the newest checkpoint has it, or the one that :meth:`restore` went to. Light:
-        nothing is compiled. A damaged checkpoint is skipped, with a warning.
+        That is as the newest checkpoint has it, or the one that :meth:`restore`
+        went to. Light: nothing is compiled. A damaged checkpoint is skipped,
+        with a warning.
 
         Parameters
         ----------
         workdir
-            A directory that :meth:`initfromsrcfile` made; or a file that :meth:`pack` wrote, which
-            generates and scores, but has no text to train on.
+            A directory that :meth:`initfromsrcfile` made; or a file that
+            :meth:`pack` wrote, which generates and scores, but has no text to
+            train on.
         backend : str
             Computes on another backend than the one it was saved with.
 
@@ -290,18 +320,21 @@ class ModelState(Instrument):
     def restore(self, which: "int | str | Path | Checkpoint | None" = None) -> Self:
         """Go to a checkpoint.
 
-        The next :meth:`load` gives it, too, until something newer is saved. Nothing is removed.
+        The next :meth:`load` gives it, too, until something newer is saved.
+        Nothing is removed.
 
         Parameters
         ----------
         which
-            The number of a checkpoint, ``'best'`` (the lowest validation loss), a
-            :class:`~rngru.checkpoint.Checkpoint` or its path; by default the newest.
+            The number of a checkpoint, ``'best'`` (the lowest validation loss),
+            a :class:`~rngru.checkpoint.Checkpoint` or its path; by default the
+            newest.
 
         Raises
         ------
         CheckpointError
-            If there is no such checkpoint, it cannot be used, or it is of another model.
+            If there is no such checkpoint, it cannot be used, or it is of
+            another model.
         WorkdirBusy
             While another thread trains, saves or restores this model.
         WorkdirError
@@ -327,19 +360,23 @@ class ModelState(Instrument):
         return saved
 
     def pack(self, path: str | Path, *, training: bool = True, half: bool = False) -> Path:
-        """Write the model as it is now into one file, without its text, and return its path.
+        """Write the model into one file, without its text; return its path.
 
-        :meth:`load` reads it, and ``initfromsrcfile(text, workdir, model=path)`` trains it on. It is a
-        zip file of ``arrays.npz``, ``meta.json`` and their checksums, and holds no code.
+        :meth:`load` reads it, and ``initfromsrcfile(text, workdir,
+        model=path)`` trains it on. It is a zip file of ``arrays.npz``,
+        ``meta.json`` and their checksums, and holds no code.
 
         Parameters
         ----------
         path
-            Where to write it: ``'model.rngru'``, say. A packed model that is there is replaced.
+            Where to write it: ``'model.rngru'``, say. A packed model that is
+            there is replaced.
         training : bool
-            With what the optimizer remembers. Without it the file is a half or a third as large.
+            With what the optimizer remembers. Without it the file is a half or
+            a third as large.
         half : bool
-            Numbers in float16: half the size, and losses that differ in the fourth digit.
+            Numbers in float16: half the size, and losses that differ in the
+            fourth digit.
 
         Raises
         ------
@@ -399,71 +436,82 @@ class ModelState(Instrument):
     ) -> History | Running:
         """Train; after each round validate and save a checkpoint.
 
-        Training goes on where it was: at the same character, with the same hidden state. Ctrl-C
-        stops after the current batch, validates and saves; a second one waits for neither a long
-        batch nor the validation. On SIGTERM, and when the terminal is closed, the model is saved; then
-        the process ends as usual.
+        Training goes on where it was: at the same character, with the same
+        hidden state. Ctrl-C stops after the current batch, validates and saves;
+        a second one waits for neither a long batch nor the validation. On
+        SIGTERM, and when the terminal is closed, the model is saved; then the
+        process ends as usual.
 
-        What is not given is as in the call before, also on another day; only ``num_rounds``,
-        ``max_seconds`` and ``clear_state`` hold for one call.
+        What is not given is as in the call before, also on another day; only
+        ``num_rounds``, ``max_seconds`` and ``clear_state`` hold for one call.
 
         Parameters
         ----------
         num_rounds : int
-            How many rounds at most; by default one, or as many as ``max_seconds`` allows.
+            How many rounds at most; by default one, or as many as
+            ``max_seconds`` allows.
         batchsize : int
-            B: lanes that move along the text side by side, 16 at first. With another number than
-            before, training goes on at the same place, but the hidden state starts empty.
+            B: lanes that move along the text side by side, 16 at first. With
+            another number than before, training goes on at the same place, but
+            the hidden state starts empty.
         train_len : int
             Batches in a round; 0, as at first: an epoch.
         valid_len : int
-            Batches' worth of validation text after each round; 0, as at first: all of it.
+            Batches' worth of validation text after each round; 0, as at first:
+            all of it.
         print_every : int
-            Show a sample from the current state after so many batches; 0: never. At first one is
-            shown every 10 seconds.
+            Show a sample from the current state after so many batches; 0:
+            never. At first one is shown every 10 seconds.
         clear_state : bool
             Start from a fresh hidden state.
         max_seconds : float
-            Stop after this much wall time, validation included; ``inf``: until Ctrl-C.
+            Stop after this much wall time, validation included; ``inf``: until
+            Ctrl-C.
         learnrate : float
             Changes ``hyper.learnrate``, from this call on.
         patience : int
-            Stop after so many rounds in a row, also over calls, without a lower validation loss; 0,
-            as at first: never.
+            Stop after so many rounds in a row, also over calls, without a lower
+            validation loss; 0, as at first: never.
         keep : int
-            Keep only so many of the newest checkpoints, and the best; 0, as at first: all.
+            Keep only so many of the newest checkpoints, and the best; 0, as at
+            first: all.
         keep_best : bool
-            At the end go back to the round with the lowest validation loss, as ``restore('best')``
-            does.
+            At the end go back to the round with the lowest validation loss, as
+            ``restore('best')`` does.
         save_every : float
-            Save after so many seconds in the middle of a round, 60 at first; the next save replaces
-            it.
+            Save after so many seconds in the middle of a round, 60 at first;
+            the next save replaces it.
         listen : callable, or several
-            Called with every event of the run (:mod:`rngru.events`). If it returns True, or a string
-            that says why, training stops after the batch as it does on Ctrl-C. One that raises an
-            exception is left out, with a warning. :mod:`rngru.report` has ``TensorBoard(folder)``,
-            ``Lines(path)`` and ``Log()``.
+            Called with every event of the run (:mod:`rngru.events`). If it
+            returns True, or a string that says why, training stops after the
+            batch as it does on Ctrl-C. One that raises an exception is left
+            out, with a warning. :mod:`rngru.report` has
+            ``TensorBoard(folder)``, ``Lines(path)`` and ``Log()``.
         report : str
-            ``'rich'``, ``'plain'`` or ``'silent'``; by default what suits the screen.
+            ``'rich'``, ``'plain'`` or ``'silent'``; by default what suits the
+            screen.
         background : bool
-            Train in a thread, silently, while the prompt is free: to write with the model as it is
-            meanwhile, say.
+            Train in a thread, silently, while the prompt is free: to write with
+            the model as it is meanwhile, say.
 
         Returns
         -------
         History
-            One :class:`~rngru.events.Round` for each round; its repr is a table. If the best round
-            was not the last one, it says so. In the background a :class:`~rngru.report.Running`: it
-            shows where training stands; ``.stop()`` and ``.wait()`` return the history.
+            One :class:`~rngru.events.Round` for each round; its repr is a
+            table. If the best round was not the last one, it says so. In the
+            background a :class:`~rngru.report.Running`: it shows where training
+            stands; ``.stop()`` and ``.wait()`` return the history.
 
         Raises
         ------
         NumericsError
-            If loss or gradient go wrong a fourth time; the model is then as it was last saved.
+            If loss or gradient go wrong a fourth time; the model is then as it
+            was last saved.
         InputError
             For sizes that make no sense.
         WorkdirError
-            If another prompt has trained the model further, or the directory is gone.
+            If another prompt has trained the model further, or the directory is
+            gone.
         """
         plan = Plan.following(
             self._model.plan, num_rounds, batchsize, train_len, valid_len, print_every, clear_state,
@@ -477,13 +525,14 @@ class ModelState(Instrument):
             return self._train(plan, stop.asked, stop.again, report or self._report, heard)
 
     def history(self) -> History:
-        """Return all rounds of training that led to this model, those of earlier sessions included.
+        """Return all rounds of training that led to this model, on all days.
 
         Returns
         -------
         History
-            One :class:`~rngru.events.Round` for each round; its repr is a table. ``losses`` and
-            ``positions`` are means of some batches at a time, at most 50 for each round.
+            One :class:`~rngru.events.Round` for each round; its repr is a
+            table. ``losses`` and ``positions`` are means of some batches at a
+            time, at most 50 for each round.
 
         Example
         -------
@@ -511,26 +560,28 @@ class ModelState(Instrument):
             return timed(self._run(), lanes, self.seq_len, batches, interrupts.check)
 
     def copied(self, text: str | bytes | Sample | os.PathLike, least: int = 20) -> Copies:
-        """Return which stretches of a text stand in the training text, word for word.
+        """Return what of a text stands in the training text, word for word.
 
-        The part of the text that is for validation does not count. All files of the training text
-        are one text: a stretch may begin in one and end in the next.
+        The part of the text that is for validation does not count. All files of
+        the training text are one text: a stretch may begin in one and end in
+        the next.
 
         Parameters
         ----------
         text : str, bytes, Sample or path
-            What to look for, such as something generated; bytes only at byte level. Symbols that the
-            model does not know match nothing.
+            What to look for, such as something generated; bytes only at byte
+            level. Symbols that the model does not know match nothing.
         least : int
-            Only stretches of so many symbols or more. Everybody writes "of the " again: small
-            numbers find what is common, not what is copied.
+            Only stretches of so many symbols or more. Everybody writes "of the
+            " again: small numbers find what is common, not what is copied.
 
         Returns
         -------
         Copies
-            At the prompt a table, the longest first: where each stretch is in the text, its length,
-            and where it stands in the training text. ``.share`` is the share of the text that is
-            copied; ``.columns()`` is for a data frame.
+            At the prompt a table, the longest first: where each stretch is in
+            the text, its length, and where it stands in the training text.
+            ``.share`` is the share of the text that is copied; ``.columns()``
+            is for a data frame.
 
         Raises
         ------
@@ -553,15 +604,16 @@ class ModelState(Instrument):
             return copied(self._reader, given, train, documents, least, check=check)
 
     def parameters(self) -> dict[str, np.ndarray]:
-        """Return a copy of every parameter by name; :mod:`rngru.models` has names and shapes."""
+        """Return a copy of every parameter by name; see :mod:`rngru.models`."""
         weights = self._computes.fetch(self._model.progress.arrays)
         return {name: np.array(array) for name, array in weights.items()}
 
     def setparameters(self, parameters: Mapping[str, Any]) -> Self:
-        """Put other numbers in place of parameters; those that are not named keep theirs.
+        """Put other numbers in place of some parameters.
 
-        Training goes on from there: at the same character, with what the optimizer remembers of these
-        parameters empty. They are saved with the next checkpoint; until then :meth:`restore` goes back.
+        Training goes on from there: at the same character, with what the
+        optimizer remembers of these parameters empty. They are saved with the
+        next checkpoint; until then :meth:`restore` goes back.
 
         Parameters
         ----------
@@ -571,7 +623,8 @@ class ModelState(Instrument):
         Raises
         ------
         InputError
-            If a name is not known, a shape is another, or a number is not finite. Then nothing changes.
+            If a name is not known, a shape is another, or a number is not
+            finite. Then nothing changes.
         WorkdirBusy
             While another thread trains, saves or restores this model.
 
@@ -595,15 +648,16 @@ class ModelState(Instrument):
         Parameters
         ----------
         path
-            Where to save it; by default ``loss.png`` in the working directory. The ending decides
-            the format.
+            Where to save it; by default ``loss.png`` in the working directory.
+            The ending decides the format.
 
         Returns
         -------
         Picture
-            In a notebook it shows the picture, in a terminal the path of the file and, with ``pip install
-            'rngru[term]'``, the curves in characters; these are there without matplotlib, too. It can
-            be used as the path.
+            In a notebook it shows the picture, in a terminal the path of the
+            file and, with ``pip install 'rngru[term]'``, the curves in
+            characters; these are there without matplotlib, too. It can be used
+            as the path.
 
         Raises
         ------
@@ -623,7 +677,7 @@ class ModelState(Instrument):
     backend = Part[str]("_model.backend", "How it is computed: ``'cpu'``, ``'scan'``.", _LOAD)
     rng = Part[np.random.Generator](
         "_model.rng",
-        "A Generator of its own, saved with every checkpoint: ``generatestring(rng=ms.rng)``.",
+        "A Generator of its own, saved with it: ``generatestring(rng=ms.rng)``.",
         "initfromsrcfile(rng=...) seeds a model; generatestring takes rng=....",
     )
     workdir = Part[Path]("_where", "Where everything is kept.", _MOVE)

@@ -7,6 +7,7 @@ small  66
 
 import html
 import shutil
+import textwrap
 from collections.abc import Collection, Iterable, Sequence
 from itertools import pairwise
 from typing import Final, final
@@ -80,7 +81,8 @@ class Table:
             ).rstrip()
             for line in lines
         ]
-        return "\n".join(text + [self.note] * bool(self.note))
+        notes = [textwrap.fill(line, max(space, 40)) for line in self.note.splitlines()]
+        return "\n".join(text + notes)
 
     def _repr_html_(self) -> str:
         def row(cells: Iterable[str], tag: str) -> str:

@@ -32,27 +32,33 @@ LEAST = 40
 class Neurons(Sequence):
     """Neurons in the order in which they follow a property of a text, the best first.
 
-    A sequence of (layer, neuron). They are put in order on the first half of the text; all figures
-    but ``first`` are of the second half, which had no say in the order.
+    A sequence of (layer, neuron). They are put in order on the first half of
+    the text; all figures but ``first`` are of the second half, which had no say
+    in the order.
 
     Attributes
     ----------
     layer, neuron : int arrays, (n,)
         Which neurons; the layers of a second stack follow those of the first.
     correlation : float64 array, (n,)
-        Pearson's correlation of the state of each with the property; 0 where a neuron never changes.
+        Pearson's correlation of the state of each with the property; 0 where a
+        neuron never changes.
     auc : float64 array, (n,)
-        For a property that is 0 or 1: how often the neuron tells a symbol that has it from one that
-        has not (the area under the ROC curve; 0.5 is chance), higher states meaning 1 where ``sign``
-        is 1, lower ones where it is -1. Else NaN. States are counted in 256 bins from -1 to 1, those in
-        one bin as equal: it is off by no more than half the share of such pairs.
+        For a property that is 0 or 1: how often the neuron tells a symbol that
+        has it from one that has not (the area under the ROC curve; 0.5 is
+        chance), higher states meaning 1 where ``sign`` is 1, lower ones where
+        it is -1. Else NaN. States are counted in 256 bins from -1 to 1, those
+        in one bin as equal: it is off by no more than half the share of such
+        pairs.
     sign : int array, (n,)
-        1 where the state rises with the property on the first half, -1 where it falls.
+        1 where the state rises with the property on the first half, -1 where it
+        falls.
     first : float64 array, (n,)
         The correlation on the first half.
     chance : float
-        The largest correlation of any neuron, up or down, with the same property moved along the text,
-        over 19 distances: by chance, the best of all neurons exceeds it once in 20 texts.
+        The largest correlation of any neuron, up or down, with the same
+        property moved along the text, over 19 distances: by chance, the best of
+        all neurons exceeds it once in 20 texts.
     what : str
         The property.
     symbols : int
@@ -60,7 +66,8 @@ class Neurons(Sequence):
     units : str
         What they are.
     interrupted : bool
-        Whether Ctrl-C cut it short; then the figures are of what was read of both halves.
+        Whether Ctrl-C cut it short; then the figures are of what was read of
+        both halves.
 
     Example
     -------
@@ -69,8 +76,8 @@ class Neurons(Sequence):
     >>> found
     layer  neuron  correlation   AUC
         1      37       +0.900  0.98
-    Property quoted: chosen on the first half of the text, measured on the second
-    (500 characters). By chance the best of 1 would reach 0.100.
+    Property quoted: in the order of the first half of the text, measured on the
+    second (500 characters). By chance the best of 1 would reach 0.100.
     >>> found[0]
     (1, 37)
     """
@@ -117,9 +124,9 @@ class Neurons(Sequence):
         more = f"and {len(self) - MOST:,} more.\n" if len(self) > MOST else ""
         cut = ", interrupted" if self.interrupted else ""
         note = (
-            f"{more}Property {self.what}: chosen on the first half of the text, measured on the second\n"
-            f"({self.symbols:,} {self.units}{cut}). "
-            f"By chance the best of {len(self):,} would reach {self.chance:.3f}."
+            f"{more}Property {self.what}: in the order of the first half of the text, measured on the "
+            f"second ({self.symbols:,} {self.units}{cut}). By chance the best of {len(self):,} would "
+            f"reach {self.chance:.3f}."
         )
         names = ["layer", "neuron", "correlation", *(["AUC"] if told else [])]
         return Table(names, rows, note=note)
@@ -134,7 +141,8 @@ class Neurons(Sequence):
 def propertyof(reader: Reader, text: Text, wanted: Wanted) -> tuple[str, np.ndarray]:
     """Return the name of a property of a text, and its value at each symbol, float64 (n,).
 
-    ``wanted`` is as in :func:`rngru.reader.properties.measured`, which may call what a user wrote.
+    ``wanted`` is as in :func:`rngru.reader.properties.measured`, which may call
+    what a user wrote.
 
     Raises
     ------
@@ -190,7 +198,8 @@ def follow(
     Raises
     ------
     InputError
-        If the property is the same throughout one half of the text, or the text is short.
+        If the property is the same throughout one half of the text, or the text
+        is short.
     KeyboardInterrupt
         If it was stopped before there was anything to tell.
     """
@@ -215,8 +224,8 @@ def follow(
 class _Sums:
     """Sums over a text from which correlations follow, of all neurons at once.
 
-    The columns of its weights: one for each half, the property on each, and the property moved along
-    the text on the second half.
+    The columns of its weights: one for each half, the property on each, and the
+    property moved along the text on the second half.
     """
 
     def __init__(self, values: np.ndarray, half: int) -> None:

@@ -51,13 +51,15 @@ class Copy:
     length : int
         How many symbols it has.
     file : str
-        The file of the training text that it begins in. It may go on in the next one: all files are
-        one text.
+        The file of the training text that it begins in. It may go on in the
+        next one: all files are one text.
     offset : int
-        Where it begins in that file, counted in symbols from 0. If it stands there several times, or
-        in several files, it is the first of all these places.
+        Where it begins in that file, counted in symbols from 0. If it stands
+        there several times, or in several files, it is the first of all these
+        places.
     line : int or None
-        The line of the file that it begins in, counted from 1; None at word level.
+        The line of the file that it begins in, counted from 1; None at word
+        level.
     symbols : sequence of str
         The text that it is a stretch of.
     """
@@ -84,13 +86,14 @@ class Copy:
 class Copies(Sequence[Copy]):
     """The stretches of a text that stand in the training text, the longest first.
 
-    None of them lies inside another one; they may overlap. At the prompt it shows a table, in a
-    notebook the text with the copied stretches in colour.
+    None of them lies inside another one; they may overlap. At the prompt it
+    shows a table, in a notebook the text with the copied stretches in colour.
 
     Attributes
     ----------
     symbols : sequence of str, (n,)
-        The text. At byte level a character stands at the first of its bytes, and '' at the others.
+        The text. At byte level a character stands at the first of its bytes,
+        and '' at the others.
     found : tuple of Copy
         The stretches.
     least : int
@@ -156,7 +159,8 @@ class Copies(Sequence[Copy]):
     def _chosen(self) -> list[Copy]:
         """The stretches that a table shows: each has most of its place to itself, and another text.
 
-        Of a row of 80 dashes, of which 60 stand in the training text, there are 21 such stretches.
+        Of a row of 80 dashes, of which 60 stand in the training text, there are
+        21 such stretches.
         """
         chosen: list[Copy] = []
         for each in self.found:
@@ -190,7 +194,7 @@ class Copies(Sequence[Copy]):
         return Table(
             [*names, ""],
             [[*row, _cut(each.text, left)] for row, each in zip(rows, chosen, strict=True)],
-            note=f"and {more:,} more" if more > 0 else "",
+            note=f"and {more:,} more, most of which overlap these" if more > 0 else "",
         )
 
     def __repr__(self) -> str:
@@ -241,7 +245,8 @@ def copied(
 ) -> Copies:
     """Find the stretches of a text that stand in a corpus.
 
-    The corpus is read once, in parts, by all threads; memory grows with the text, not with the corpus.
+    The corpus is read once, in parts, by all threads; memory grows with the
+    text, not with the corpus.
 
     Parameters
     ----------
@@ -306,7 +311,8 @@ def longest(
     lengths : int32 array, (n,)
         0 where there is none.
     places : int64 array, (n,)
-        Where in the corpus its last symbol is, the first time it stands there; -1 where there is none.
+        Where in the corpus its last symbol is, the first time it stands there;
+        -1 where there is none.
     """
     none = np.zeros(len(ids), np.int32), np.full(len(ids), -1, np.int64)
     if len(ids) < least or len(corpus) < least:

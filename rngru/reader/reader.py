@@ -19,6 +19,9 @@ from rngru.text import Vocabulary
 Text = str | bytes | Sample
 """What can be read: a string, at byte level bytes, or a sample."""
 
+NAMED = 20
+"""Unknown symbols that a warning names."""
+
 PIECE = 1000
 """Symbols that are read at once, between two looks at Ctrl-C."""
 
@@ -125,13 +128,16 @@ class Reader:
         """
         apart = " " if self.vocab.level == "word" else ""
         symbols = unknown.split(apart) if apart else list(unknown)
+        symbols, more = symbols[:NAMED], len(symbols) - NAMED
         marks = [symbol for symbol in symbols if symbol and category(symbol[0])[0] == "M"]
         others = apart.join(symbol for symbol in symbols if symbol not in marks)
         told = [repr(others)] if others else []
         told += ["+".join(map(_code, symbol)) for symbol in marks]
         if unknown:
+            others = f" and {more:,} more" if more > 0 else ""
+            known = "does not know" if self.vocab.rare else "has never seen"
             warn(
-                f"The model has never seen {', '.join(told)}; read as unknown "
+                f"The model {known} {', '.join(told)}{others}; read as unknown "
                 f"({self.vocab.unknown_char!r})."
             )
 

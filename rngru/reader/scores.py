@@ -50,24 +50,27 @@ DIFFERENT = 4.0
 class Scores:
     """How well each symbol of a text was predicted from those before it.
 
-    At the prompt it shows the mean and the most surprising places; a terminal with colours, and a
-    notebook, show the text itself, too, the darker the more surprising. ``a - b`` compares what two
-    models say of the same text.
+    At the prompt it shows the mean and the most surprising places; a terminal
+    with colours, and a notebook, show the text itself, too, the darker the more
+    surprising. ``a - b`` compares what two models say of the same text.
 
     Attributes
     ----------
     before : str
-        What was read first and not predicted: the first symbol of a text has nothing before it.
+        What was read first and not predicted: the first symbol of a text has
+        nothing before it.
     symbols : tuple of str, (n,)
         What was predicted.
     ids : int array, (n,)
         Their numbers.
     nats : float64 array, (n,)
-        How surprising each was: minus the logarithm of its probability. ``bits`` is the same in bits.
+        How surprising each was: minus the logarithm of its probability.
+        ``bits`` is the same in bits.
     ranks : int array, (n,)
         1 if it was the likeliest symbol, 2 if one was likelier, …
     entropy : float64 array, (n,)
-        Nats that the model expected to be surprised by, before it saw the symbol.
+        Nats that the model expected to be surprised by, before it saw the
+        symbol.
     units : str
         What a symbol is: ``'characters'``, ``'words'`` or ``'bytes'``.
     interrupted : bool
@@ -75,8 +78,9 @@ class Scores:
     cloze : bool
         Whether symbols were predicted from the text after them, too.
     positions : int array, (n,), or None
-        Where in the text each symbol is, counted in symbols from 0. Of a long text that was cut short
-        there are pieces from all over it. None: they follow one another.
+        Where in the text each symbol is, counted in symbols from 0. Of a long
+        text that was cut short there are pieces from all over it. None: they
+        follow one another.
     """
 
     before: str
@@ -151,8 +155,8 @@ class Scores:
     def plot(self) -> "Figure":
         """Draw bits per symbol along the text; a notebook shows the matplotlib figure.
 
-        A text of at most 120 symbols is written below its bars. Of a longer one it is a smoothed curve,
-        with the beginnings of some lines.
+        A text of at most 120 symbols is written below its bars. Of a longer one
+        it is a smoothed curve, with the beginnings of some lines.
 
         Raises
         ------
@@ -291,13 +295,15 @@ class Sums:
 class Comparison:
     """How much more surprising a text was to one model than to another.
 
-    At the prompt it shows the mean difference and the places where the two models differ most; in a
-    notebook the text: red where the first model was more surprised, blue where the second was.
+    At the prompt it shows the mean difference and the places where the two
+    models differ most; in a notebook the text: red where the first model was
+    more surprised, blue where the second was.
 
     Attributes
     ----------
     nats : float64 array, (n,)
-        The difference at each symbol; below 0 where the first model predicted better.
+        The difference at each symbol; below 0 where the first model predicted
+        better.
     one, other : Scores or None
         What was compared.
 
@@ -323,9 +329,10 @@ class Comparison:
     def interval(self, level: float = 0.95, draws: int = 2000) -> tuple[float, float]:
         """Return where the mean lies with a probability of ``level``, by a paired bootstrap.
 
-        The text is cut into at most 1,000 pieces of equal length, for neighbours are not independent,
-        and the pieces are drawn anew ``draws`` times (Efron and Tibshirani, An Introduction to the
-        Bootstrap, 1993). The same call gives the same interval. A single symbol tells nothing: it
+        The text is cut into at most 1,000 pieces of equal length, for
+        neighbours are not independent, and the pieces are drawn anew ``draws``
+        times (Efron and Tibshirani, An Introduction to the Bootstrap, 1993).
+        The same call gives the same interval. A single symbol tells nothing: it
         could be anywhere, from minus to plus infinity.
         """
         level = checked("level", level, real(0, 1, above=True, below=True))

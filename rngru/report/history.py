@@ -34,11 +34,13 @@ class History(Sequence[Round]):
     rounds
         The rounds, oldest first.
     losses, positions
-        For each batch of the run, its training loss (nats per symbol) and how many symbols of
-        training text had been read after it. For past runs, each entry is the mean of some batches.
+        For each batch of the run, its training loss (nats per symbol) and how
+        many symbols of training text had been read after it. For past runs,
+        each entry is the mean of some batches.
     reason
-        Why the run stopped: ``'done'``, ``'time'``, ``'patience'``, ``'interrupted'`` or
-        ``'listener'``; or ``'past'`` for the rounds of all calls that led to a model.
+        Why the run stopped: ``'done'``, ``'time'``, ``'patience'``,
+        ``'interrupted'`` or ``'listener'``; or ``'past'`` for the rounds of all
+        calls that led to a model.
     earlier
         The lowest validation loss of earlier calls, nats per symbol.
     back
@@ -55,7 +57,8 @@ class History(Sequence[Round]):
     trainloss : float64 array, (rounds,)
         Mean training loss of each round, nats per symbol.
     validloss : float64 array, (rounds,)
-        Validation loss after each round, nats per symbol; NaN where nothing was validated.
+        Validation loss after each round, nats per symbol; NaN where nothing was
+        validated.
     reason, said : str
     interrupted : bool
 
@@ -158,10 +161,12 @@ class History(Sequence[Round]):
 
     def _spent(self) -> Iterator[tuple[int, float]]:
         """Yield symbols and seconds of each round by itself; both counts restart with each run."""
-        symbols, seconds = 0, 0.0
+        symbols, seconds, number = 0, 0.0, 0
         for entry in self._rounds:
-            if entry.characters < symbols or entry.seconds < seconds:
+            again = entry.characters < symbols or entry.seconds < seconds
+            if again or entry.round <= number:  # the first round of another call
                 symbols, seconds = 0, 0.0
+            number = entry.round
             took = entry.seconds - seconds if entry.trained is None else entry.trained
             yield entry.characters - symbols, took
             symbols, seconds = entry.characters, entry.seconds

@@ -28,13 +28,14 @@ PATIENCE = 10.0
 class Running:
     """A call to train that goes on in a thread of its own; at the prompt it says where it stands.
 
-    Ctrl-C at the prompt does not reach it. When Python ends, on SIGTERM and when the terminal is
-    closed, it stops after its batch and saves first.
+    Ctrl-C at the prompt does not reach it. When Python ends, on SIGTERM and
+    when the terminal is closed, it stops after its batch and saves first.
 
     Parameters
     ----------
     work : callable
-        Trains: called with a function to pass each event to, and one that says whether to stop.
+        Trains: called with a function to pass each event to, and one that says
+        whether to stop.
 
     Raises
     ------

@@ -32,8 +32,9 @@ class Sample:
     text : str
         What was generated, without the seed it was generated from.
     state : float32 array, (L, 1, H)
-        The hidden state before the last symbol: what continues the sample, together with that symbol.
-        ``generatestring(init_state=sample)`` goes on as if it had not stopped.
+        The hidden state before the last symbol: what continues the sample,
+        together with that symbol. ``generatestring(init_state=sample)`` goes on
+        as if it had not stopped.
     seed : str
         What it was generated from.
     interrupted : bool
@@ -49,12 +50,12 @@ class Sample:
     before : int32 array, (m,)
         The symbols that were read before the text: those of the seed.
     logprobs : float32 array, (n,)
-        Logarithm of the probability of each symbol (nats) as the model has it: at temperature 1,
-        before any symbol is left out or made less likely. nan for a first symbol that was not drawn
-        from the model, with ``seed=''``.
+        Logarithm of the probability of each symbol (nats) as the model has it:
+        at temperature 1, before any symbol is left out or made less likely. nan
+        for a first symbol that was not drawn from the model, with ``seed=''``.
     sampling : Sampling or None
-        How it was drawn; None for a text of ``beam``. Functions given as ``allow`` or ``forbid`` are
-        not kept.
+        How it was drawn; None for a text of ``beam``. Functions given as
+        ``allow`` or ``forbid`` are not kept.
 
     Example
     -------
@@ -99,7 +100,8 @@ class Sample:
     def save(self, path: "str | os.PathLike[str]") -> Path:
         """Save it, and return the path: ``init_state=path`` goes on with it another day.
 
-        The file is an ``.npz`` of plain arrays, written so that a crash leaves the old one or the new.
+        The file is an ``.npz`` of plain arrays, written so that a crash leaves
+        the old one or the new.
 
         Raises
         ------
@@ -290,8 +292,8 @@ class Filled:
     text : str
         The likeliest text.
     gaps : tuple of (int, tuple of (str, float))
-        For each gap, which symbol of the text it is, counted from 0, and the likeliest symbols for
-        it with their probabilities, given all the others.
+        For each gap, which symbol of the text it is, counted from 0, and the
+        likeliest symbols for it with their probabilities, given all the others.
 
     Example
     -------

@@ -1,9 +1,8 @@
 """A working directory: where a model is kept on the disk.
 
-``checkpoints/<step>/`` (see :mod:`rngru.checkpoint`), ``data/`` (the encoded text, see
-:mod:`rngru.corpus`), ``history.jsonl`` (one line for each round of training), ``restored.json`` (which
-checkpoint was restored, if it is not the newest), and a lock, held while something is written (see
-:mod:`rngru.workdir.lock`). None of them is ever a symbolic link.
+``checkpoints/<step>/`` (see :mod:`rngru.checkpoint`), ``data/`` (see :mod:`rngru.corpus`),
+``history.jsonl`` (one line a round), ``restored.json`` (which checkpoint was restored, if not the
+newest), and a lock, held while something is written. None of them is ever a symbolic link.
 
 Nothing is written for a model that has gone on in another prompt: whoever saves must have saved,
 loaded or restored here since the newest checkpoint came.
@@ -177,7 +176,7 @@ class Workdir:
             if not got:
                 raise WorkdirBusy(
                     f"Another thread of process {os.getpid()} on {platform.node()} trains, saves or "
-                    "restores this model. Wait for it."
+                    "restores this model. Wait for it; run.stop() ends a training in the background."
                 )
             yield
             if changed:
@@ -380,6 +379,8 @@ class Workdir:
         WorkdirError
             If another model has taken this one's place.
         """
+        if self.path.is_file():
+            raise NoModelError(f"{self.path} is a file, and none that ms.pack() has written.")
         if not reachable(self.path):
             raise NoModelError(f"There is no folder {str(self.path)!r}.{dangling(self.path)}")
         if not self.holdsmodel:
