@@ -260,14 +260,9 @@ class ModelState(Instrument):
         if load and disk.holdsmodel:
             ms = cls.load(usedir, backend=backend)
             ms._report = report
-            sizes = {
-                "modeltype": modeltype,
-                "seq_len": seq_len,
-                "level": level,
-                "trainfrac": trainfrac,
-            }
+            own = {"modeltype": modeltype, "level": level, "trainfrac": trainfrac}
             warnofother(
-                ms._model, ms._corpus, srcfile, sizes | hyperparams,
+                ms._model, ms._corpus, srcfile, {**own, **hyperparams, "seq_len": seq_len},
                 validfiles=validfiles, encoding=encoding, errors=errors, skip=skip,
             )  # fmt: skip
             return ms
