@@ -69,7 +69,7 @@ def test_one_that_says_so_ends_the_run_after_that_batch(newmodel, verse, said):
     assert not history.interrupted
     assert math.isfinite(history.validloss[0])
     assert ms.checkpoints()[-1].step == 2
-    shown = repr(history)
+    shown = " ".join(repr(history).split()) + " "
     assert "stopped by a listener: " in shown
     assert "it is good enough." in shown if said == "it is good enough." else "second returned True"
     assert len(ms.trainmodel(**PLAN).losses) == 6

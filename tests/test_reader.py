@@ -261,10 +261,14 @@ def test_a_newline_given_is_a_seed_as_any_other(reader):
     """seed="\\n" taken for "not given" where there is a sample to go on from."""
     start = write(reader, 5, seed="so")
     newline = write(reader, 9, seed="\n", start=start)
-    assert np.array_equal(newline.ids, write(reader, 9, seed="\n", start=start.state).ids)
+    last = reader.vocab.charatidx(start.last)
+    after = write(reader, 9, seed=reader.vocab.decode([start.last]) + "\n", start=start.state)
+    if last != reader.vocab.unknown_char:  # half a character of several bytes
+        assert np.array_equal(newline.ids, after.ids)
     assert newline.seed == "\n"
-    (trace,) = reader.read(reader.encode("\n"), start.state)
-    assert newline.ids[0] == trace.logits[0, 0].argmax()
+    behind = np.array([start.last, *reader.encode("\n")], np.int32)
+    *_, trace = reader.read(behind, start.state)
+    assert newline.ids[0] == trace.logits[-1, 0].argmax()
 
 
 def test_an_empty_seed_begins_a_line():

@@ -241,7 +241,7 @@ def test_bits_per_character_are_not_guessed(newmodel, verse):
     assert data.score(b"\xff\xfe\x00\x80" * 9).bitspercharacter is None
     words = newmodel(verse, level="word", max_vocab=20)
     assert words.evaluate().bitspercharacter is None and "bits," in repr(words.evaluate())
-    with pytest.warns(UserWarning, match="never seen"):
+    with pytest.warns(UserWarning, match="does not know"):
         assert words.evaluate(verse[:31]).written == 31 - 2, "what was given is known"
 
 
