@@ -89,15 +89,29 @@ class Learner:
             self._learn(x, y, state)
             state = trace.ending
 
-    def _learn(self, x: np.ndarray, y: np.ndarray, state: np.ndarray) -> None:
+    def losses(self, ids: np.ndarray, state: np.ndarray | None = None) -> Iterator[np.ndarray]:
+        """Do what :meth:`predicted` does, but yield nats alone: the mean of each piece for its symbols.
+
+        A third faster, for the step that learns a piece says what its loss was.
+        """
+        state = self.reader.freshstate() if state is None else state
+        for at in range(0, len(ids) - 1, PIECE):
+            piece = ids[at : at + PIECE + 1, np.newaxis].astype(np.int32)
+            step = self._learn(piece[:-1], piece[1:], state)
+            yield np.full(len(piece) - 1, step.loss / (len(piece) - 1))
+            state = step.state
+
+    def _learn(self, x: np.ndarray, y: np.ndarray, state: np.ndarray) -> backends.Step:
         step = self._backend.step(self.reader.weights, self._caches, x, y, state, self._rate)
-        if not step.finite:  # a piece that teaches nothing
-            return
-        weights = {
-            name: array + self._pull[name] * (self._first[name] - array)
-            for name, array in step.arrays.items()
-        }
-        self.reader, self._caches = replace(self.reader, weights=weights), step.caches
+        if step.finite:  # else it teaches nothing
+            weights = {}
+            for name, array in step.arrays.items():
+                back = self._first[name] - array
+                back *= self._pull[name]
+                back += array
+                weights[name] = back
+            self.reader, self._caches = replace(self.reader, weights=weights), step.caches
+        return step
 
 
 def gathered(

@@ -176,7 +176,7 @@ def learned(
     text = ids[first:]
     if len(text) < 2:
         raise InputError(f"Give at least 2 {reader.vocab.units}: the first is not scored.")
-    pieces = (_judged(logits, y)[0] for _, y, logits in learner.predicted(text, state))
+    pieces = learner.losses(text, state)
     units = reader.vocab.units
     found = finished(averaging(pieces, len(text) - 1, units=units, cloze=False, asked=asked))
     assert found is not None, "there is at least one piece"
