@@ -120,10 +120,10 @@ def test_every_setting_is_a_flag_of_its_own_meaning(capsys):
         ("", ["usage: rngru COMMAND"]),
         ("sampel w", ["invalid choice: 'sampel'"]),
         ("info", ["WORKDIR", "rngru info --help"]),
-        ("sample w --temperature 1", ["--temperature is not known here. Did you mean 'temp'?"]),
+        ("sample w --temperature 1", ["--temperature is not known here. Did you mean '--temp'?"]),
         ("sample w --temp hot", ["--temp: expected a finite number of at least 0, got 'hot'"]),
         ("sample w --temp=-1", ["--temp: expected a finite number of at least 0, got '-1'"]),
-        ("train b --workdir w --lr 3", ["--lr is not known here. Did you mean 'learnrate'?"]),
+        ("train b --workdir w --lr 3", ["--lr is not known here. Did you mean '--learnrate'?"]),
         (
             "train b --workdir w --gate soft",
             ["expected one of 'sigmoid', 'hard_sigmoid', got 'soft'"],
@@ -307,7 +307,7 @@ def test_what_would_be_another_model_is_refused(model, verse, tmp_path, capsys):
     """--trainfrac 0.5 was not heeded, and nobody said so."""
     line = ["train", "--workdir", str(model), "--rounds", "1"]
     assert main([*line, "--trainfrac", "0.5"]) == 2
-    assert "trainfrac=0.9, not 0.5" in capsys.readouterr().err
+    assert "--trainfrac 0.9, not 0.5" in capsys.readouterr().err
     assert main([*line, "--state-size", "9"]) == 2
 
 

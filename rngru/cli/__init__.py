@@ -15,6 +15,7 @@ rngru 0...
 import argparse
 import contextlib
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -52,6 +53,12 @@ STATUS: Final = {InputError: 2, NoModelError: 3, WorkdirBusy: 4, RngruError: 1, 
 """Exit status by kind of error: the first that fits."""
 
 INTERRUPTED, UNREAD = 130, 141
+
+ADVISED: Final = (
+    "batchsize", "dropout", "encoding", "errors", "keep_best", "learnrate", "level", "max_vocab",
+    "min_count", "overwrite", "seq_len", "skip", "state_size", "trainfrac", "valid_len", "validfiles",
+)  # fmt: skip
+"""Arguments that messages name in their advice."""
 
 EPILOG: Final = """\
 examples:
@@ -98,7 +105,7 @@ def run(arguments: Sequence[str] | None = None) -> "tuple[int, ModelState | None
 def say(text: str) -> None:
     """Tell a person something on standard error, in lines that fit the terminal."""
     stream = sys.stderr
-    lines = f"rngru: {text}".splitlines()
+    lines = f"rngru: {asflags(text)}".splitlines()
     try:
         if stream.isatty():
             width = max(shutil.get_terminal_size().columns - 1, 20)
@@ -107,6 +114,20 @@ def say(text: str) -> None:
         stream.flush()
     except (OSError, AttributeError):  # closed, or none
         _silence(stream)
+
+
+def asflags(text: str) -> str:
+    """Return advice that is given for Python as one types it at a shell.
+
+    >>> asflags("level='byte' reads any file; skip=True leaves it out; give encoding=.")
+    '--level byte reads any file; --skip leaves it out; give --encoding.'
+    """
+
+    def flag(found: re.Match[str]) -> str:
+        name, value = found[1].replace("_", "-"), found[2] or ""
+        return f"--{name}" + ("" if value in ("", "True") else " " + value.strip("'"))
+
+    return re.sub(rf"\b({'|'.join(ADVISED)})=('[^']*'|True|[\d.]+\b)?", flag, text)
 
 
 @contextlib.contextmanager
@@ -165,6 +186,7 @@ class Parser(argparse.ArgumentParser):
                 if flag[:1] == "-"
                 else ""
             )
+            near = re.sub(r"'(\w+)'", lambda found: f"'--{found[1].replace('_', '-')}'", near)
             self.error(f"{flag} is not known here.{near}")
         return found, others
 
