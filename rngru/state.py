@@ -337,7 +337,7 @@ class ModelState(Instrument):
         """
         with Interrupts(raises=True), self._disk.alone():
             model = self._disk.restore(which, like=self._model)
-            self._become(replace(model, backend=self.backend))
+            self._become(replace(model, backend=self.backend, plan=self._model.plan))
         return self
 
     def newcheckpoint(self) -> Checkpoint:
@@ -782,7 +782,8 @@ class ModelState(Instrument):
             finally:  # what gives up, or cannot save, has gone somewhere without an event
                 self._follow(run, keeper)
             if plan.keep_best:
-                self._become(replace(disk.best(self._model), backend=self.backend))
+                best = disk.best(self._model)
+                self._become(replace(best, backend=self.backend, plan=self._model.plan))
             return history
 
     def _keeper(self, plan: Plan | None = None) -> WorkdirKeeper:

@@ -518,3 +518,9 @@ def test_a_sample_needs_no_model_of_ones_own(capsys):
     assert main(["sample", "--numchars", "30", "--rng", "1", "--seed", "The "]) == 0
     text = capsys.readouterr().out
     assert text.startswith("The ") and len(text) == 35
+
+
+def test_a_model_is_packed_by_its_ending(model, tmp_path, capsys):
+    path = tmp_path / "friend.rngru"
+    assert main(["export", str(model), str(path)]) == 0
+    assert ModelState.load(path).position == ModelState.load(model).position

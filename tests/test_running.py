@@ -13,6 +13,7 @@ import pytest
 from rngru import ModelState
 from rngru.errors import InputError, WorkdirBusy
 from rngru.events import Begin
+from rngru.interrupts import ENDS
 from rngru.report import History, Running
 
 CALL = {"batchsize": 2, "train_len": 5, "background": True}
@@ -33,10 +34,12 @@ def until(condition, seconds=20):
 def test_it_trains_what_the_foreground_trains(newmodel, verse):
     """Another model, because it was in a thread."""
     ms, straight = newmodel(verse), newmodel(verse)
+    before = [signal.getsignal(number) for number in ENDS]
     run = ms.trainmodel(3, **CALL)
     history = run.wait()
     assert not run.running and isinstance(history, History) and len(history) == 3
     assert repr(run) == repr(history)
+    assert [signal.getsignal(number) for number in ENDS] == before
     straight.trainmodel(3, batchsize=2, train_len=5)
     assert bits(ms) == bits(straight) == bits(ModelState.load(ms.workdir))
 

@@ -1354,3 +1354,14 @@ def test_the_history_of_several_calls_has_the_speed_of_each(newmodel, verse):
     second = ms.trainmodel(1, batchsize=2, train_len=40, **QUIET)
     speeds = [row[7] for history in (first, second) for row in history.table().rows]
     assert [row[7] for row in ms.history().table().rows] == speeds
+
+
+def test_going_back_does_not_forget_what_was_told(newmodel, verse):
+    """restore('best') takes batchsize back to that of last week."""
+    ms = newmodel(verse)
+    ms.trainmodel(1, batchsize=2, train_len=2, **QUIET)
+    ms.trainmodel(1, batchsize=3, train_len=4, **QUIET)
+    ms.restore(2)
+    assert ms.traintime(batches=1).batchsize == 3
+    ms.trainmodel(1, keep_best=True, **QUIET)
+    assert ms.traintime(batches=1).batchsize == 3

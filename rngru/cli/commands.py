@@ -406,13 +406,16 @@ def _info(options: argparse.Namespace) -> Outcome:
 def _exportflags(command: Parser) -> None:
     _addmodel(command)
     command.add_argument(
-        "path", metavar="PATH", help="the file to write; its ending says which format"
+        "path",
+        metavar="PATH",
+        help="the file to write; its ending says which format (.rngru: for rngru itself)",
     )
 
 
 def _export(options: argparse.Namespace) -> Outcome:
     ms = ModelState.load(options.workdir)
-    print(ms.export(options.path))
+    packed = options.path.endswith(".rngru")
+    print(ms.pack(options.path) if packed else ms.export(options.path))
     return 0, ms
 
 

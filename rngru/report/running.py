@@ -90,8 +90,17 @@ class Running:
             What ended the training, if anything went wrong.
         """
         self._thread.join(seconds)
+        self._giveback()
         self._check()
         return self.history
+
+    def _giveback(self) -> None:
+        """Let signals do what they did before, once it is over; only the main thread may say so."""
+        if self.running or threading.current_thread() is not threading.main_thread():
+            return
+        for number, before in self._before.items():
+            if signal.getsignal(number) == self._terminate:
+                signal.signal(number, signal.SIG_DFL if before is None else before)
 
     def _check(self) -> None:
         if self._error is not None:
