@@ -204,9 +204,9 @@ class _Readable(inspect.Signature):
         return cls([*plain.parameters.values()], return_annotation=plain.return_annotation)
 
     def __str__(self) -> str:
-        words = re.sub(r"\b(?:[A-Za-z_]\w*\.)+(?=[A-Za-z_])", "", super().__str__()).replace(
-            "'", ""
-        )
+        own = [*self.parameters.values()]
+        plain = inspect.Signature(own, return_annotation=self.return_annotation)
+        words = re.sub(r"\b(?:[A-Za-z_]\w*\.)+(?=[A-Za-z_])", "", str(plain)).replace("'", "")
         words = re.sub(r"Reading \|[\w |]+\| End", "Event", words)
         if len(words) <= 40:
             return words

@@ -308,7 +308,7 @@ class ModelState(Instrument):
         model = saved if backend is None else replace(saved, backend=backends.named(backend))
         corpus = None if packed else disk.corpus(model.chars, model.corpus)
         ms = cls(disk.path if packed else disk, model, corpus)
-        if changed := saved.differences(model.backend):
+        if not packed and (changed := saved.differences(model.backend)):
             warn(f"Saved with {changed}. Training goes on, but perhaps not to the same bits.")
         return ms
 
