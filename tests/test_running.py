@@ -156,6 +156,7 @@ try:
         [sys.executable, "-c", code, ms.workdir], stdout=subprocess.PIPE, text=True
     ) as child:
         assert child.stdout.readline() == "training\n"
+        time.sleep(0.5)  # it is in its try block by then
         child.send_signal(signal.SIGINT)
         assert child.stdout.readline() == "still training True\n"
         child.communicate(timeout=30)
