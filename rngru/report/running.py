@@ -55,12 +55,13 @@ class Running:
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     self._before[number] = signal.signal(number, self._terminate)
         self._thread = threading.Thread(target=self._run, name="rngru-background")
-        self._thread.start()
         try:
+            self._thread.start()
             self._begun.wait(PATIENCE)
         except BaseException:  # Ctrl-C: nobody gets this object, so nobody could stop it later
             self._asked.set()
-            self._thread.join()
+            if self._thread.is_alive():
+                self._thread.join()
             raise
         self._check()
 
