@@ -23,6 +23,9 @@ import numpy as np
 from rngru.errors import CheckpointDamaged, InputError, TextError
 from rngru.text import CharSet, Vocabulary
 
+WARMUP = 500
+"""Symbols that are read before those that count: after them it no longer matters where one began."""
+
 ONE_LANE_BELOW = 10_000
 """A text of fewer symbols is evaluated in one lane, exactly."""
 
@@ -162,7 +165,7 @@ def evallanes(
     *,
     seq_len: int = 100,
     lanes: int = 32,
-    warmup: int = 500,
+    warmup: int = WARMUP,
     symbols: int | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Read a range of a text in lanes, so that each of its symbols is predicted exactly once.

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from rngru.backends import freshcaches
-from rngru.errors import InputError
 from rngru.hyper import HyperParams
 from rngru.snapshot import Snapshot
 from rngru.text import Vocabulary
@@ -31,41 +30,6 @@ LATER = {
 def hyperfor(old: Snapshot, size: int, hyperparams: Mapping[str, Any]) -> HyperParams:
     """Return the hyperparameters of an old model for ``size`` symbols, with those given anew."""
     return old.hyper.replace(vocab_size=size, **hyperparams)
-
-
-def checkfits(
-    old: Snapshot,
-    modeltype: str,
-    level: str,
-    default: tuple[str, str],
-    hyperparams: Mapping[str, Any],
-) -> None:
-    """Refuse what an old model cannot become.
-
-    Parameters
-    ----------
-    modeltype, level: as given; ``default`` are both where nobody gives them.
-
-    Raises
-    ------
-    InputError
-        For another kind of model, another level or other sizes.
-    """
-    asked = {"modeltype": modeltype, "level": level}
-    there = {"modeltype": old.modeltype, "level": old.chars.level}
-    wrong = {
-        name: there[name]
-        for name, usual in zip(asked, default, strict=True)
-        if asked[name] not in (usual, there[name])
-    }
-    for name, value in hyperparams.items():
-        if name not in LATER and value != getattr(old.made, name):
-            wrong[name] = getattr(old.made, name)
-    if wrong:
-        told = ", ".join(f"{name}={value!r}" for name, value in wrong.items())
-        raise InputError(
-            f"The model has {told}, and keeps it with a new text. Leave {[*wrong][0]}= out."
-        )
 
 
 def grown(old: np.ndarray, fresh: np.ndarray, ids: np.ndarray) -> np.ndarray:

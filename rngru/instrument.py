@@ -43,6 +43,7 @@ from rngru.reader import (
     scoretexts,
     similar,
     stream,
+    teaching,
     together,
     track,
     vectors,
@@ -823,7 +824,7 @@ class Instrument:
         if adapt is False:
             return None
         rate = RATE if adapt is True else checked("adapt", adapt, real(above=True))
-        return partial(Learner, self._reader, self._squares(), rate)
+        return partial(Learner, self._reader, self._squares(), rate, teaching(self._reader))
 
     def _squares(self) -> Mapping[str, np.ndarray]:
         """The mean square of the gradient of each parameter."""

@@ -19,7 +19,7 @@ from rngru.backends import freshcaches
 from rngru.corpus import Corpus, encodecorpus, exactly
 from rngru.errors import InputError, RngruError, fits, nearest, warn
 from rngru.events import Event, Notice, Reading
-from rngru.growing import carried, checkfits, hyperfor, newsymbols
+from rngru.growing import LATER, carried, hyperfor, newsymbols
 from rngru.hyper import CACHES, SETTINGS, HyperParams
 from rngru.models import Model
 from rngru.reader import Reader, evaluate
@@ -92,7 +92,7 @@ def make(
     old: a model that is to learn the text, instead of a new one.
     """
     if old is not None:
-        checkfits(old, modeltype, options["level"], ("GRUEncode", "char"), hyperparams)
+        _refuseanother(old, {"modeltype": modeltype, "level": options["level"], **hyperparams})
         modeltype = old.modeltype
         options |= {"level": old.chars.level, "known": old.chars}
     began = time.monotonic()
@@ -175,6 +175,17 @@ def differing(
         for name in asked
         if name in there and there[name] != asked[name]
     }
+
+
+def _refuseanother(old: Snapshot, asked: Mapping[str, Any]) -> None:
+    """Refuse what an old model cannot become: another kind of model, another level or other sizes."""
+    usual = {"modeltype": "GRUEncode", "level": "char"}  # which nobody need have asked for
+    wanted = {n: v for n, v in asked.items() if n not in LATER and usual.get(n, object()) != v}
+    if wrong := differing(old, None, wanted):
+        told = ", ".join(f"{name}={there!r}" for name, (there, _) in wrong.items())
+        raise InputError(
+            f"The model has {told}, and keeps it with a new text. Leave {[*wrong][0]}= out."
+        )
 
 
 def warnofother(

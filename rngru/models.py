@@ -71,6 +71,10 @@ class Model:
         """The first part of the parameter names of each stack."""
         return ("layers", "back") if self.both else ("layers",)
 
+    def depth(self, hyper: HyperParams) -> int:
+        """Return how many layers it has, those of both stacks where there are two."""
+        return len(self.towers) * hyper.layers
+
     def spec(self, hyper: HyperParams) -> LayerSpec:
         """Return the description of each layer."""
         cell = "GRU_AFTER" if hyper.reset_after else self.cell
@@ -228,7 +232,7 @@ class Model:
         """
         if not hyper.dropout:
             return {}
-        depth = len(self.towers) * hyper.layers
+        depth = self.depth(hyper)
         shape = (depth, 1 if hyper.locked else steps, lanes, hyper.state_size)
         kept = rng.integers(0, 1 << 16, shape, np.uint16) >= round(hyper.dropout * (1 << 16))
         return {"outputs": kept.astype(np.float32) / np.float32(1 - hyper.dropout)}

@@ -6,11 +6,12 @@ small  66
 """
 
 import html
+import math
 import shutil
 import textwrap
 from collections.abc import Collection, Iterable, Sequence
 from itertools import pairwise
-from typing import Final, final
+from typing import Any, Final, final
 
 
 @final
@@ -109,6 +110,19 @@ def printable(text: str, encoding: str = "utf-8") -> str:
     """
     visible = text.translate(_VISIBLE)
     return visible.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def finite(content: Any) -> Any:
+    """Return what JSON can hold: None for numbers that are not finite, also inside dicts and lists.
+
+    >>> finite({"losses": (2.5, math.nan)})
+    {'losses': [2.5, None]}
+    """
+    if isinstance(content, dict):
+        return {name: finite(each) for name, each in content.items()}
+    if isinstance(content, list | tuple):
+        return [finite(each) for each in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def oneline(text: str) -> str:

@@ -55,7 +55,7 @@ class Scan(Backend):
 
     def trace(self, arrays, ids, state):
         logits, *results = self._call("trace", *arrays.values(), ids, state)
-        depth = len(self.model.towers) * self.hyper.layers
+        depth = self.model.depth(self.hyper)
         return Trace(np.stack(results[:depth]), logits, np.stack(results[depth:]))
 
     def losses(self, arrays, x, y, state):

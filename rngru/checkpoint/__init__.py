@@ -57,15 +57,7 @@ from rngru.checkpoint.content import (
 from rngru.checkpoint.encoding import decodejson, encodejson, packarrays, unpackarrays
 from rngru.checkpoint.packed import ispacked, pack
 from rngru.checkpoint.record import Checkpoint, Checkpoints
-from rngru.disk import (
-    refusals,
-    remove,
-    rename,
-    sync,
-    topath,
-    unmatched,
-    write,
-)
+from rngru.disk import refusals, remove, rename, sync, topath, unmatched, write
 from rngru.errors import (
     CheckpointDamaged,
     CheckpointError,

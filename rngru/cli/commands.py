@@ -7,7 +7,6 @@ True
 import argparse
 import itertools
 import json
-import math
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -28,7 +27,7 @@ from rngru.report import History
 from rngru.sampling import Sampling
 from rngru.state import ModelState
 from rngru.sweeps import VARIED, Kinds, sweep
-from rngru.tables import Table, oneline, printable
+from rngru.tables import Table, finite, oneline, printable
 from rngru.text import Source, Texts, readtext
 from rngru.training import Plan
 from rngru.workdir import Workdir
@@ -49,15 +48,7 @@ def _show(options: argparse.Namespace, record: object, content: Any) -> None:
 
 
 def _json(content: Any) -> str:
-    return json.dumps(_finite(content), ensure_ascii=False, allow_nan=False, default=str)
-
-
-def _finite(content: Any) -> Any:
-    if isinstance(content, dict):
-        return {name: _finite(each) for name, each in content.items()}
-    if isinstance(content, list | tuple):
-        return [_finite(each) for each in content]
-    return None if isinstance(content, float) and not math.isfinite(content) else content
+    return json.dumps(finite(content), ensure_ascii=False, allow_nan=False, default=str)
 
 
 def _addjson(command: Parser) -> None:

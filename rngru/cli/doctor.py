@@ -65,20 +65,12 @@ class Findings(tuple[Finding, ...]):
                 lines += ["", section]
             mark = "!" if each.advice else " "
             head, rest = f"{mark} {each.name:19} ", " " * 22
-            lines += textwrap.wrap(
-                each.found,
-                width,
-                initial_indent=head,
-                subsequent_indent=rest,
-                break_on_hyphens=False,
-            ) or [head.rstrip()]
-            lines += textwrap.wrap(
-                each.advice,
-                width,
-                initial_indent=rest,
-                subsequent_indent=rest,
-                break_on_hyphens=False,
+            fold = textwrap.TextWrapper(
+                width, initial_indent=head, subsequent_indent=rest, break_on_hyphens=False
             )
+            lines += fold.wrap(each.found) or [head.rstrip()]
+            fold.initial_indent = rest
+            lines += fold.wrap(each.advice)
         wrong = sum(bool(each.advice) for each in self)
         end = {0: "All is well.", 1: "One thing is wrong."}.get(wrong, f"{wrong} things are wrong.")
         return "\n".join([*lines[1:], "", end])

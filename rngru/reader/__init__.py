@@ -19,7 +19,7 @@ text (``properties``), ``vectors`` which texts are alike. ``adapting`` learns wh
 [(1, 8, 1, 8)]
 """
 
-from rngru.reader.adapting import RATE, Learner, gathered
+from rngru.reader.adapting import RATE, Learner, gathered, teaching
 from rngru.reader.beam import beam
 from rngru.reader.filling import fillgaps
 from rngru.reader.generating import generate, generateall, glimpse, stream
@@ -77,6 +77,7 @@ __all__ = [
     "scoretexts",
     "similar",
     "stream",
+    "teaching",
     "together",
     "track",
     "unblank",

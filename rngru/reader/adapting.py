@@ -21,6 +21,7 @@ from typing import final
 import numpy as np
 
 from rngru import backends
+from rngru.backends import Backend, Caches, Step
 from rngru.errors import InputError
 from rngru.interrupts import never
 from rngru.reader.reader import Reader
@@ -50,6 +51,7 @@ class Learner:
     reader: the model.
     squares: the mean square of the gradient of each parameter, by name: see :func:`gathered`.
     rate: how far a piece of text moves a parameter.
+    teacher: what computes the steps, from :func:`teaching`, if several are to share it.
 
     Attributes
     ----------
@@ -57,18 +59,16 @@ class Learner:
         The model as it is now.
     """
 
-    def __init__(self, reader: Reader, squares: Mapping[str, np.ndarray], rate: float) -> None:
-        if reader.model.both:
-            raise InputError(
-                f"{reader.model.name} predicts each symbol from the text on both sides of it, so it "
-                "cannot learn a text before it has read it. Leave out adapt=."
-            )
-        hyper = reader.hyper.replace(
-            optimizer="rmsprop", decay=DECAY, regcost=0.0, dropout=0.0, clip=None, clipnorm=None
-        )
+    def __init__(
+        self,
+        reader: Reader,
+        squares: Mapping[str, np.ndarray],
+        rate: float,
+        teacher: Backend | None = None,
+    ) -> None:
         self.reader, self._first, self._rate = reader, reader.weights, rate
-        self._backend = backends.shielded(reader.backend.name, reader.model, hyper)
-        self._caches: backends.Caches = {"mean": dict(squares)}
+        self._backend = teaching(reader) if teacher is None else teacher
+        self._caches: Caches = {"mean": dict(squares)}
         sizes = {name: np.sqrt(each) for name, each in squares.items()}
         usual = np.mean([each.mean() for each in sizes.values()])
         self._pull = {name: PULL * np.minimum(1, each / usual) for name, each in sizes.items()}
@@ -81,11 +81,9 @@ class Learner:
         The first symbol of ``ids`` (N,) is read and not predicted.
         """
         state = self.reader.freshstate() if state is None else state
-        for at in range(0, len(ids) - 1, PIECE):
-            piece = ids[at : at + PIECE + 1, np.newaxis].astype(np.int32)
-            x, y = piece[:-1], piece[1:]
+        for at, x, y in _pieces(ids):
             trace = self.reader.backend.trace(self.reader.weights, x, state)
-            yield np.arange(at + 1, at + len(piece)), y[:, 0], trace.logits[:, 0]
+            yield np.arange(at, at + len(y)), y[:, 0], trace.logits[:, 0]
             self._learn(x, y, state)
             state = trace.ending
 
@@ -95,13 +93,12 @@ class Learner:
         A third faster, for the step that learns a piece says what its loss was.
         """
         state = self.reader.freshstate() if state is None else state
-        for at in range(0, len(ids) - 1, PIECE):
-            piece = ids[at : at + PIECE + 1, np.newaxis].astype(np.int32)
-            step = self._learn(piece[:-1], piece[1:], state)
-            yield np.full(len(piece) - 1, step.loss / (len(piece) - 1))
+        for _, x, y in _pieces(ids):
+            step = self._learn(x, y, state)
+            yield np.full(len(y), step.loss / len(y))
             state = step.state
 
-    def _learn(self, x: np.ndarray, y: np.ndarray, state: np.ndarray) -> backends.Step:
+    def _learn(self, x: np.ndarray, y: np.ndarray, state: np.ndarray) -> Step:
         step = self._backend.step(self.reader.weights, self._caches, x, y, state, self._rate)
         if step.finite:  # else it teaches nothing
             weights = {}
@@ -114,18 +111,43 @@ class Learner:
         return step
 
 
+def teaching(reader: Reader) -> Backend:
+    """Return what computes the steps of learning a text; nothing is compiled yet.
+
+    Raises
+    ------
+    InputError
+        For a model that reads in both directions.
+    """
+    if reader.model.both:
+        raise InputError(
+            f"{reader.model.name} predicts each symbol from the text on both sides of it, so it "
+            "cannot learn a text before it has read it. Leave out adapt=."
+        )
+    hyper = reader.hyper.replace(
+        optimizer="rmsprop", decay=DECAY, regcost=0.0, dropout=0.0, clip=None, clipnorm=None
+    )
+    return backends.shielded(reader.backend.name, reader.model, hyper)
+
+
+def _pieces(ids: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Yield (position of the first symbol to predict, x, y), int32, (n, 1) each, of all ``ids`` (N,)."""
+    for at in range(0, len(ids) - 1, PIECE):
+        piece = ids[at : at + PIECE + 1, np.newaxis].astype(np.int32)
+        yield at + 1, piece[:-1], piece[1:]
+
+
 def gathered(
     reader: Reader, ids: np.ndarray, *, asked: Callable[[], bool] = never
 ) -> dict[str, np.ndarray]:
     """Return the mean square of the gradient of each parameter over the beginning of a text."""
     zeros = {name: np.zeros_like(array) for name, array in reader.weights.items()}
-    learner = Learner(reader, {name: each + 1 for name, each in zeros.items()}, 0.0)
-    learner._caches = {"mean": zeros}
-    pieces = learner.predicted(ids[:GATHERED])
-    count = 0
-    for _ in pieces:
-        count += 1
+    backend, state, count = teaching(reader), reader.freshstate(), 0
+    caches: Caches = {"mean": zeros}
+    for _, x, y in _pieces(ids[:GATHERED]):
+        step = backend.step(reader.weights, caches, x, y, state, 0.0)
+        caches, state, count = step.caches, step.state, count + 1
         if asked():
             raise KeyboardInterrupt
     share = 1 - DECAY**count  # the mean began at zero
-    return {name: each / np.float32(share) for name, each in learner._caches["mean"].items()}
+    return {name: each / np.float32(share) for name, each in caches["mean"].items()}

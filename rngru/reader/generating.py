@@ -334,7 +334,7 @@ def _many(
             logprobs.append(more.logprobs)
             ids = np.concatenate([ids, more.ids])[-sampling.repeat_last :]
             state, done = more.ending, done + len(more.ids)
-    texts, cut = np.concatenate(drawn), asked()
+    texts, chances, cut = np.concatenate(drawn), np.concatenate(logprobs), asked()
     samples = []
     for b, end in enumerate(ends):
         own, there = texts[:end, b], state[:, b : b + 1]
@@ -342,7 +342,7 @@ def _many(
             there = begun.state
             for trace in reader.read(np.concatenate([begun.ids[-1:], own[:-1]]), begun.state):
                 there = trace.ending
-        each = np.concatenate(logprobs)[:end, b]
+        each = chances[:end, b]
         samples.append(made(reader, begun, own, each, there, sampling, cut and end is None))
     return tuple(samples)
 

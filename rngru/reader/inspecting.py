@@ -7,18 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from rngru.dataset import ONE_LANE_BELOW, evallanes
+from rngru.dataset import ONE_LANE_BELOW, WARMUP
 from rngru.errors import InputError
 from rngru.reader.generating import behind
 from rngru.reader.reader import PIECE, Reader, Text
 from rngru.sampling import Sample, probabilities
 from rngru.settings import checked, real
-
-STEPS = 200
-"""Symbols that each lane reads at once."""
-
-WARMUP = 500
-"""Symbols that are read before, and where a model reads backwards, after those that count."""
 
 
 def track(
@@ -55,7 +49,7 @@ def track(
             f"{model.name} reads a text from both its ends, so it cannot go on from init_state."
         )
     ids, state = reader.encode(text), behind(reader, start)
-    states = np.empty((_depth(reader), len(ids), size), np.float32)
+    states = np.empty((model.depth(reader.hyper), len(ids), size), np.float32)
     outputs = None if temp is None else np.empty((len(ids), reader.hyper.vocab_size))
     done = 0
     looks = reader.silent if temp is None else reader
@@ -104,12 +98,7 @@ def tracked(reader: Reader, ids: np.ndarray) -> Iterator[tuple[np.ndarray, np.nd
         yield from _windows(looks, ids)
         return
     # States are those after a symbol, and lanes count those before one.
-    chunks = evallanes(np.append(ids, ids[-1:]), seq_len=STEPS, symbols=reader.hyper.vocab_size)
-    numbers, state = evallanes(np.arange(len(ids) + 1), seq_len=STEPS), None
-    for (x, _, counted), (where, _, _) in zip(chunks, numbers, strict=True):
-        state = looks.freshstate(x.shape[1]) if state is None else state
-        trace = looks.backend.trace(looks.weights, x, state)
-        state = trace.ending
+    for where, _, counted, trace in looks.lanes(np.append(ids, ids[-1:])):
         if counted.all():
             yield where.reshape(-1), trace.states.reshape(len(trace.states), where.size, -1)
         elif counted.any():
@@ -163,7 +152,7 @@ def existing(reader: Reader, which: object) -> tuple[int, int]:
 
     Layers are counted through both stacks where there are two.
     """
-    depth, size = _depth(reader), reader.hyper.state_size
+    depth, size = reader.model.depth(reader.hyper), reader.hyper.state_size
     try:
         layer, neuron = map(operator.index, which)  # type: ignore[call-overload]
     except (TypeError, ValueError):
@@ -176,7 +165,3 @@ def existing(reader: Reader, which: object) -> tuple[int, int]:
             f"neurons 0 to {size - 1} each."
         )
     return layer, neuron
-
-
-def _depth(reader: Reader) -> int:
-    return len(reader.model.towers) * reader.hyper.layers

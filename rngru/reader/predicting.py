@@ -12,7 +12,7 @@ from typing import Any, final
 
 import numpy as np
 
-from rngru.dataset import ONE_LANE_BELOW, evallanes
+from rngru.dataset import ONE_LANE_BELOW, WARMUP
 from rngru.errors import InputError
 from rngru.interrupts import never
 from rngru.reader.adapting import Learner
@@ -22,9 +22,6 @@ from rngru.reader.scores import MOST, Scores
 from rngru.reader.scoring import Evaluation, after, averaging, beginning, finished, used
 from rngru.sampling import Sample, probabilities
 from rngru.tables import Table
-
-WARMUP = 500
-"""Symbols that are read before a part of a text, so that it no longer matters where one began."""
 
 
 @final
@@ -142,14 +139,9 @@ def _predicted(
             yield where, ids[where], trace.logits[:, 0]
             at += len(trace.logits)
         return
-    chunks = evallanes(ids, seq_len=200, symbols=reader.hyper.vocab_size)
-    numbers, lanes = evallanes(np.arange(len(ids)), seq_len=200), None
-    for (x, y, counted), (_, where, _) in zip(chunks, numbers, strict=True):
-        lanes = reader.freshstate(x.shape[1]) if lanes is None else lanes
-        trace = reader.backend.trace(reader.weights, x, lanes)
-        lanes = trace.ending
+    for before, y, counted, trace in reader.lanes(ids):
         if counted.any():
-            yield where[counted], y[counted], trace.logits[counted]
+            yield before[counted] + 1, y[counted], trace.logits[counted]
 
 
 def together(found: Sequence[Scores]) -> Evaluation:

@@ -19,6 +19,9 @@ from rngru.text import Vocabulary
 Text = str | bytes | Sample
 """What can be read: a string, at byte level bytes, or a sample."""
 
+STEPS = 200
+"""Symbols that each lane of several reads at once."""
+
 NAMED = 20
 """Unknown symbols that a warning names."""
 
@@ -187,6 +190,21 @@ class Reader:
             yield found
             state = found.ending
 
+    def lanes(self, ids: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, Trace]]:
+        """Read a long text, ``ids`` (N,), side by side; see :func:`rngru.dataset.evallanes`.
+
+        Yields
+        ------
+        (positions, the symbols after them, which of these count, what was seen): (T, B) each, and a trace.
+        """
+        chunks = evallanes(ids, seq_len=STEPS, symbols=self.hyper.vocab_size)
+        numbers, state = evallanes(np.arange(len(ids)), seq_len=STEPS), None
+        for (x, y, counted), (where, _, _) in zip(chunks, numbers, strict=True):
+            state = self.freshstate(x.shape[1]) if state is None else state
+            trace = self.backend.trace(self.weights, x, state)
+            state = trace.ending
+            yield where, y, counted, trace
+
     def losses(self, ids: np.ndarray, start: int, stop: int) -> Iterator[np.ndarray]:
         """Predict each of the symbols ``ids[start:stop]`` once; see :func:`rngru.dataset.evallanes`.
 
@@ -196,7 +214,7 @@ class Reader:
             Nats of the symbols predicted in one chunk.
         """
         state = None
-        chunks = evallanes(ids, start, stop, seq_len=200, symbols=self.hyper.vocab_size)
+        chunks = evallanes(ids, start, stop, seq_len=STEPS, symbols=self.hyper.vocab_size)
         for x, y, counted in chunks:
             state = self.freshstate(x.shape[1]) if state is None else state
             # Not a step beyond the last that counts: what is read there is padding.

@@ -14,8 +14,7 @@ from typing import Any, final
 import numpy as np
 
 from rngru.errors import InputError, choose
-from rngru.reader.inspecting import STEPS
-from rngru.reader.reader import Reader, Text
+from rngru.reader.reader import STEPS, Reader, Text
 from rngru.tables import Table, oneline
 
 LANES = 32
@@ -96,7 +95,7 @@ def vectors(
     choose("how", how, ("last", "mean"))
     encoded = [reader.encode(text) for text in texts]
     lengths = np.array([len(ids) for ids in encoded], np.int64)
-    depth, size = len(reader.model.towers) * reader.hyper.layers, reader.hyper.state_size
+    depth, size = reader.model.depth(reader.hyper), reader.hyper.state_size
     found, looks = np.zeros((len(texts), depth * size), np.float32), reader.silent
     order = np.argsort(-lengths, kind="stable")
     while len(order):
@@ -116,7 +115,7 @@ def _read(
     padded = np.zeros((lengths[0], len(texts)), np.int32)
     for lane, ids in enumerate(texts):
         padded[: len(ids), lane] = ids
-    depth, size = len(reader.model.towers) * reader.hyper.layers, reader.hyper.state_size
+    depth, size = reader.model.depth(reader.hyper), reader.hyper.state_size
     state, found = reader.freshstate(len(texts)), np.zeros((depth, len(texts), size))
     steps = len(padded) if both else STEPS
     for start in range(0, len(padded), steps):

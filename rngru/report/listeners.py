@@ -15,7 +15,6 @@ import csv
 import io
 import json
 import logging
-import math
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
@@ -27,7 +26,7 @@ import numpy as np
 from rngru.disk import isforeign, refusals, topath
 from rngru.errors import InputError, WorkdirError, warn
 from rngru.events import Batch, Begin, Drawn, End, Event, Notice, Round, short
-from rngru.tables import oneline
+from rngru.tables import finite, oneline
 
 Listener = Callable[[Event], object]
 
@@ -146,8 +145,7 @@ class Lines:
         """Append ``event``."""
         if self._stream is None:
             self._stream = self._open()
-        values = {"event": type(event).__name__} | asdict(event)
-        values = {name: _finite(value) for name, value in values.items()}
+        values = finite({"event": type(event).__name__} | asdict(event))
         if not self._csv:
             self._stream.write(json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n")
         elif isinstance(event, Batch | Round):
@@ -171,10 +169,6 @@ def _row(cells: Any) -> str:
     line = io.StringIO()
     csv.writer(line, lineterminator="\n").writerow(cells)
     return line.getvalue()
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @final

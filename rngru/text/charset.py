@@ -12,7 +12,7 @@ array([4, 3, 5, 5, 8], dtype=uint8)
 ' ,drw'
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, Self, final
 
@@ -20,7 +20,7 @@ import numpy as np
 
 from rngru.errors import InputError
 from rngru.text.sources import Document, Tick
-from rngru.text.vocabulary import Rare, Tally, Vocabulary, keepfrequent
+from rngru.text.vocabulary import Tally, Vocabulary
 
 CODEPOINTS = 0x110000
 
@@ -128,17 +128,6 @@ class CharSet(Vocabulary):
         table = np.zeros(CODEPOINTS, self.dtype)
         table[_codes(self.chars)] = np.arange(self.vocab_size)
         return table
-
-    def _choose(
-        self,
-        counts: Mapping[str, int],
-        min_count: int,
-        max_vocab: int | None,
-        known: Vocabulary | None = None,
-    ) -> Rare:
-        kept, rare = keepfrequent(counts, min_count, max_vocab, self.units, known)
-        self._hold([self.unknown_char, *kept])
-        return rare
 
     def _hold(self, symbols: Sequence[str]) -> None:
         self.chars, self.vocab_size = "".join(symbols), len(symbols)

@@ -12,7 +12,7 @@ each document, :meth:`~Vocabulary.tally` of the pieces, :meth:`~Vocabulary.fromc
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, Self
@@ -184,7 +184,6 @@ class Vocabulary(ABC):
     def idxofchar(self, char: str) -> int:
         """Return the id of one symbol."""
 
-    @abstractmethod
     def _choose(
         self,
         counts: Mapping[Any, int],
@@ -193,6 +192,13 @@ class Vocabulary(ABC):
         known: "Vocabulary | None" = None,
     ) -> Rare:
         """Choose the symbols that get an id, keep them, and return those left out."""
+        kept, rare = keepfrequent(counts, min_count, max_vocab, self.units, known)
+        self._hold([self.unknown_char, *kept])
+        return rare
+
+    def _hold(self, symbols: Sequence[str]) -> None:
+        """Keep all symbols, in the order of their ids; bytes, which are given, choose none."""
+        raise NotImplementedError
 
     @abstractmethod
     def _symbols(self) -> str | list[str]:

@@ -6,7 +6,7 @@
 (' ', '.', "It's", 'a', 'so-called', 'test', '“', '”')
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, Self, final
@@ -16,7 +16,7 @@ import numpy as np
 from rngru.errors import CheckpointDamaged, CheckpointTooNew, TextError
 from rngru.text.sources import Document, Tick
 from rngru.text.splitting import RULE, complete, kinds, tokens
-from rngru.text.vocabulary import Rare, Tally, Vocabulary, keepfrequent
+from rngru.text.vocabulary import Tally, Vocabulary
 
 # Characters processed at a time.
 PIECE = 1 << 22
@@ -237,17 +237,6 @@ class WordSet(Vocabulary):
     @cached_property
     def _ids(self) -> dict[str, int]:
         return {word: idx for idx, word in enumerate(self.words)}
-
-    def _choose(
-        self,
-        counts: Mapping[str, int],
-        min_count: int,
-        max_vocab: int | None,
-        known: Vocabulary | None = None,
-    ) -> Rare:
-        kept, rare = keepfrequent(counts, min_count, max_vocab, self.units, known)
-        self._hold([self.unknown_char, *kept])
-        return rare
 
     def _hold(self, symbols: Sequence[str]) -> None:
         self.words, self.vocab_size = tuple(symbols), len(symbols)

@@ -23,8 +23,9 @@ def needed(model: Model, hyper: HyperParams, lanes: int, steps: int) -> int:
     >>> needed(MODELS["GRUEncode"], HyperParams(66, 512), 64, 100) // 2**20
     153
     """
-    layers = len(model.towers) * hyper.layers
-    numbers = layers * (model.spec(hyper).gates + 3) * hyper.state_size + 2 * hyper.vocab_size
+    numbers = (
+        model.depth(hyper) * (model.spec(hyper).gates + 3) * hyper.state_size + 2 * hyper.vocab_size
+    )
     return 4 * lanes * steps * numbers
 
 
