@@ -82,7 +82,8 @@ class Snapshot:
     versions: what it was computed with.
     rounding: and how the processor rounds, see :func:`rngru.backends.rounding`; '' if that is
         not known.
-    plan: what the last call to train was told that holds for the next one, too.
+    plan: what the next call to train does unless it is told otherwise: what the last one was told
+        that holds for it, too; or, before the first, what a recipe says.
     token: a random word that tells this model from others in the same directory. It stands in the
         summary of a checkpoint, so that it can be read without the arrays.
     """
@@ -302,7 +303,7 @@ class Snapshot:
                 summary=dict(meta["summary"]),
                 versions=dict(meta["versions"]),
                 rounding=meta["rounding"],
-                plan=Plan.from_json(meta["plan"], where=str(found)).lasting,
+                plan=Plan.from_json(meta["plan"], where=str(found)).to_json(),
                 token=meta["summary"].get("model"),
             )
         except (KeyError, TypeError, ValueError, OverflowError) as problem:

@@ -47,6 +47,7 @@ ROWS: dict[str, set[str]] = {
     "workdir": set(),
     "export": {"onnx", "safetensors", "torch"},
     "pictures": {"matplotlib", "plotille"},
+    "recipes": set(),
     "instrument": set(),
     "growing": set(),
     "making": set(),

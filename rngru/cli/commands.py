@@ -7,6 +7,7 @@ True
 import argparse
 import itertools
 import json
+import math
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -107,7 +108,9 @@ def _trainflags(command: Parser) -> None:
     _addjson(command)
     making = "a new model, and the text"
     addarguments(
-        command.add_argument_group(making), ModelState.initfromsrcfile, [*_MAKING, "backend"]
+        command.add_argument_group(making),
+        ModelState.initfromsrcfile,
+        ["recipe", *_MAKING, "backend"],
     )
     addsettings(command.add_argument_group("its sizes, and how it learns"), HyperParams,
                 leave=["vocab_size"])  # fmt: skip
@@ -132,8 +135,10 @@ def _model(options: argparse.Namespace) -> ModelState:
     if not disk.holdsmodel or options.overwrite:
         if source is None:
             raise InputError(f"{disk.path} holds no model. Name the TEXT to make one of.")
-        new = asked | backend | given(options, ["report"])
+        new = asked | backend | given(options, ["report"]) | _recipe(options)
         return ModelState.initfromsrcfile(source, disk.path, overwrite=options.overwrite, **new)
+    if given(options, ["recipe"]):
+        say(f"{disk.path} holds a model already, so --recipe changes nothing")
     ms = ModelState.load(disk.path, **backend)
     asked.pop("learnrate", None)  # training changes it
     found = differing(ms._model, ms._corpus, asked)
@@ -149,6 +154,13 @@ def _model(options: argparse.Namespace) -> ModelState:
                 f"{disk.path} holds a model of {ms.chars.srcinfo or 'another text'}. {how}"
             )
     return ms
+
+
+def _recipe(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the recipe of a new model, and the time it is made for: that of this call, if it ends."""
+    named = given(options, ["recipe"])
+    seconds = given(options, ["max_seconds"]).get("max_seconds") if named else None
+    return named if seconds in (None, math.inf) else {**named, "seconds": seconds}
 
 
 def _source(options: argparse.Namespace) -> Source | None:
