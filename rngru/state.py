@@ -195,8 +195,8 @@ class ModelState(Instrument):
         usedir
             The working directory; made if it does not exist.
         modeltype : str
-            ``GRU``, ``LSTM`` or ``RNN`` with ``Encode`` (an encoder before the
-            layers) or ``Resize`` (none): ``'GRUEncode'``, …
+            ``GRU``, ``LSTM``, ``RNN``, ``MinGRU`` or ``MinLSTM`` with ``Encode`` (an
+            encoder before the layers) or ``Resize`` (none): ``'GRUEncode'``, …
         seq_len : int
             T: characters per training sequence; gradients do not reach further
             back.
