@@ -6,8 +6,9 @@
 
 import hashlib
 import math
+import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,13 @@ from rngru.backends import freshcaches
 from rngru.corpus import Corpus, encodecorpus, exactly
 from rngru.errors import InputError, RngruError, fits, nearest, warn
 from rngru.events import Event, Notice, Reading
+from rngru.export import fromtorch, weights
 from rngru.growing import LATER, carried, hyperfor, newsymbols
 from rngru.hyper import SETTINGS, HyperParams
 from rngru.models import Model
 from rngru.reader import Reader, evaluate
 from rngru.snapshot import Snapshot
-from rngru.text import Source, opentexts
+from rngru.text import ByteSet, CharSet, Source, Vocabulary, opentexts
 from rngru.training import Plan, Progress, Scores
 
 LARGE_VOCABULARY = 50_000
@@ -150,6 +152,39 @@ def drawn(
         corpus=corpus.digest,
     )
     return made.summarised(corpus.split, None, loss)
+
+
+def imported(
+    module: Any, symbols: Iterable[str] | None, seq_len: int, rng: np.random.Generator
+) -> Snapshot:
+    """Return a model without a text, with the weights of another library.
+
+    Parameters
+    ----------
+    module: a module of PyTorch, its state dict, or the path of a file that has one.
+    symbols: the characters that its ids stand for, in their order; None for the 256 bytes.
+    seq_len, rng: for training it later.
+    """
+    vocab: Vocabulary = ByteSet()
+    if symbols is not None:
+        symbols = list(symbols)
+        if wrong := [each for each in symbols if not isinstance(each, str) or len(each) != 1]:
+            raise InputError(f"symbols: expected characters, got {wrong[0]!r} among them.")
+        vocab = CharSet("".join(symbols))
+    read = weights if isinstance(module, str | os.PathLike) else fromtorch
+    found = read(module, symbols=symbols, vocab=vocab)
+    hyper = HyperParams(vocab.vocab_size, **found.options)
+    arrays = dict(found)
+    return Snapshot(
+        modeltype=found.modeltype,
+        made=hyper,
+        chars=vocab,
+        seq_len=seq_len,
+        backend="cpu",
+        progress=Progress(arrays, freshcaches(arrays, hyper.optimizer), hyper.learnrate),
+        rng=rng,
+        seed=int(rng.integers(1 << 62)),
+    )
 
 
 def unknownargument(name: str, known: set[str]) -> str:

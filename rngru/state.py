@@ -22,7 +22,7 @@ from rngru.events import Event
 from rngru.hyper import HyperParams
 from rngru.instrument import Instrument
 from rngru.interrupts import Interrupts
-from rngru.making import checkoptions, make, warnofother
+from rngru.making import checkoptions, imported, make, warnofother
 from rngru.pictures import Picture, losspicture
 from rngru.reader import Copies, Reader, copied, gathered, glimpse
 from rngru.report import History, Listeners, Running, reporter, watched
@@ -311,6 +311,43 @@ class ModelState(Instrument):
         if not packed and (changed := saved.differences(model.backend)):
             warn(f"Saved with {changed}. Training goes on, but perhaps not to the same bits.")
         return ms
+
+    @classmethod
+    def frommodule(
+        cls,
+        module: Any,
+        path: str | Path,
+        *,
+        symbols: "str | Sequence[str] | None" = None,
+        rng: int | np.random.Generator | None = None,
+    ) -> Self:
+        """Return a model with the weights of one from PyTorch, packed into a file.
+
+        It generates, scores and inspects like any other that :meth:`pack` wrote;
+        ``initfromsrcfile(text, workdir, model=path)`` trains it on.
+
+        Parameters
+        ----------
+        module
+            A module, its state dict, or the path of a ``.pt`` file: an
+            ``nn.GRU``, ``nn.LSTM`` or ``nn.RNN``, an ``nn.Linear`` from its
+            states to the logits, and an ``nn.Embedding`` if its input is not
+            one-hot.
+        path
+            The file to write.
+        symbols
+            The characters that its ids stand for, in their order: a string or a
+            list. Without them the model reads bytes, and has 256.
+        rng : int or numpy.random.Generator
+            Seed or Generator for all random numbers.
+
+        Raises
+        ------
+        InputError
+            If the module is of another form, or the symbols do not fit it.
+        """
+        made = imported(module, symbols, 100, generator(rng))
+        return cls.load(made.pack(path, training=False, half=False))
 
     def restore(self, which: "int | str | Path | Checkpoint | None" = None) -> Self:
         """Go to a checkpoint.

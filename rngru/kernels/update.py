@@ -166,3 +166,29 @@ def apply(
             _apply(rule, g, *constants, *arrays)
 
     threads.run(share, len(blocks), count)
+
+
+@kernel(**VECTOR)
+def _towards(array, target, share):
+    """Move ``array`` by a ``share`` of the way to ``target``, elementwise."""
+    for i in range(array.size):
+        array[i] += share[i] * (target[i] - array[i])
+
+
+def towards(
+    arrays: Sequence[np.ndarray],
+    targets: Sequence[np.ndarray],
+    shares: Sequence[np.ndarray],
+    *,
+    count: int,
+) -> None:
+    """Move each number of flat arrays, in place, by its share of the way to its target."""
+    blocks = _blocks(arrays)
+
+    def share(first: int, last: int) -> None:
+        for i in range(first, last):
+            which, start, stop = blocks[i]
+            _towards(*(each[which][start:stop] for each in (arrays, targets, shares)))
+
+    total = sum(array.size for array in arrays)
+    threads.run(share, len(blocks), threads.worth(total, count))
