@@ -11,6 +11,7 @@ HyperParams(vocab_size=66, state_size=256)
 
 from typing import Final
 
+from rngru.errors import InputError
 from rngru.settings import Setting, Settings, flag, one_of, or_none, real, whole
 
 GATES: Final = ("sigmoid", "hard_sigmoid")
@@ -30,6 +31,9 @@ CACHES: Final = {
     "adagrad": ("total",),
 }
 """The caches that each update rule keeps for each parameter, in its order."""
+
+MEAN: Final = "average"
+"""The cache of the averaged weights, if there is one: it comes last."""
 
 
 class HyperParams(Settings, positional=3, noun="hyperparameter"):
@@ -176,6 +180,28 @@ class HyperParams(Settings, positional=3, noun="hyperparameter"):
         or_none(real(above=True)),
         5.0,
     )
+    average = Setting(
+        "share of the averaged weights that each update keeps; 1: their plain mean; None: off",
+        "share",
+        or_none(real(0, 1)),
+        None,
+    )
+    average_from = Setting(
+        "batches of the model's life before the weights are averaged", "batches", whole(0), 0
+    )
+
+    @property
+    def caches(self) -> tuple[str, ...]:
+        """What is kept for each parameter while training: the caches of the rule, and the mean."""
+        return CACHES[self.optimizer] + (() if self.average is None else (MEAN,))
+
+    def check(self) -> None:
+        """Raise InputError for settings that do nothing without another one."""
+        if self.average_from and self.average is None:
+            raise InputError(
+                f"average_from={self.average_from} says when averaging begins, but average=None averages "
+                "nothing. Choose average=1 for the plain mean from then on, or leave it out."
+            )
 
 
 SETTINGS: Final = HyperParams.settings()

@@ -22,7 +22,7 @@ from rngru.errors import InputError, RngruError, fits, nearest, warn
 from rngru.events import Event, Notice, Reading
 from rngru.export import fromtorch, weights
 from rngru.growing import LATER, carried, hyperfor, newsymbols
-from rngru.hyper import CACHES, SETTINGS, HyperParams
+from rngru.hyper import SETTINGS, HyperParams
 from rngru.models import Model
 from rngru.reader import Reader, evaluate
 from rngru.snapshot import Snapshot
@@ -130,12 +130,12 @@ def drawn(
         _warnoflarge(model, hyper, seq_len, corpus.vocab.units)
     with fits(f"A model with {hyper!r}", "Choose smaller sizes."):
         arrays = model.initial(hyper, rng, corpus.train.counts())
-        progress = Progress(arrays, freshcaches(arrays, hyper.optimizer), hyper.learnrate)
+        progress = Progress(arrays, freshcaches(arrays, hyper), hyper.learnrate)
         if old is not None:
             progress = carried(old, corpus.vocab, hyper, arrays)
     seed = int(rng.integers(1 << 62))
     computes = backends.shielded(backend, model, hyper)
-    loss = _untrained(Reader(model, hyper, corpus.vocab, progress.arrays, computes), corpus)
+    loss = _untrained(Reader(model, hyper, corpus.vocab, progress.weights, computes), corpus)
     weights = sum(array.size for array in arrays.values())
     told = [*_notices(corpus, loss, weights, old), whatislost(corpus)]
     for notice in filter(None, told):
@@ -347,7 +347,7 @@ def _once(corpus: Corpus) -> str:
 def _warnoflarge(model: Model, hyper: HyperParams, seq_len: int, units: str) -> None:
     """Warn of what a large vocabulary costs."""
     # Parameters have a gradient and new values; caches have new values.
-    copies = 3 + 2 * len(CACHES[hyper.optimizer])
+    copies = 3 + 2 * len(hyper.caches)
     shapes = model.shapes(hyper).values()
     sizes = (math.prod(shape) for shape in shapes if hyper.vocab_size in shape)
     lane = 8 * hyper.vocab_size * seq_len  # its logits and their gradient

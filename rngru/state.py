@@ -405,7 +405,7 @@ class ModelState(Instrument):
             there is replaced.
         training : bool
             With what the optimizer remembers. Without it the file is a half or
-            a third as large.
+            a third as large; averaged weights are then the only ones.
         half : bool
             Numbers in float16: half the size, and losses that differ in the
             fourth digit.
@@ -636,15 +636,20 @@ class ModelState(Instrument):
             return copied(self._reader, given, train, documents, least, check=check)
 
     def parameters(self) -> dict[str, np.ndarray]:
-        """Return a copy of every parameter by name; see :mod:`rngru.models`."""
-        weights = self._computes.fetch(self._model.progress.arrays)
+        """Return a copy of every parameter by name; see :mod:`rngru.models`.
+
+        Where weights are averaged (``average=``), these are the averaged ones,
+        with which the model reads and writes.
+        """
+        weights = self._computes.fetch(self._model.progress.weights)
         return {name: np.array(array) for name, array in weights.items()}
 
     def setparameters(self, parameters: Mapping[str, Any]) -> Self:
         """Put other numbers in place of some parameters.
 
         Training goes on from there: at the same character, with what the
-        optimizer remembers of these parameters empty. They are saved with the
+        optimizer remembers of these parameters empty; where weights are
+        averaged, their average goes on from there, too. They are saved with the
         next checkpoint; until then :meth:`restore` goes back.
 
         Parameters

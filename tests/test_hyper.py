@@ -74,6 +74,8 @@ VALUES = {
     "tied": flag(),
     "clipnorm": real(0, 1e30, above=True, none=True),
     "clip": real(0, 1e30, above=True, none=True),
+    "average": real(0, 1, none=True),
+    "average_from": whole(0, 10**18),
 }
 """Strategies for values that each hyperparameter may have, and for values that it may not."""
 
@@ -107,6 +109,7 @@ def test_what_2016_did_not_have_is_off():
     hyper = HyperParams(66)
     assert (hyper.optimizer, hyper.schedule) == ("rmsprop", "constant")
     assert not (hyper.dropout or hyper.locked or hyper.tied or hyper.reset_after or hyper.clipnorm)
+    assert hyper.average is None
 
 
 def test_only_the_first_three_go_by_position():

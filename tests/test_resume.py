@@ -188,6 +188,8 @@ def design() -> list[Case]:
             "tied": modeltype.endswith("Encode") and i % 7 > 2,
             "reset_after": modeltype in ("GRUEncode", "GRUResize", "BiGRU") and i % 7 < 4,
             "trainfrac": 1.0 if i % 7 == 5 else 0.9,
+            "average": (None, 0.75, 1)[i % 3],
+            "average_from": 5 * (i % 2) if i % 3 else 0,
         }
         rounds = int(rng.choice([n for n in (1, 2, 3, 4) if batches % n == 0]))
         more = int(rng.integers(1, 3))
@@ -207,6 +209,8 @@ def test_the_design_leaves_nothing_out():
         ("modeltype", "schedule", 13 * 4),
         ("optimizer", "schedule", 5 * 4),
         ("modeltype", "optimizer", 13 * 5 - 13),
+        ("average", "backend", 3 * 2),
+        ("average", "average_from", 1 + 2 * 2),
         *((flag, "backend", 2 * 2) for flag in ("locked", "tied", "reset_after", "dropout")),
         *((flag, "locked", 2 * 2) for flag in ("tied", "reset_after")),
     ):

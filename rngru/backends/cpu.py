@@ -7,7 +7,7 @@ from typing import Any, final
 import numpy as np
 
 from rngru import models
-from rngru.backends.base import Backend, Losses, Step, Trace, Written, given, shrinks
+from rngru.backends.base import Backend, Losses, Step, Trace, Written, given, newest, shrinks
 from rngru.kernels import layers, output, threads, update
 from rngru.kernels.memory import Recycled
 from rngru.kernels.preparing import prepare
@@ -81,6 +81,7 @@ class CPU(Backend):
             momentum=hyper.momentum,
             beta2=hyper.beta2,
             shrinks=shrinks(hyper, weights),
+            newest=newest(hyper, number),
             count=count,
         )
         return replace(result, arrays=arrays, caches=caches)

@@ -127,8 +127,9 @@ def teaching(reader: Reader) -> Backend:
             "cannot learn a text before it has read it. Leave out adapt=."
         )
     hyper = reader.hyper.replace(
-        optimizer="rmsprop", decay=DECAY, regcost=0.0, dropout=0.0, clip=None, clipnorm=None
-    )
+        optimizer="rmsprop", decay=DECAY, regcost=0.0, dropout=0.0, clip=None, clipnorm=None,
+        average=None, average_from=0,
+    )  # fmt: skip
     return backends.shielded(reader.backend.name, reader.model, hyper)
 
 

@@ -86,10 +86,11 @@ def validate(
     symbols = symbols if most is None else min(symbols, most)
     if corpus.split == len(corpus):
         batches = -(-symbols // (plan.batchsize * seq_len))
-        return run.lookahead(batches, plan.batchsize, seq_len, asked)
+        weights = run.progress.weights
+        return run.lookahead(batches, plan.batchsize, seq_len, weights=weights, asked=asked)
     start, stop = corpus.split, corpus.split + symbols
-    backend, arrays = run.backend, run.progress.arrays
-    reader = Reader(backend.model, run.hyper, corpus.vocab, arrays, backend)
+    backend, weights = run.backend, run.progress.weights
+    reader = Reader(backend.model, run.hyper, corpus.vocab, weights, backend)
     return (yield from evaluating(reader, corpus.ids, start, stop, asked=asked))
 
 
