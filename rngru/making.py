@@ -181,7 +181,7 @@ def imported(
         chars=vocab,
         seq_len=seq_len,
         backend="cpu",
-        progress=Progress(arrays, freshcaches(arrays, hyper.optimizer), hyper.learnrate),
+        progress=Progress(arrays, freshcaches(arrays, hyper), hyper.learnrate),
         rng=rng,
         seed=int(rng.integers(1 << 62)),
     )
