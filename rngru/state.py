@@ -443,6 +443,7 @@ class ModelState(Instrument):
         keep: int | None = None,
         keep_best: bool | None = None,
         save_every: float | None = None,
+        schedule: Callable[[float, float], float] | None = None,
         listen: Callable[[Event], object] | Sequence[Callable[[Event], object]] | None = None,
         report: str | None = None,
         background: Literal[False] = False,
@@ -462,6 +463,7 @@ class ModelState(Instrument):
         keep: int | None = None,
         keep_best: bool | None = None,
         save_every: float | None = None,
+        schedule: Callable[[float, float], float] | None = None,
         listen: Callable[[Event], object] | Sequence[Callable[[Event], object]] | None = None,
         report: str | None = None,
         background: bool = False,
@@ -475,7 +477,8 @@ class ModelState(Instrument):
         process ends as usual.
 
         What is not given is as in the call before, also on another day; only
-        ``num_rounds``, ``max_seconds`` and ``clear_state`` hold for one call.
+        ``num_rounds``, ``max_seconds``, ``clear_state`` and ``schedule`` hold for
+        one call.
 
         Parameters
         ----------
@@ -513,6 +516,10 @@ class ModelState(Instrument):
         save_every : float
             Save after so many seconds in the middle of a round, 60 at first;
             the next save replaces it.
+        schedule : callable
+            Gives what the learning rate is multiplied by, instead of
+            ``hyper.schedule``: ``lambda share, epoch: 1 - share``, with the
+            share of the call, or of ``hyper.lifetime``, that is over, 0 to 1.
         listen : callable, or several
             Called with every event of the run (:mod:`rngru.events`). If it
             returns True, or a string that says why, training stops after the
@@ -550,11 +557,11 @@ class ModelState(Instrument):
             max_seconds=max_seconds, learnrate=learnrate, patience=patience, keep=keep,
             keep_best=keep_best, save_every=save_every,
         )  # fmt: skip
-        heard = Listeners(listen)
+        train = partial(self._train, plan, schedule, Listeners(listen))
         if background:
-            return Running(lambda hear, stop: self._train(plan, stop, stop, "silent", heard, hear))
+            return Running(lambda hear, stop: train(stop, stop, "silent", hear))
         with Interrupts(terminate=True) as stop:
-            return self._train(plan, stop.asked, stop.again, report or self._report, heard)
+            return train(stop.asked, stop.again, report or self._report)
 
     def history(self) -> History:
         """Return all rounds of training that led to this model, on all days.
@@ -694,8 +701,7 @@ class ModelState(Instrument):
     def parameters(self) -> dict[str, np.ndarray]:
         """Return a copy of every parameter by name; see :mod:`rngru.models`.
 
-        Where weights are averaged (``average=``), these are the averaged ones,
-        with which the model reads and writes.
+        With ``average=`` they are the averaged ones, which read and write.
         """
         weights = self._computes.fetch(self._model.progress.weights)
         return {name: np.array(array) for name, array in weights.items()}
@@ -704,9 +710,8 @@ class ModelState(Instrument):
         """Put other numbers in place of some parameters.
 
         Training goes on from there: at the same character, with what the
-        optimizer remembers of these parameters empty; where weights are
-        averaged, their average goes on from there, too. They are saved with the
-        next checkpoint; until then :meth:`restore` goes back.
+        optimizer remembers of these parameters empty, and no other average of
+        them. The next checkpoint has them; until then :meth:`restore` goes back.
 
         Parameters
         ----------
@@ -857,10 +862,11 @@ class ModelState(Instrument):
     def _train(
         self,
         plan: Plan,
+        schedule: Callable[[float, float], float] | None,
+        heard: Listeners,
         asked: Callable[[], bool],
         again: Callable[[], bool],
         kind: str | None,
-        heard: Listeners,
         *hearers: Callable[[Event], object],
     ) -> History:
         """Do what a plan says, until asked to stop."""
@@ -870,7 +876,7 @@ class ModelState(Instrument):
             run, keeper = self._run(), self._keeper(plan)
             session = Session(
                 run, plan, keeper, seq_len=self.seq_len, sample=self._sample, asked=asked, again=again,
-                told=heard.told, symbols=validlen(run, corpus, plan, self.seq_len),
+                told=heard.told, schedule=schedule, symbols=validlen(run, corpus, plan, self.seq_len),
                 validate=partial(validate, run, corpus, plan, self.seq_len),
             )  # fmt: skip
             try:

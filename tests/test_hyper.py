@@ -30,7 +30,8 @@ def whole(low, high, *others):
         return not (low <= value <= high or value in others)
 
     right = st.integers(low, high) | st.sampled_from([low, high, *others])
-    return right, st.integers().filter(wrong) | st.floats() | st.booleans() | st.none() | JUNK
+    numbers = st.integers().filter(wrong) | st.floats() | st.booleans() | JUNK
+    return right, numbers if None in others else numbers | st.none()
 
 
 def real(low, high, *, above=False, below=False, none=False):
@@ -68,7 +69,10 @@ VALUES = {
     "beta2": real(0, 1, below=True),
     "weightdecay": real(0, 1e30),
     "schedule": name(SCHEDULES),
-    "warmup": real(0, 1),
+    "warmup": real(0, 1, none=True),
+    "floor": real(0, 1),
+    "cycles": whole(1, 10**18),
+    "lifetime": whole(1, 10**18, None),
     "dropout": real(0, 1, below=True),
     "locked": flag(),
     "tied": flag(),

@@ -37,6 +37,9 @@ from tests.robust import QUIET, program, until
 
 LANES, LENGTH = 3, 7
 
+DESIGNED = SCHEDULES[:4]
+"""The others run over a call as cosine does; they are tried over a life."""
+
 Facts = dict[str, dict[str, Any]]
 
 
@@ -180,7 +183,7 @@ def design() -> list[Case]:
         options = {
             "backend": backend,
             "modeltype": modeltype,
-            "schedule": SCHEDULES[i % 4],
+            "schedule": DESIGNED[i % 4],
             "optimizer": OPTIMIZERS[i % 5],
             "layers": 1 + i % 2,
             "dropout": 0.0 if i % 7 == 6 else 0.3,
@@ -253,7 +256,30 @@ def test_another_process_goes_on_to_the_bit(newmodel, verse, elsewhere, long):
     }
     assert not any(wrong.values()), "\n".join(f"{k}:\n  {v}" for k, v in wrong.items() if v)
     assert middle and crossing, "in the middle of an epoch, and across its end"
-    assert moving == {*SCHEDULES} - {"constant"}
+    assert moving == {*DESIGNED} - {"constant"}
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        {"schedule": "cosine", "lifetime": 20, "cycles": 3, "warmup": 0.0},
+        {"schedule": "linear", "lifetime": 11, "floor": 0.0},
+        {"schedule": "onecycle", "lifetime": 16},
+        {"schedule": "constant", "lifetime": 12, "warmup": 1.0},
+    ],
+    ids=str,
+)
+def test_another_process_goes_on_down_the_same_curve(newmodel, verse, elsewhere, schedule):
+    """Over a life, two calls are one: a share of each call would begin anew in the second."""
+    options = {"optimizer": "adam", "learnrate": 0.01, "average": 0.5, **schedule}
+    straight, first = (newmodel(verse, **options) for _ in "12")
+    call = {"batchsize": LANES, "train_len": 4, **QUIET}
+    first.trainmodel(2, **call)
+    [found] = elsewhere({"workdir": str(first.workdir), "call": {"num_rounds": 2, **call}})
+    history = straight.trainmodel(4, **call)
+    compare(found["run"], facts(straight, history, last=8)["run"])
+    rates = [each.learnrate for each in history]
+    assert len({*rates}) > 2 and straight.hyper.learnrate == 0.01
 
 
 # ---- In the middle of a round ----
