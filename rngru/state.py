@@ -22,7 +22,7 @@ from rngru.events import Event
 from rngru.hyper import HyperParams
 from rngru.instrument import Instrument
 from rngru.interrupts import Interrupts
-from rngru.making import checkoptions, make, warnofother
+from rngru.making import checkoptions, imported, make, warnofother
 from rngru.pictures import Picture, losspicture
 from rngru.reader import Copies, Reader, copied, gathered, glimpse
 from rngru.report import History, Listeners, Running, reporter, watched
@@ -197,8 +197,8 @@ class ModelState(Instrument):
         usedir
             The working directory; made if it does not exist.
         modeltype : str
-            ``GRU``, ``LSTM`` or ``RNN`` with ``Encode`` (an encoder before the
-            layers) or ``Resize`` (none): ``'GRUEncode'``, …
+            ``GRU``, ``LSTM``, ``RNN``, ``MinGRU`` or ``MinLSTM`` with ``Encode`` (an
+            encoder before the layers) or ``Resize`` (none): ``'GRUEncode'``, …
         seq_len : int
             T: characters per training sequence; gradients do not reach further
             back.
@@ -322,6 +322,43 @@ class ModelState(Instrument):
             warn(f"Saved with {changed}. Training goes on, but perhaps not to the same bits.")
         return ms
 
+    @classmethod
+    def frommodule(
+        cls,
+        module: Any,
+        path: str | Path,
+        *,
+        symbols: "str | Sequence[str] | None" = None,
+        rng: int | np.random.Generator | None = None,
+    ) -> Self:
+        """Return a model with the weights of one from PyTorch, packed into a file.
+
+        It generates, scores and inspects like any other that :meth:`pack` wrote;
+        ``initfromsrcfile(text, workdir, model=path)`` trains it on.
+
+        Parameters
+        ----------
+        module
+            A module, its state dict, or the path of a ``.pt`` file: an
+            ``nn.GRU``, ``nn.LSTM`` or ``nn.RNN``, an ``nn.Linear`` from its
+            states to the logits, and an ``nn.Embedding`` if its input is not
+            one-hot.
+        path
+            The file to write.
+        symbols
+            The characters that its ids stand for, in their order: a string or a
+            list. Without them the model reads bytes, and has 256.
+        rng : int or numpy.random.Generator
+            Seed or Generator for all random numbers.
+
+        Raises
+        ------
+        InputError
+            If the module is of another form, or the symbols do not fit it.
+        """
+        made = imported(module, symbols, 100, generator(rng))
+        return cls.load(made.pack(path, training=False, half=False))
+
     def restore(self, which: "int | str | Path | Checkpoint | None" = None) -> Self:
         """Go to a checkpoint.
 
@@ -378,7 +415,7 @@ class ModelState(Instrument):
             there is replaced.
         training : bool
             With what the optimizer remembers. Without it the file is a half or
-            a third as large.
+            a third as large; averaged weights are then the only ones.
         half : bool
             Numbers in float16: half the size, and losses that differ in the
             fourth digit.
@@ -416,6 +453,7 @@ class ModelState(Instrument):
         keep: int | None = None,
         keep_best: bool | None = None,
         save_every: float | None = None,
+        schedule: Callable[[float, float], float] | None = None,
         listen: Callable[[Event], object] | Sequence[Callable[[Event], object]] | None = None,
         report: str | None = None,
         background: Literal[False] = False,
@@ -435,6 +473,7 @@ class ModelState(Instrument):
         keep: int | None = None,
         keep_best: bool | None = None,
         save_every: float | None = None,
+        schedule: Callable[[float, float], float] | None = None,
         listen: Callable[[Event], object] | Sequence[Callable[[Event], object]] | None = None,
         report: str | None = None,
         background: bool = False,
@@ -448,8 +487,9 @@ class ModelState(Instrument):
         process ends as usual.
 
         What is not given is as in the call before, also on another day; only
-        ``num_rounds``, ``max_seconds`` and ``clear_state`` hold for one call.
-        The first call does what a recipe says, if the model was made by one.
+        ``num_rounds``, ``max_seconds``, ``clear_state`` and ``schedule`` hold for
+        one call. The first call does what a recipe says, if the model was made
+        by one.
 
         Parameters
         ----------
@@ -487,6 +527,10 @@ class ModelState(Instrument):
         save_every : float
             Save after so many seconds in the middle of a round, 60 at first;
             the next save replaces it.
+        schedule : callable
+            Gives what the learning rate is multiplied by, instead of
+            ``hyper.schedule``: ``lambda share, epoch: 1 - share``, with the
+            share of the call, or of ``hyper.lifetime``, that is over, 0 to 1.
         listen : callable, or several
             Called with every event of the run (:mod:`rngru.events`). If it
             returns True, or a string that says why, training stops after the
@@ -524,11 +568,11 @@ class ModelState(Instrument):
             max_seconds=max_seconds, learnrate=learnrate, patience=patience, keep=keep,
             keep_best=keep_best, save_every=save_every,
         )  # fmt: skip
-        heard = Listeners(listen)
+        train = partial(self._train, plan, schedule, Listeners(listen))
         if background:
-            return Running(lambda hear, stop: self._train(plan, stop, stop, "silent", heard, hear))
+            return Running(lambda hear, stop: train(stop, stop, "silent", hear))
         with Interrupts(terminate=True) as stop:
-            return self._train(plan, stop.asked, stop.again, report or self._report, heard)
+            return train(stop.asked, stop.again, report or self._report)
 
     def history(self) -> History:
         """Return all rounds of training that led to this model, on all days.
@@ -666,16 +710,19 @@ class ModelState(Instrument):
             return copied(self._reader, given, train, documents, least, check=check)
 
     def parameters(self) -> dict[str, np.ndarray]:
-        """Return a copy of every parameter by name; see :mod:`rngru.models`."""
-        weights = self._computes.fetch(self._model.progress.arrays)
+        """Return a copy of every parameter by name; see :mod:`rngru.models`.
+
+        With ``average=`` they are the averaged ones, which read and write.
+        """
+        weights = self._computes.fetch(self._model.progress.weights)
         return {name: np.array(array) for name, array in weights.items()}
 
     def setparameters(self, parameters: Mapping[str, Any]) -> Self:
         """Put other numbers in place of some parameters.
 
         Training goes on from there: at the same character, with what the
-        optimizer remembers of these parameters empty. They are saved with the
-        next checkpoint; until then :meth:`restore` goes back.
+        optimizer remembers of these parameters empty, and no other average of
+        them. The next checkpoint has them; until then :meth:`restore` goes back.
 
         Parameters
         ----------
@@ -826,10 +873,11 @@ class ModelState(Instrument):
     def _train(
         self,
         plan: Plan,
+        schedule: Callable[[float, float], float] | None,
+        heard: Listeners,
         asked: Callable[[], bool],
         again: Callable[[], bool],
         kind: str | None,
-        heard: Listeners,
         *hearers: Callable[[Event], object],
     ) -> History:
         """Do what a plan says, until asked to stop."""
@@ -839,7 +887,7 @@ class ModelState(Instrument):
             run, keeper = self._run(), self._keeper(plan)
             session = Session(
                 run, plan, keeper, seq_len=self.seq_len, sample=self._sample, asked=asked, again=again,
-                told=heard.told, symbols=validlen(run, corpus, plan, self.seq_len),
+                told=heard.told, schedule=schedule, symbols=validlen(run, corpus, plan, self.seq_len),
                 validate=partial(validate, run, corpus, plan, self.seq_len),
             )  # fmt: skip
             try:

@@ -13,8 +13,6 @@ from rngru.workdir import Workdir
 
 SEED = "The "
 HOME = "rngru-demo"
-LONGEST = 3600.0
-"""Seconds that the model is made for, if it is to train until Ctrl-C."""
 
 
 def demo(seconds: float, folder: str) -> ModelState:
@@ -29,7 +27,7 @@ def demo(seconds: float, folder: str) -> ModelState:
             )
     else:
         ms = ModelState.initfromsrcfile(
-            corpora.named("pydoc"), folder, recipe="quick", seconds=min(seconds, LONGEST), rng=1
+            corpora.named("pydoc"), folder, recipe="quick", seconds=seconds, rng=1
         )
     history = ms.trainmodel(train_len=100, print_every=100, max_seconds=seconds)
     print(f"\n{history}\n")
