@@ -226,9 +226,10 @@ def test_three_training_steps_agree_with_the_closed_form(name, changes):
 
 
 # Three steps of torch.optim in float64, at rate 0.01: Adam(betas=(.9, .999)), AdamW(weight_decay=.1)
-# and SGD(momentum=.9); with nesterov NAdam(momentum_decay=1e9), whose momentum is then constant (it
-# keeps their product in float32), the same with weight_decay=.1, decoupled_weight_decay=True, and SGD(momentum=.9, nesterov=True). Its
-# RMSprop and Adagrad put their small constant outside the root.
+# and SGD(momentum=.9); with nesterov NAdam(momentum_decay=1e9), whose momentum is then constant, the
+# same with weight_decay=.1 and decoupled_weight_decay=True, and SGD(momentum=.9, nesterov=True). NAdam
+# keeps the product of its momenta in float32. RMSprop and Adagrad of torch put their small constant
+# outside the root.
 TORCH = {
     ("adam", False): [0.48775965, -1.245325283, 1.982334198],
     ("adamw", False): [0.486277478, -1.241595883, 1.97636701],
