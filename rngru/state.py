@@ -27,10 +27,10 @@ from rngru.pictures import Picture, losspicture
 from rngru.reader import Copies, Reader, copied, gathered, glimpse
 from rngru.report import History, Listeners, Running, reporter, watched
 from rngru.sampling import Sample
-from rngru.settings import checked, generator, one_of, whole
+from rngru.settings import checked, generator, one_of, real, whole
 from rngru.snapshot import Part, Snapshot
 from rngru.text import Source, Vocabulary
-from rngru.training import Plan, Run, Session, Timing, timed, validate, validlen
+from rngru.training import Plan, RateTest, Run, Session, Timing, ranged, timed, validate, validlen
 from rngru.workdir import Workdir, WorkdirKeeper
 
 _ANOTHER = "initfromsrcfile(...) makes another model."
@@ -195,8 +195,8 @@ class ModelState(Instrument):
         usedir
             The working directory; made if it does not exist.
         modeltype : str
-            ``GRU``, ``LSTM`` or ``RNN`` with ``Encode`` (an encoder before the
-            layers) or ``Resize`` (none): ``'GRUEncode'``, …
+            ``GRU``, ``LSTM``, ``RNN``, ``MinGRU`` or ``MinLSTM`` with ``Encode`` (an
+            encoder before the layers) or ``Resize`` (none): ``'GRUEncode'``, …
         seq_len : int
             T: characters per training sequence; gradients do not reach further
             back.
@@ -597,6 +597,62 @@ class ModelState(Instrument):
         batches = checked("batches", batches, whole(1))
         with Interrupts(raises=True) as interrupts:
             return timed(self._run(), lanes, self.seq_len, batches, interrupts.check)
+
+    def findrate(
+        self,
+        seconds: float = 15.0,
+        *,
+        lowest: float = 1e-6,
+        highest: float = 1.0,
+        batchsize: int | None = None,
+    ) -> RateTest:
+        """Look for a good learning rate; the model stays as it is.
+
+        A copy of it is trained, at a rate that grows from batch to batch, until
+        the loss climbs (Smith, arXiv 1506.01186). It is a hint, not a proof:
+        the best rate also depends on how long one trains.
+
+        Parameters
+        ----------
+        seconds : float
+            How long it takes, about.
+        lowest, highest : float
+            The rate begins with ``lowest`` and does not go beyond ``highest``.
+        batchsize : int
+            B, lanes side by side; by default as in training. Larger batches
+            allow higher rates.
+
+        Returns
+        -------
+        RateTest
+            At the prompt a rate to try, and some of the losses; ``.suggestion``
+            is the rate, a fifth of the highest that did no harm; ``.columns()``
+            is for a data frame, ``.figure`` a picture, ``.plot(path)`` saves
+            it. Ctrl-C ends it early.
+
+        Raises
+        ------
+        InputError
+            For rates that make no sense, or if ``lowest`` is too high already.
+        WorkdirError
+            If the working directory does not hold the training text any more.
+
+        Example
+        -------
+        ::
+
+            ms.findrate()
+            ms.trainmodel(learnrate=ms.findrate().suggestion)
+        """
+        seconds = checked("seconds", seconds, real(above=True))
+        lowest = checked("lowest", lowest, real(above=True))
+        highest = checked("highest", highest, real(lowest, above=True))
+        lanes = Plan.following(self._model.plan, batchsize=batchsize).batchsize
+        with Interrupts() as interrupts:
+            return ranged(
+                self._run(), lanes, self.seq_len, seconds,
+                lowest=lowest, highest=highest, asked=interrupts.asked,
+            )  # fmt: skip
 
     def copied(self, text: str | bytes | Sample | os.PathLike, least: int = 20) -> Copies:
         """Return what of a text stands in the training text, word for word.

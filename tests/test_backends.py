@@ -38,6 +38,10 @@ FORMS = [
     ("LSTMResize", {"gate": "hard_sigmoid", "layers": 3, "state_size": 6}),
     ("RNNEncode", {"layers": 3, "state_size": 34}),
     ("RNNResize", {"layers": 1, "state_size": 1}),
+    ("MinGRUEncode", {"state_size": 33}),
+    ("MinGRUResize", {"gate": "hard_sigmoid", "bptt_truncate": 3, "layers": 3, "state_size": 6}),
+    ("MinLSTMEncode", {"tied": True, "dropout": 0.4, "state_size": 32}),
+    ("MinLSTMResize", {"gate": "hard_sigmoid", "layers": 1, "state_size": 5}),
     ("BiGRU", {"layers": 1, "state_size": 33, "gate": "hard_sigmoid"}),
     ("BiLSTM", {"dropout": 0.3, "state_size": 5}),
 ]

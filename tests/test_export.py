@@ -173,6 +173,10 @@ def torchmodel(torch, path):
 def test_pytorch_computes_the_same(kind, tmp_path, torch):
     """The order of the gates, which bias is where, what z means: one slip and it writes noise."""
     model, ids = kind
+    if model.model.name.startswith("Min"):
+        with pytest.raises(InputError, match="PyTorch has no layer of this kind"):
+            export(model, tmp_path / "verse.pt")
+        return
     other = torchmodel(torch, export(model, tmp_path / "verse.pt"))
     half = torch.tensor(ids[: LENGTH // 2, None].astype(np.int64))
     rest = torch.tensor(ids[LENGTH // 2 :, None].astype(np.int64))
@@ -217,6 +221,8 @@ def test_parameters_come_back_as_they_went(kind, tmp_path, ending):
     """To the bit: whoever goes there and back twice must not drift."""
     pytest.importorskip({".pt": "torch"}.get(ending, "safetensors"))
     model, _ = kind
+    if ending == ".pt" and model.model.name.startswith("Min"):
+        return  # refused
     found = weights(export(model, tmp_path / f"verse{ending}"), symbols=None)
     assert set(found) == set(model.weights)
     assert all(np.array_equal(found[name], model.weights[name]) for name in found)
@@ -390,6 +396,8 @@ def test_every_kind_of_file_is_known_again(kind, tmp_path, ending):
     """A file that is not known as ours could be written once only."""
     pytest.importorskip({".pt": "torch"}.get(ending, ending[1:]))
     model, _ = kind
+    if ending == ".pt" and model.model.name.startswith("Min"):
+        return  # refused
     path = export(model, tmp_path / f"verse{ending}")
     before = path.read_bytes()
     assert export(model, path).read_bytes() == before, "the same model gives the same bytes"

@@ -122,7 +122,7 @@ class CPU(Backend):
             spec,
             network.table(),
             [(arrays[f"layers.{i}.U"], arrays[f"layers.{i}.b"]) for i in depth[1:]],
-            [arrays[f"layers.{i}.W"] for i in depth],
+            [arrays[f"layers.{i}.W"] for i in depth] if spec.row.recurrent else [],
             [arrays[f"layers.{i}.d"] for i in depth] if spec.row.second_bias else None,
             _readout(network),
         )
