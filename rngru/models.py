@@ -82,6 +82,7 @@ class Model:
 
     def check(self, hyper: HyperParams) -> None:
         """Raise InputError if the model cannot have these hyperparameters."""
+        hyper.check()
         if hyper.reset_after and self.cell != "GRU":
             raise InputError(
                 f"reset_after=True is a form of the GRU, but {self.name} has {self.cell} layers. "

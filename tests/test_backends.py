@@ -74,7 +74,7 @@ class Form:
             .astype(np.float32)
             for name, shape in shapes.items()
         }  # fmt: skip
-        self.caches = freshcaches(self.arrays)
+        self.caches = freshcaches(self.arrays, self.hyper)
         names = BACKENDS if compared(modeltype, changes) else ["cpu"]
         self.backends = {name: backend(name, self.model, self.hyper) for name in names}
         self.cpu = self.backends["cpu"]

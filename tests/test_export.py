@@ -16,7 +16,8 @@ from rngru.export import Parameters, export, fromtorch, weights
 from rngru.hyper import HyperParams
 from rngru.models import MODELS
 from rngru.reader import Reader, clamp
-from rngru.text import CharSet, WordSet, vocabularyfromjson
+from rngru.state import ModelState
+from rngru.text import CharSet, Texts, WordSet, vocabularyfromjson
 from tests.exported import KINDS, logits, reader, written
 
 LENGTH = 2000
@@ -461,3 +462,29 @@ def test_a_model_state_is_exported_and_comes_back(newmodel, verse, tmp_path):
     mine = ms.parameters()
     assert all(np.array_equal(found[name], mine[name]) for name in mine)
     assert repr(found) == "<Parameters of GRUEncode, 50 symbols, state_size=8, layers=2>"
+
+
+def test_a_module_becomes_a_model_at_once(verse, tmp_path, torch):
+    """Three calls, two of them on a text that nobody has, would be asked for otherwise."""
+    torch.manual_seed(4)
+    symbols = CharSet(verse).chars[:0:-1]
+    module = torch.nn.ModuleDict(
+        {"rnn": torch.nn.LSTM(len(symbols), 6), "out": torch.nn.Linear(6, len(symbols))}
+    )
+    ms = ModelState.frommodule(module, tmp_path / "theirs.rngru", symbols=symbols, rng=1)
+    text = verse[:40]
+    ids = torch.tensor([symbols.index(char) for char in text])
+    with torch.no_grad():
+        given = torch.nn.functional.one_hot(ids, len(symbols)).float()
+        theirs = torch.log_softmax(module["out"](module["rnn"](given[:, None])[0])[:, 0], -1)
+    expected = -theirs[torch.arange(39), ids[1:]].numpy()
+    assert np.abs(ms.score(text).nats - expected).max() < 1e-4
+    assert len(ms.generatestring(5, seed=text, rng=1)) == 5
+    learning = ModelState.initfromsrcfile(
+        Texts([verse]), tmp_path / "work", model=ms, report="silent"
+    )
+    assert abs(learning.evaluate(text).nats - expected.mean()) < 1e-4
+    with pytest.raises(InputError, match="expected characters, got 'ab'"):
+        ModelState.frommodule(module, tmp_path / "theirs.rngru", symbols=["ab", "c"])
+    with pytest.raises(InputError, match="expected 256: bytes"):
+        ModelState.frommodule(module, tmp_path / "theirs.rngru")

@@ -62,7 +62,6 @@ from rngru.errors import (
     FOREIGN,
     CheckpointDamaged,
     CheckpointError,
-    CheckpointTooNew,
     InputError,
     NoModelError,
     warn,
