@@ -178,6 +178,11 @@ def drawn(
     loss = _untrained(Reader(model, hyper, corpus.vocab, progress.weights, computes), corpus)
     weights = sum(array.size for array in arrays.values())
     told = [*_notices(corpus, loss, weights, old), whatislost(corpus)]
+    if backend == "cpu" and model.spec(hyper).row.own:
+        told.append(
+            f"{model.cell} is a cell of your own, for which there are no kernels. PyTensor's scan "
+            "computes it, which is several times slower."
+        )
     for notice in filter(None, told):
         show(Notice(notice))
     made = Snapshot(

@@ -38,8 +38,9 @@ from rngru import backends, checkpoint, models
 from rngru.backends import Backend, freshcaches
 from rngru.checkpoint import Checkpoint
 from rngru.dataset import DataSet
-from rngru.errors import CheckpointDamaged, CheckpointTooNew, InputError, choose
+from rngru.errors import CellUnknown, CheckpointDamaged, CheckpointTooNew, InputError, choose
 from rngru.hyper import CACHES, MEAN, HyperParams
+from rngru.kernels.spec import CELLS, CellSpec
 from rngru.models import MODELS
 from rngru.reader import Reader
 from rngru.text import LEVELS, Vocabulary, vocabularyfromjson
@@ -253,6 +254,9 @@ class Snapshot:
             "rounding": self.rounding,
             "plan": dict(self.plan),
         }
+        spec = models.named(self.modeltype).spec(self.made)
+        if spec.row.own:
+            meta["cell"] = {"name": spec.cell, **_layout(spec.row)}
         return arrays, meta
 
     @classmethod
@@ -265,6 +269,8 @@ class Snapshot:
         ------
         CheckpointTooNew
             If it has settings, words or arrays that this version does not know.
+        CellUnknown
+            If its model has a cell of somebody's own that is not registered.
         CheckpointDamaged
             If anything is missing or does not fit, naming ``found`` and all that is wrong.
         """
@@ -280,6 +286,7 @@ class Snapshot:
             for name, kind in kinds.items():
                 if not isinstance(meta[name], kind):
                     raise ValueError(f"{name} is {reprlib.repr(meta[name])}")
+            _registered(meta.get("cell"))
             _known("modeltype", meta["modeltype"], MODELS, found)
             _known("level", meta["vocabulary"]["level"], LEVELS, found)
             hyper = HyperParams.from_json(meta["hyper"], where=str(found))
@@ -400,6 +407,33 @@ def _known(what: str, word: object, known: Mapping[str, object], found: Checkpoi
     """Raise CheckpointTooNew for a word that only a later version can have written."""
     if isinstance(word, str) and word not in known:
         raise CheckpointTooNew.unknown(found, [f"{what}={reprlib.repr(word)}"])
+
+
+def _layout(row: CellSpec) -> dict[str, Any]:
+    """Return what the arrays of a model follow from, of a cell of one's own."""
+    return {"gates": [*row.gates], "state": 1 + row.memory, "recurrent": row.recurrent}
+
+
+def _registered(cell: Any) -> None:
+    """Raise CellUnknown unless the cell that a checkpoint names, if any, is registered as it was."""
+    if cell is None:
+        return
+    name, layout = cell["name"], {key: cell[key] for key in ("gates", "state", "recurrent")}
+    if not isinstance(name, str):
+        raise ValueError(f"its cell is {reprlib.repr(name)}")
+    shown = reprlib.repr(name)
+    if name not in CELLS:
+        call = f'rngru.cells.register("{shown[1:-1]}", …)'
+        raise CellUnknown(
+            f"This model has the cell {shown}, which is not registered. Call {call} as when it was "
+            "made, then load."
+        )
+    if _layout(CELLS[name]) != layout:
+        wanted = ", ".join(f"{key}={reprlib.repr(value)}" for key, value in layout.items())
+        raise CellUnknown(
+            f"This model has the cell {shown}, which was registered with {wanted} when it was made. Start "
+            "Python anew, register it so, then load."
+        )
 
 
 def _progress(
