@@ -41,7 +41,8 @@ class Recipe:
         What it is called, and what it is for.
     hyper : mapping
         Hyperparameters that differ from the defaults. In :data:`RECIPES`
-        ``state_size`` is the largest, and ``dropout`` the least.
+        ``state_size`` is the largest, ``dropout`` the least, and ``learnrate``
+        that of layers of :data:`WIDTH`.
     plan : mapping
         What the first ``trainmodel()`` does; :class:`~rngru.training.Plan`
         says what each name means.
@@ -64,17 +65,17 @@ class Recipe:
         A learning rate belongs to an optimizer and a size: with another size it is another one, and
         with another optimizer it is the default.
 
-        >>> quick = recipe("quick", symbols=1_000_000)
-        >>> quick.completed({"state_size": 512})["learnrate"]
+        >>> best = recipe("best", symbols=1_000_000, seconds=150)
+        >>> best.completed({"state_size": 512})["learnrate"]
         0.002
-        >>> "learnrate" in quick.completed({"optimizer": "sgd"})
+        >>> "learnrate" in best.completed({"optimizer": "sgd"})
         False
         """
         made = {**self.hyper, **given}
         if "learnrate" not in given:
-            made |= {"learnrate": rate(made["state_size"])}
-        if "learnrate" not in given and made["optimizer"] != self.hyper["optimizer"]:
-            del made["learnrate"]
+            made["learnrate"] = rate(RECIPES[self.name], made["state_size"])
+            if made["optimizer"] != self.hyper["optimizer"]:
+                del made["learnrate"]
         return made
 
     def told(self, hyper: HyperParams, seq_len: int) -> str:
@@ -96,24 +97,30 @@ RECIPES: Final = {
         Recipe(
             "quick",
             "a text of 100,000 characters or more, and about a minute",
-            {**_LEARNS, "state_size": 256, "dropout": 0.0},
+            {**_LEARNS, "state_size": 256, "learnrate": 0.006, "dropout": 0.0},
             {"batchsize": 32, "max_seconds": 60.0},
         ),
         Recipe(
             "best",
             "the lowest loss in minutes to an hour",
-            {**_LEARNS, "state_size": 512, "dropout": 0.0},
+            {**_LEARNS, "state_size": 512, "learnrate": 0.004, "dropout": 0.0},
             {"batchsize": 32, "max_seconds": 600.0, "keep_best": True},
         ),
         Recipe(
             "small",
             "a short text: few parameters, strong dropout",
-            {**_LEARNS, "state_size": 128, "dropout": 0.3},
+            {**_LEARNS, "state_size": 128, "learnrate": 0.004, "dropout": 0.3},
             {"batchsize": 16, "max_seconds": 60.0, "keep_best": True},
         ),
     )
 }
 """The recipes by name, before they are made to fit."""
+
+WIDTH: Final = 256
+"""The size of layers that the learning rates above are for."""
+
+HIGHEST: Final = 0.012
+"""Learning rate that no layers go beyond, however small they are."""
 
 TIME: Final = ((40, 128), (100, 192), (400, 256), (1500, 384), (math.inf, 512))
 """Up to so many seconds of training, layers of this size."""
@@ -124,7 +131,7 @@ TEXT: Final = (
 )  # fmt: skip
 """Up to so many symbols of training text, layers of this size at most."""
 
-DROPOUT: Final = ((3, 0.0), (15, 0.1), (40, 0.2), (100, 0.3), (math.inf, 0.4))
+DROPOUT: Final = ((6, 0.0), (15, 0.1), (40, 0.2), (100, 0.3), (math.inf, 0.4))
 """Up to so many passes over the training text in that time, this share."""
 
 LANE: Final = 10
@@ -176,7 +183,7 @@ def recipe(name: str, symbols: int, seconds: float | None = None, level: str = "
     lanes = min(base.plan["batchsize"], max(1, symbols // (LANE * base.seq_len)))
     return replace(
         base,
-        hyper={**base.hyper, "state_size": size, "learnrate": rate(size), "dropout": dropout},
+        hyper={**base.hyper, "state_size": size, "learnrate": rate(base, size), "dropout": dropout},
         plan={**base.plan, "batchsize": lanes, "max_seconds": time},
     )
 
@@ -202,13 +209,15 @@ def recipes() -> Table:
     return Table(["recipe", "seconds", ""], rows)
 
 
-def rate(size: int) -> float:
-    """Return Adam's learning rate for layers of a size: the wider, the lower (Yang et al., arXiv 2203.03466).
+def rate(base: Recipe, size: int) -> float:
+    """Return the learning rate of a recipe for layers of a size.
 
-    >>> rate(256), rate(128), rate(16)
-    (0.004, 0.008, 0.01)
+    Adam wants it in inverse proportion to their width (Yang et al., arXiv 2203.03466).
+
+    >>> [rate(RECIPES["best"], size) for size in (256, 128, 16)]
+    [0.004, 0.008, 0.012]
     """
-    return min(round(1.024 / size, 4), 0.01)
+    return min(round(base.hyper["learnrate"] * WIDTH / size, 4), HIGHEST)
 
 
 def reads(size: int, seconds: float, level: str = "char") -> float:

@@ -22,6 +22,7 @@ up here costs nothing.
 """
 
 from rngru.backends.base import (
+    Ahead,
     Arrays,
     Backend,
     Caches,
@@ -38,6 +39,7 @@ from rngru.models import Model
 
 __all__ = [
     "BACKENDS",
+    "Ahead",
     "Arrays",
     "Backend",
     "Caches",

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from rngru import corpora
 from rngru.checkpoint import Checkpoints
-from rngru.cli import INTERRUPTED, Parser, say
+from rngru.cli import INTERRUPTED, Parser, compressing, say
 from rngru.cli import demo as first
 from rngru.cli.flags import addarguments, addsettings, given, value
 from rngru.errors import InputError, TextError, WorkdirError
@@ -424,6 +424,8 @@ FLAGS: Final[dict[str, Callable[[Parser], None]]] = {
     "score": _scoreflags,
     "info": _infoflags,
     "export": _exportflags,
+    "compress": compressing.compressflags,
+    "decompress": compressing.decompressflags,
     "sweep": _sweepflags,
     "demo": _demoflags,
     "doctor": _doctorflags,
@@ -436,6 +438,8 @@ RUN: Final[dict[str, Callable[[argparse.Namespace], Outcome]]] = {
     "score": _score,
     "info": _info,
     "export": _export,
+    "compress": compressing.compressed,
+    "decompress": compressing.decompressed,
     "sweep": _sweep,
     "demo": _demo,
     "doctor": _doctor,
