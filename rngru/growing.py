@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 
 from rngru.backends import freshcaches
-from rngru.hyper import HyperParams
+from rngru.hyper import REGULARISERS, HyperParams
 from rngru.snapshot import Snapshot
 from rngru.text import Vocabulary
 from rngru.training import Progress
 
 LATER = {
     "learnrate", "decay", "regcost", "optimizer", "momentum", "beta2", "weightdecay", "schedule",
-    "warmup", "dropout", "locked", "clipnorm", "clip", "bptt_truncate",
+    "warmup", "clipnorm", "clip", "bptt_truncate", *REGULARISERS,
 }  # fmt: skip
 """Hyperparameters that an old model may be given anew; the others say what it is."""
 

@@ -37,6 +37,7 @@ ROWS: dict[str, set[str]] = {
     "sampling": set(),
     "cells": {"pytensor"},
     "models": set(),
+    "network": set(),
     "optim": {"pytensor"},
     "backends": {"pytensor"},
     "plots": {"matplotlib"},

@@ -188,6 +188,16 @@ def design() -> list[Case]:
             "tied": modeltype.endswith("Encode") and i % 7 > 2,
             "reset_after": "GRU" in modeltype and i % 7 < 4,
             "trainfrac": 1.0 if i % 7 == 5 else 0.9,
+            "dropconnect": 0.2 if i % 3 == 0 else 0.0,
+            "embed_dropout": 0.2 if i % 3 == 1 else 0.0,
+            "dropout_in": 0.2 if i % 2 and not modeltype.endswith("Resize") else 0.0,
+            "dropout_out": 0.4 if i % 5 == 1 else None,
+            "random_len": 0.3 if i % 3 == 2 else 0.0,
+            "layernorm": i % 4 == 1,
+            "residual": i % 5 == 3,
+            "ar": 1.0 if i % 4 == 2 else 0.0,
+            "tar": 1.0 if i % 4 == 3 else 0.0,
+            "smoothing": 0.1 if i % 5 == 4 else 0.0,
         }
         rounds = int(rng.choice([n for n in (1, 2, 3, 4) if batches % n == 0]))
         more = int(rng.integers(1, 3))
