@@ -64,7 +64,7 @@ def weights(
     arrays, about = read(place)
     if not about:
         return fromtorch(arrays, symbols=symbols, vocab=vocab)
-    found = Parameters.of(arrays, **_gate(about))
+    found = Parameters.of(arrays, **_untold(about))
     if vocab is None:
         return found
     own = vocabularyfromjson(about.get("vocabulary"))
@@ -75,7 +75,8 @@ def weights(
     return found.forvocab(symbolsof(own) if symbols is None else symbols, vocab)
 
 
-def _gate(about: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the one option that the arrays do not tell."""
+def _untold(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that the arrays do not tell."""
     hyper = about.get("hyper")
-    return {"gate": hyper["gate"]} if isinstance(hyper, dict) and "gate" in hyper else {}
+    known = hyper if isinstance(hyper, dict) else {}
+    return {name: known[name] for name in ("gate", "residual") if name in known}
