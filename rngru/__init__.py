@@ -63,6 +63,10 @@ _HOMES = {
     "LSTMResize": "models",
     "RNNEncode": "models",
     "RNNResize": "models",
+    "MinGRUEncode": "models",
+    "MinGRUResize": "models",
+    "MinLSTMEncode": "models",
+    "MinLSTMResize": "models",
     "BiGRU": "models",
     "BiLSTM": "models",
     "BiRNN": "models",
@@ -98,6 +102,10 @@ if TYPE_CHECKING:  # what __getattr__ brings, for editors and type checkers
     from rngru.models import GRUResize as GRUResize
     from rngru.models import LSTMEncode as LSTMEncode
     from rngru.models import LSTMResize as LSTMResize
+    from rngru.models import MinGRUEncode as MinGRUEncode
+    from rngru.models import MinGRUResize as MinGRUResize
+    from rngru.models import MinLSTMEncode as MinLSTMEncode
+    from rngru.models import MinLSTMResize as MinLSTMResize
     from rngru.models import RNNEncode as RNNEncode
     from rngru.models import RNNResize as RNNResize
     from rngru.report import History as History

@@ -1,8 +1,8 @@
 r"""One step of each recurrent cell: its equations, in PyTensor.
 
 A step takes ``pre`` (B, G S), which is the input times its weights plus the bias, computed for all time
-steps at once; the state (B, H); the gate function; and the recurrent weights (S, G S). It returns the
-new state. The output of a cell is the first S numbers of its state.
+steps at once; the state (B, H); the gate function; and the recurrent weights (S, G S), if it has any. It
+returns the new state. The output of a cell is the first S numbers of its state.
 :data:`rngru.kernels.spec.CELLS` has the order in which the gates lie side by side.
 
 >>> step = STEPS["GRU"]
@@ -14,6 +14,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pytensor.tensor as pt
+
+from rngru.kernels.spec import TINY
 
 
 def sigmoid(x):
@@ -98,5 +100,52 @@ def lstm(pre, state, gate, recurrent):
     return pt.concatenate([o * pt.tanh(memory), memory], axis=1)
 
 
-STEPS: dict[str, Callable] = {"RNN": rnn, "GRU": gru, "GRU_AFTER": gru_after, "LSTM": lstm}
+def min_gru(pre, state, gate):
+    r"""Minimal gated recurrent unit: no recurrent weights, so all products are done before the loop.
+
+    .. math::
+        z &= g(x U_z + b_z) \\
+        c &= x U_c + b_c \\
+        s' &= (1 - z) \circ c + z \circ s
+
+    z keeps the old state; what it keeps depends on the input alone. Feng et al., "Were RNNs All We
+    Needed?", arXiv 2410.01201, where z is 1 - z here, and layers of other kinds stand between these.
+
+    The candidate is linear, as in the paper's Algorithm 1. On 300 batches of 32 x 100 characters of
+    Shakespeare (2 x 128 neurons, Adam) the mean loss of the last 50 was 1.984 nats with it, 2.009 with
+    tanh, and 2.003 with the positive function of the paper's logarithmic form. With gates that begin
+    at a bias of 1 or 2, as if to keep more, it was 2.019 and 2.054: so they begin at 0.
+    """
+    size = state.shape[1]
+    z, c = gate(pre[:, :size]), pre[:, size:]
+    return (1 - z) * c + z * state
+
+
+def min_lstm(pre, state, gate):
+    r"""Minimal long short-term memory: no recurrent weights, and a state that is the output alone.
+
+    .. math::
+        i &= g(x U_i + b_i) \\
+        f &= g(x U_f + b_f) \\
+        c &= x U_c + b_c \\
+        s' &= (f \circ s + i \circ c) / (f + i)
+
+    The two gates are made shares of one, so that the state keeps its size. To f + i, which hard gates
+    can make 0, a trillionth is added. Feng et al., arXiv 2410.01201. As in :func:`min_gru`, the
+    candidate is linear and the gates begin at 0: 1.960 nats there, against 1.998 with tanh, 1.973 with
+    the positive function, and 1.999 with a forget bias of 1.
+    """
+    size = state.shape[1]
+    i, f, c = gate(pre[:, :size]), gate(pre[:, size : 2 * size]), pre[:, 2 * size :]
+    return (f * state + i * c) / (f + i + np.asarray(TINY, pre.dtype))
+
+
+STEPS: dict[str, Callable] = {
+    "RNN": rnn,
+    "GRU": gru,
+    "GRU_AFTER": gru_after,
+    "LSTM": lstm,
+    "MinGRU": min_gru,
+    "MinLSTM": min_lstm,
+}
 """The step of every cell, by the name of its row in :data:`rngru.kernels.spec.CELLS`."""

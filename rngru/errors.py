@@ -164,6 +164,7 @@ _ELSEWHERE: Final = {
     "grad_clip": "clip", "clip_norm": "clipnorm", "max_norm": "clipnorm", "weight_decay": "weightdecay",
     "l2": "regcost", "drop": "dropout", "dropout_rate": "dropout", "optim": "optimizer",
     "gru": "GRUEncode", "lstm": "LSTMEncode", "rnn": "RNNEncode", "elman": "RNNEncode",
+    "mingru": "MinGRUEncode", "minlstm": "MinLSTMEncode",
     "bidirectional": "BiGRU", "characters": "char", "chars": "char", "words": "word", "tokens": "word",
     "bytes": "byte", "numpy": "cpu", "numba": "cpu", "pytensor": "scan", "theano": "scan",
     "quiet": "silent", "none": "silent", "bar": "rich", "tqdm": "rich",

@@ -6,8 +6,9 @@
 
 import hashlib
 import math
+import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,13 @@ from rngru.backends import freshcaches
 from rngru.corpus import Corpus, encodecorpus, exactly
 from rngru.errors import InputError, RngruError, fits, nearest, warn
 from rngru.events import Event, Notice, Reading
+from rngru.export import fromtorch, weights
 from rngru.growing import LATER, carried, hyperfor, newsymbols
-from rngru.hyper import CACHES, SETTINGS, HyperParams
+from rngru.hyper import SETTINGS, HyperParams
 from rngru.models import Model
 from rngru.reader import Reader, evaluate
 from rngru.snapshot import Snapshot
-from rngru.text import Source, opentexts
+from rngru.text import ByteSet, CharSet, Source, Vocabulary, opentexts
 from rngru.training import Plan, Progress, Scores
 
 LARGE_VOCABULARY = 50_000
@@ -129,12 +131,12 @@ def drawn(
         _warnoflarge(model, hyper, seq_len, corpus.vocab.units)
     with fits(f"A model with {hyper!r}", "Choose smaller sizes."):
         arrays = model.initial(hyper, rng, corpus.train.counts())
-        progress = Progress(arrays, freshcaches(arrays, hyper.optimizer), hyper.learnrate)
+        progress = Progress(arrays, freshcaches(arrays, hyper), hyper.learnrate)
         if old is not None:
             progress = carried(old, corpus.vocab, hyper, arrays)
     seed = int(rng.integers(1 << 62))
     computes = backends.shielded(backend, model, hyper)
-    loss = _untrained(Reader(model, hyper, corpus.vocab, progress.arrays, computes), corpus)
+    loss = _untrained(Reader(model, hyper, corpus.vocab, progress.weights, computes), corpus)
     weights = sum(array.size for array in arrays.values())
     told = [*_notices(corpus, loss, weights, old), whatislost(corpus)]
     for notice in filter(None, told):
@@ -151,6 +153,39 @@ def drawn(
         corpus=corpus.digest,
     )
     return made.summarised(corpus.split, None, loss)
+
+
+def imported(
+    module: Any, symbols: Iterable[str] | None, seq_len: int, rng: np.random.Generator
+) -> Snapshot:
+    """Return a model without a text, with the weights of another library.
+
+    Parameters
+    ----------
+    module: a module of PyTorch, its state dict, or the path of a file that has one.
+    symbols: the characters that its ids stand for, in their order; None for the 256 bytes.
+    seq_len, rng: for training it later.
+    """
+    vocab: Vocabulary = ByteSet()
+    if symbols is not None:
+        symbols = list(symbols)
+        if wrong := [each for each in symbols if not isinstance(each, str) or len(each) != 1]:
+            raise InputError(f"symbols: expected characters, got {wrong[0]!r} among them.")
+        vocab = CharSet("".join(symbols))
+    read = weights if isinstance(module, str | os.PathLike) else fromtorch
+    found = read(module, symbols=symbols, vocab=vocab)
+    hyper = HyperParams(vocab.vocab_size, **found.options)
+    arrays = dict(found)
+    return Snapshot(
+        modeltype=found.modeltype,
+        made=hyper,
+        chars=vocab,
+        seq_len=seq_len,
+        backend="cpu",
+        progress=Progress(arrays, freshcaches(arrays, hyper), hyper.learnrate),
+        rng=rng,
+        seed=int(rng.integers(1 << 62)),
+    )
 
 
 def unknownargument(name: str, known: set[str]) -> str:
@@ -313,7 +348,7 @@ def _once(corpus: Corpus) -> str:
 def _warnoflarge(model: Model, hyper: HyperParams, seq_len: int, units: str) -> None:
     """Warn of what a large vocabulary costs."""
     # Parameters have a gradient and new values; caches have new values.
-    copies = 3 + 2 * len(CACHES[hyper.optimizer])
+    copies = 3 + 2 * len(hyper.caches)
     shapes = model.shapes(hyper).values()
     sizes = (math.prod(shape) for shape in shapes if hyper.vocab_size in shape)
     lane = 8 * hyper.vocab_size * seq_len  # its logits and their gradient

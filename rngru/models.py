@@ -11,7 +11,7 @@ name                   shape         meaning
 ``E``                  (V, I)        encoder: one row per character (``…Encode`` only)
 ``a``                  (I,)          its bias
 ``layers.<l>.U``       (in, G S)     input weights of layer l, gates side by side
-``layers.<l>.W``       (S, G S)      recurrent weights
+``layers.<l>.W``       (S, G S)      recurrent weights (``Min…`` has none)
 ``layers.<l>.b``       (G S,)        bias
 ``layers.<l>.d``       (S,)          second bias of the candidate (``reset_after`` only)
 ``layers.<l>.g``       (S,)          what normalised outputs are multiplied by (``layernorm`` only)
@@ -83,6 +83,7 @@ class Model:
 
     def check(self, hyper: HyperParams) -> None:
         """Raise InputError if the model cannot have these hyperparameters."""
+        hyper.check()
         if hyper.reset_after and self.cell != "GRU":
             raise InputError(
                 f"reset_after=True is a form of the GRU, but {self.name} has {self.cell} layers. "
@@ -104,6 +105,11 @@ class Model:
                     f"{name}={getattr(hyper, name)} is about the encoder, but {self.name} has none. "
                     f"Leave it out, or choose {self.cell}Encode."
                 )
+        if hyper.dropconnect and not self.spec(hyper).row.recurrent:
+            raise InputError(
+                f"dropconnect={hyper.dropconnect} drops recurrent weights, but {self.name} has none. Leave "
+                "it out; dropout= drops the outputs of layers."
+            )
         if hyper.tied and hyper.embed_size not in (None, hyper.state_size):
             raise InputError(
                 f"tied=True needs an encoder as wide as the layers: embed_size={hyper.embed_size}, but "
@@ -124,7 +130,8 @@ class Model:
         for name in (f"{tower}.{i}" for tower in self.towers for i in range(hyper.layers)):
             into = width if name.endswith(".0") else size
             shapes[f"{name}.U"] = (into, spec.gates * size)
-            shapes[f"{name}.W"] = (size, spec.gates * size)
+            if spec.row.recurrent:
+                shapes[f"{name}.W"] = (size, spec.gates * size)
             shapes[f"{name}.b"] = (spec.gates * size,)
             if spec.row.second_bias:
                 shapes[f"{name}.d"] = (size,)
@@ -186,9 +193,9 @@ class Model:
         r"""Return parameters with which some neurons keep a value, and the state to begin with.
 
         All weights into such a neuron are zero, and its biases make the value v a fixed point of
-        its cell (:mod:`rngru.cells`): c = v in an RNN; z = 0 and c = v in a GRU; i = o = 1, f = 0.9
-        and :math:`\tanh(c) = (1 - f) \operatorname{artanh} v` in an LSTM, so that the memory is
-        artanh v.
+        its cell (:mod:`rngru.cells`): c = v in an RNN; z = 0 and c = v in a GRU or a MinGRU; i = 1,
+        f = 0 and c = v in a MinLSTM; i = o = 1, f = 0.9 and :math:`\tanh(c) = (1 - f)
+        \operatorname{artanh} v` in an LSTM, so that the memory is artanh v.
 
         Parameters
         ----------
@@ -219,24 +226,27 @@ class Model:
                     f"Neuron {neuron} of layer {layer} cannot be held at {value:g}: those of "
                     f"{self.name} can be held from {-math.tanh(1):.2f} to {math.tanh(1):.2f}."
                 )
-            memory = _artanh(value)
-            for gate, bias in self._holding(spec, memory).items():
+            for gate, bias in self._holding(spec, value).items():
                 column = spec.row.gates.index(gate) * size + neuron
-                for letter in "UW":
-                    arrays[f"{names[layer]}.{letter}"][:, column] = 0
+                for weights in {f"{names[layer]}.{letter}" for letter in "UW"} & arrays.keys():
+                    arrays[weights][:, column] = 0
                 arrays[f"{names[layer]}.b"][column] = bias
             if spec.row.second_bias:
                 arrays[f"{names[layer]}.d"][neuron] = 0
             if not self.both:
                 start[layer, 0, neuron] = value
                 if spec.row.memory:
-                    start[layer, 0, size + neuron] = memory
+                    start[layer, 0, size + neuron] = _artanh(value)
         return arrays, None if self.both else start
 
-    def _holding(self, spec: LayerSpec, memory: float) -> dict[str, float]:
-        """Return the bias of each gate that holds a neuron at tanh of ``memory``."""
+    def _holding(self, spec: LayerSpec, value: float) -> dict[str, float]:
+        """Return the bias of each gate that holds a neuron at a value."""
+        memory = _artanh(value)
         if not spec.row.memory:
-            return {"z": -_FULL, "c": memory} if "z" in spec.row.gates else {"c": memory}
+            # Without recurrent weights, the candidate is linear.
+            biases = {"z": -_FULL, "i": _FULL, "f": -_FULL}
+            biases["c"] = memory if spec.row.recurrent else value
+            return {gate: biases[gate] for gate in spec.row.gates if gate in biases}
         if self.both:
             forget, new = -_FULL, memory
         else:
@@ -307,6 +317,10 @@ LSTMEncode = Model("LSTMEncode", "LSTM", encode=True)
 LSTMResize = Model("LSTMResize", "LSTM", encode=False)
 RNNEncode = Model("RNNEncode", "RNN", encode=True)
 RNNResize = Model("RNNResize", "RNN", encode=False)
+MinGRUEncode = Model("MinGRUEncode", "MinGRU", encode=True)
+MinGRUResize = Model("MinGRUResize", "MinGRU", encode=False)
+MinLSTMEncode = Model("MinLSTMEncode", "MinLSTM", encode=True)
+MinLSTMResize = Model("MinLSTMResize", "MinLSTM", encode=False)
 BiGRU = Model("BiGRU", "GRU", encode=True, both=True)
 BiLSTM = Model("BiLSTM", "LSTM", encode=True, both=True)
 BiRNN = Model("BiRNN", "RNN", encode=True, both=True)
@@ -320,6 +334,10 @@ MODELS = {
         LSTMResize,
         RNNEncode,
         RNNResize,
+        MinGRUEncode,
+        MinGRUResize,
+        MinLSTMEncode,
+        MinLSTMResize,
         BiGRU,
         BiLSTM,
         BiRNN,

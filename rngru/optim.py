@@ -105,6 +105,24 @@ RULES: dict[str, Callable] = {
 """Every rule by name."""
 
 
+def averaged(parameters, means, *, number, hyper):
+    r"""The average of the parameters after each update; it starts with those after the first.
+
+    .. math:: a' = a + \max(1 - \alpha, 1/n) (p' - a)
+
+    :math:`\alpha` is ``average``, and n counts updates after the first ``average_from``; up to then
+    a is p. The factor 1/n makes the plain mean of all p so far, which an :math:`\alpha` of 1 keeps (Polyak
+    and Juditsky, SIAM J. Control Optim. 30, 1992; Izmailov et al., arXiv 1803.05407). A smaller one
+    forgets: from the batch on that has its number, 1 / (1 - alpha), it is the exponential mean.
+    """
+    (least, one) = _constants(means[0], 1 - hyper.average, 1)
+    share = pt.maximum(least, one / pt.maximum(number - np.float32(hyper.average_from), one))
+    return [
+        pt.switch(pt.ge(share, one), p, a + share * (p - a))
+        for p, a in zip(parameters, means, strict=True)
+    ]
+
+
 def clipped(gradients, hyper: HyperParams, length):
     """Return gradients bounded by ``clipnorm``, then by ``clip``.
 

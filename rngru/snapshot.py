@@ -9,7 +9,7 @@ the metadata of a checkpoint, :meth:`Snapshot.decode` checks all of them and giv
 >>> vocab, rng = CharSet("the ship"), np.random.default_rng(1)
 >>> hyper = HyperParams(vocab.vocab_size, state_size=4, layers=1)
 >>> arrays = MODELS["RNNEncode"].initial(hyper, rng)
->>> progress = Progress(arrays, freshcaches(arrays), hyper.learnrate)
+>>> progress = Progress(arrays, freshcaches(arrays, hyper), hyper.learnrate)
 >>> model = Snapshot(
 ...     modeltype="RNNEncode", made=hyper, chars=vocab, seq_len=10, backend="cpu",
 ...     progress=progress, rng=rng, seed=0,
@@ -39,7 +39,7 @@ from rngru.backends import Backend, freshcaches
 from rngru.checkpoint import Checkpoint
 from rngru.dataset import DataSet
 from rngru.errors import CheckpointDamaged, CheckpointTooNew, InputError, choose
-from rngru.hyper import CACHES, HyperParams
+from rngru.hyper import CACHES, MEAN, HyperParams
 from rngru.models import MODELS
 from rngru.reader import Reader
 from rngru.text import LEVELS, Vocabulary, vocabularyfromjson
@@ -58,7 +58,7 @@ def versions() -> dict[str, str]:
     return own | {name: _version(name) for name in ("numpy", "numba", "pytensor")}
 
 
-_MEMORY = "|".join(sorted({cache for caches in CACHES.values() for cache in caches}))
+_MEMORY = "|".join(sorted({MEAN, *(cache for caches in CACHES.values() for cache in caches)}))
 _NAME = re.compile(rf"(({_MEMORY})\.)?([EaVc]|(layers|back)\.\d+\.[UWbdgh])")
 """Every array that this version gives to some model; another one is a later version's."""
 
@@ -112,9 +112,9 @@ class Snapshot:
         return self.made.replace(learnrate=self.progress.learnrate)
 
     def reader(self, computes: Backend) -> Reader:
-        """Return the model as one that reads and writes text; here it is decided with which weights."""
+        """Return the model as one that reads and writes text, with the averaged weights if it has them."""
         kind = models.named(self.modeltype)
-        return Reader(kind, self.made, self.chars, self.progress.arrays, computes)
+        return Reader(kind, self.made, self.chars, self.progress.weights, computes)
 
     def run(self, computes: Backend, data: DataSet) -> Run:
         """Return the model as one that is trained on a text."""
@@ -123,7 +123,8 @@ class Snapshot:
     def having(self, given: Mapping[str, ArrayLike], computes: Backend) -> Self:
         """Return the model with other numbers in place of some parameters.
 
-        What the optimizer remembers of them is empty, and no loss is known.
+        They are their own average, what the optimizer remembers of them is empty, and no loss is
+        known.
 
         Raises
         ------
@@ -145,11 +146,13 @@ class Snapshot:
         if problems:
             raise InputError("\n".join(problems))
         fetch, place, now = computes.fetch, computes.place, self.progress
-        empty = {name: np.zeros_like(array) for name, array in new.items()}
+        empty = freshcaches(new, self.made)
         progress = replace(
             now,
             arrays=place({**fetch(now.arrays), **new}),
-            caches={cache: place({**fetch(old), **empty}) for cache, old in now.caches.items()},
+            caches={
+                cache: place({**fetch(old), **empty[cache]}) for cache, old in now.caches.items()
+            },
             scores=Scores(),
         )
         summary = {**self.summary, "trainloss": None, "validloss": None}
@@ -314,15 +317,19 @@ class Snapshot:
 
         Parameters
         ----------
-        training: with what only training needs: the caches of the optimizer.
+        training: with what only training needs: the caches of the optimizer. Without it, the model is
+            the averaged one, if there is an average.
         half: the parameters in float16.
         """
-        arrays, meta = replace(self, corpus=None, historyline=0, timed=False, token=None).encode()
+        now = self.progress if training else replace(self.progress, arrays=self.progress.weights)
+        alone = replace(self, progress=now, corpus=None, historyline=0, timed=False, token=None)
+        arrays, meta = alone.encode()
         names = models.named(self.modeltype).shapes(self.made).keys()
         kept = {name: array for name, array in arrays.items() if training or name in names}
         kept.pop("state", None)  # it belongs to a place in the text
         if half:
-            kept |= {name: kept[name].astype(np.float16) for name in names}
+            means = {f"{MEAN}.{name}" for name in names}
+            kept |= {n: kept[n].astype(np.float16) for n in kept if n in names or n in means}
         if not all(np.isfinite(array).all() for array in kept.values()):
             raise InputError(
                 f"half=True: a parameter is too large for float16; {path} was not written."
@@ -402,7 +409,7 @@ def _progress(
 ) -> Progress:
     """Sort the arrays of a checkpoint, or raise an error with all that is wrong with them."""
     model = models.named(meta["modeltype"])
-    caches = CACHES[hyper.optimizer] if meta["training"] else ()
+    caches = hyper.caches if meta["training"] else ()
     shapes, width = model.shapes(hyper), model.spec(hyper).state(hyper.state_size)
     state = arrays.get("state")
     lanes = state.shape[1] if state is not None and state.ndim == 3 else 1
@@ -427,7 +434,7 @@ def _progress(
     own = {name: np.array(array, order="C") for name, array in arrays.items()}
     weights = {name: own[name] for name in shapes}
     if not meta["training"]:  # what the optimizer remembered was left out: it begins anew
-        memory = freshcaches(weights, hyper.optimizer)
+        memory = freshcaches(weights, hyper)
         return Progress(weights, memory, hyper.learnrate, position=meta["position"])
     return Progress(
         weights,

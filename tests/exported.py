@@ -21,6 +21,8 @@ KINDS = {
     "lstm-embedded": ("LSTMEncode", "char", {"embed_size": 7}),
     "rnn": ("RNNEncode", "char", {}),
     "rnn-resize": ("RNNResize", "byte", {}),
+    "min-gru-hard": ("MinGRUEncode", "char", {"gate": "hard_sigmoid"}),
+    "min-lstm-resize": ("MinLSTMResize", "word", {}),
 }
 """Every cell, with and without an encoder, at every level."""
 

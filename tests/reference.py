@@ -57,6 +57,13 @@ class Array:
     def __sub__(self, other):
         return self + -array(other)
 
+    def __truediv__(self, other):
+        return Array(
+            self.value / other.value,
+            (self, lambda g: g / other.value),
+            (other, lambda g: -g * self.value / other.value**2),
+        )
+
     def __rsub__(self, other):
         return array(other) - self
 
@@ -162,6 +169,20 @@ def rnn(x, s, W, _, gate):
     return tanh(x + s @ W)
 
 
+def min_gru(x, s, W, _, gate):
+    """No recurrent weights: what is kept depends on the input alone."""
+    n = s.value.shape[1]
+    z = gate(x[:, :n])
+    return (1 - z) * x[:, n:] + z * s
+
+
+def min_lstm(x, s, W, _, gate):
+    """The two gates are shares of their sum, and none where both are 0."""
+    n = s.value.shape[1]
+    i, f = gate(x[:, :n]), gate(x[:, n : 2 * n])
+    return (f * s + i * x[:, 2 * n :]) / (f + i + 1e-12)
+
+
 def beside(left, right):
     n = left.value.shape[1]
     return Array(
@@ -171,8 +192,17 @@ def beside(left, right):
     )
 
 
-CELLS = {"GRU": gru, "GRU_AFTER": gru_after, "LSTM": lstm, "RNN": rnn}
-GATES = {"GRU": 3, "GRU_AFTER": 3, "LSTM": 4, "RNN": 1}
+CELLS = {
+    "GRU": gru,
+    "GRU_AFTER": gru_after,
+    "LSTM": lstm,
+    "RNN": rnn,
+    "MinGRU": min_gru,
+    "MinLSTM": min_lstm,
+}
+GATES = {"GRU": 3, "GRU_AFTER": 3, "LSTM": 4, "RNN": 1, "MinGRU": 2, "MinLSTM": 3}
+MINIMAL = ("MinGRU", "MinLSTM")
+"""The cells without recurrent weights."""
 
 
 def layer(cell, hard, pre, start, W, second_bias=None, truncate=-1):
@@ -180,12 +210,13 @@ def layer(cell, hard, pre, start, W, second_bias=None, truncate=-1):
 
     Only the last ``truncate`` steps pass gradients on.
     """
-    gate, n = hard_sigmoid if hard else sigmoid, W.value.shape[0]
+    gate, n = hard_sigmoid if hard else sigmoid, pre[0].value.shape[1] // GATES[cell]
     states, s = [], start
     for t, x in enumerate(pre):
         if 0 <= truncate < len(pre) - t:
-            before = (array(x.value), array(s.value), array(W.value))
-            s = array(CELLS[cell](*before, second_bias and array(second_bias.value), gate).value)
+            # Arrays without parents.
+            x, s, *more = (each and array(each.value) for each in (x, s, W, second_bias))
+            s = array(CELLS[cell](x, s, *more, gate).value)
         else:
             s = CELLS[cell](x, s, W, second_bias, gate)
         states.append(s[:, :n])
@@ -209,7 +240,7 @@ def tower(modeltype, hyper, p, name, ids, start, noise):
         return [each * masks[t % len(masks)] for t, each in enumerate(rows)]
 
     for k in range(hyper.layers):
-        U, W, b = (p[f"{name}.{k}.{letter}"] for letter in "UWb")
+        U, W, b = (p.get(f"{name}.{k}.{letter}") for letter in "UWb")
         if k == 0:
             kept = noise.get("embedding", np.ones((hyper.vocab_size, 1)))
             if modeltype.endswith("Resize"):

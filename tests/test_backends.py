@@ -39,6 +39,10 @@ FORMS = [
     ("LSTMResize", {"gate": "hard_sigmoid", "layers": 3, "state_size": 6}),
     ("RNNEncode", {"layers": 3, "state_size": 34}),
     ("RNNResize", {"layers": 1, "state_size": 1}),
+    ("MinGRUEncode", {"state_size": 33}),
+    ("MinGRUResize", {"gate": "hard_sigmoid", "bptt_truncate": 3, "layers": 3, "state_size": 6}),
+    ("MinLSTMEncode", {"tied": True, "dropout": 0.4, "state_size": 32}),
+    ("MinLSTMResize", {"gate": "hard_sigmoid", "layers": 1, "state_size": 5}),
     ("BiGRU", {"layers": 1, "state_size": 33, "gate": "hard_sigmoid"}),
     ("BiLSTM", {"dropout": 0.3, "state_size": 5}),
     ("LSTMEncode", {"dropconnect": 0.4, "dropout_in": 0.3, "embed_size": 5, "state_size": 33}),
@@ -47,6 +51,7 @@ FORMS = [
     ("GRUEncode", {"residual": True, "embed_dropout": 0.3, "embed_size": 40, "state_size": 31}),
     ("RNNEncode", {"ar": 2.0, "tar": 3.0, "smoothing": 0.3, "dropout_out": 0.5, "state_size": 6,
                    "clip": 99.0}),
+    ("MinGRUEncode", {"layernorm": True, "residual": True, "dropout_in": 0.2, "state_size": 9}),
     ("BiLSTM", {"layernorm": True, "ar": 2.0, "tar": 3.0, "dropout_in": 0.2, "dropconnect": 0.2,
                 "dropout": 0.3, "embed_size": 3, "layers": 1, "state_size": 5, "clip": 99.0}),
 ]  # fmt: skip
@@ -79,7 +84,7 @@ class Form:
             .astype(np.float32)
             for name, shape in shapes.items()
         }  # fmt: skip
-        self.caches = freshcaches(self.arrays)
+        self.caches = freshcaches(self.arrays, self.hyper)
         names = BACKENDS if compared(modeltype, changes) else ["cpu"]
         self.backends = {name: backend(name, self.model, self.hyper) for name in names}
         self.cpu = self.backends["cpu"]
@@ -89,9 +94,9 @@ class Form:
         rng, hyper = np.random.default_rng(seed), self.hyper
         x, y = rng.integers(0, SYMBOLS, (2, steps, lanes)).astype(np.int32)
         state = rng.uniform(-1, 1, self.cpu.freshstate(lanes).shape).astype(np.float32)
-        shapes = self.model.noiseshapes(hyper, steps, lanes)
+        shapes, share = self.model.noiseshapes(hyper, steps, lanes), hyper.dropout or 0.3
         noise = {
-            name: ((rng.random(shape) >= 0.3) / 0.7).astype(np.float32)
+            name: ((rng.random(shape) >= share) / (1 - share)).astype(np.float32)
             for name, shape in shapes.items()
         }
         return x, y, state, noise

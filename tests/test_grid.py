@@ -33,7 +33,7 @@ def test_a_model_trains_at_every_level_with_every_optimizer(modeltype, optimizer
         fresh = model.initial(own, np.random.default_rng(1))
         taken = []
         for computes in backends:  # a vocabulary is a size of arrays, so nothing is compiled again
-            arrays, caches = fresh, freshcaches(fresh, optimizer)
+            arrays, caches = fresh, freshcaches(fresh, own)
             state = computes.freshstate(LANES)
             for number in (1, 2):
                 x, y = data.batch((number - 1) * LANES * STEPS, LANES, STEPS)
@@ -72,7 +72,7 @@ def test_each_regulariser_works_alone_and_alike_on_both_backends(modeltype, opti
     for name, own in (("cpu", hyper), ("scan", hyper), ("cpu", plain)):
         computes = backend(name, model, own)
         arrays = fresh if own is hyper else model.initial(plain, np.random.default_rng(2))
-        caches, state, losses = freshcaches(arrays), computes.freshstate(LANES), []
+        caches, state, losses = freshcaches(arrays, own), computes.freshstate(LANES), []
         for number in (1, 2):
             given = noise[number - 1] if own is hyper else {}
             step = computes.step(arrays, caches, x, y, state, 0.01, number=number, noise=given)

@@ -30,7 +30,8 @@ def whole(low, high, *others):
         return not (low <= value <= high or value in others)
 
     right = st.integers(low, high) | st.sampled_from([low, high, *others])
-    return right, st.integers().filter(wrong) | st.floats() | st.booleans() | st.none() | JUNK
+    numbers = st.integers().filter(wrong) | st.floats() | st.booleans() | JUNK
+    return right, numbers if None in others else numbers | st.none()
 
 
 def real(low, high, *, above=False, below=False, none=False):
@@ -68,7 +69,10 @@ VALUES = {
     "beta2": real(0, 1, below=True),
     "weightdecay": real(0, 1e30),
     "schedule": name(SCHEDULES),
-    "warmup": real(0, 1),
+    "warmup": real(0, 1, none=True),
+    "floor": real(0, 1),
+    "cycles": whole(1, 10**18),
+    "lifetime": whole(1, 10**18, None),
     "dropout": real(0, 1, below=True),
     "dropout_in": real(0, 1, below=True),
     "dropout_out": real(0, 1, below=True, none=True),
@@ -88,6 +92,8 @@ VALUES = {
     "random_len": real(0, 1),
     "clipnorm": real(0, 1e30, above=True, none=True),
     "clip": real(0, 1e30, above=True, none=True),
+    "average": real(0, 1, none=True),
+    "average_from": whole(0, 10**18),
 }
 """Strategies for values that each hyperparameter may have, and for values that it may not."""
 
@@ -124,6 +130,7 @@ def test_what_2016_did_not_have_is_off():
     assert not (hyper.dropconnect or hyper.embed_dropout or hyper.dropout_in or hyper.dropout_out)
     assert not (hyper.layernorm or hyper.residual or hyper.embed_size or hyper.random_len)
     assert not (hyper.ar or hyper.tar or hyper.smoothing)
+    assert hyper.average is None
 
 
 def test_only_the_first_three_go_by_position():

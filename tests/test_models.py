@@ -28,6 +28,8 @@ SCANNED = [
     *(each for each in KINDS if each[0] in ("GRUEncode", "GRUResize")),
     ("LSTMEncode", "sigmoid", False),
     ("RNNResize", "sigmoid", False),
+    ("MinGRUResize", "hard_sigmoid", False),
+    ("MinLSTMEncode", "sigmoid", False),
     ("BiGRU", "sigmoid", True),
 ]
 """Those of them that have a graph of their own: a scan takes a second to compile."""
@@ -181,6 +183,11 @@ def test_shapes_are_those_of_the_design():
     assert normed["layers.0.g"] == normed["layers.1.h"] == (4,)
     after = models.MODELS["GRUEncode"].shapes(hyper.replace(reset_after=True))
     assert after["layers.0.d"] == after["layers.1.d"] == (4,)
+    assert models.MODELS["MinGRUResize"].shapes(hyper) == {
+        "layers.0.U": (9, 8), "layers.0.b": (8,), "layers.1.U": (4, 8), "layers.1.b": (8,),
+        "V": (4, 9), "c": (9,),
+    }  # fmt: skip
+    assert models.MODELS["MinLSTMEncode"].shapes(hyper)["layers.1.U"] == (4, 12)
 
 
 @pytest.mark.parametrize("modeltype", models.MODELS)
@@ -196,7 +203,7 @@ def test_initial_weights_are_uniform_and_biases_zero(modeltype):
         assert values.dtype == np.float32
         if values.ndim == 1:
             forget = np.zeros_like(values)
-            if "LSTM" in modeltype and name.endswith(".b"):
+            if modeltype in ("LSTMEncode", "LSTMResize", "BiLSTM") and name.endswith(".b"):
                 forget[60:120] = 1
             assert np.array_equal(values, forget), name
         else:
@@ -316,12 +323,14 @@ def test_a_held_neuron_is_held_whatever_is_between_layers():
     close(states[1, :, 0, 3], np.full(4, -0.75), 1e-6)
 
 
-def test_options_of_an_encoder_need_one():
+def test_options_need_what_they_are_about():
     """A width or a share that nothing has would be believed to do something."""
     for options in ({"embed_size": 3}, {"dropout_in": 0.2}):
         with pytest.raises(InputError, match="encoder.*GRUEncode"):
             models.GRUResize.check(HyperParams(5, 4, **options))
         models.GRUEncode.check(HyperParams(5, 4, **options))
+    with pytest.raises(InputError, match=r"dropconnect.*MinGRUEncode has none"):
+        models.MinGRUEncode.check(HyperParams(5, 4, dropconnect=0.3))
     with pytest.raises(InputError, match="embed_size=3"):
         models.GRUEncode.check(HyperParams(5, 4, embed_size=3, tied=True))
     models.GRUEncode.check(HyperParams(5, 4, embed_size=4, tied=True))

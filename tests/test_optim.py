@@ -198,7 +198,7 @@ def test_three_training_steps_agree_with_the_closed_form(name, changes):
     model, hyper = models.GRUEncode, HyperParams(5, 6, 1, **changes)
     rng = np.random.default_rng(3)
     arrays = {n: rng.normal(0, 0.5, s).astype("f") for n, s in model.shapes(hyper).items()}
-    compute, caches = backend(name, model, hyper), freshcaches(arrays, hyper.optimizer)
+    compute, caches = backend(name, model, hyper), freshcaches(arrays, hyper)
     state, old = np.zeros((1, 3, 6), np.float32), {n: a.astype(float) for n, a in arrays.items()}
     now, seen, cut = dict(old), {n: [] for n in arrays}, 0
     for number in (1, 2, 3):

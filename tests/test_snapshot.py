@@ -11,7 +11,7 @@ import pytest
 from rngru import ModelState, checkpoint
 from rngru.checkpoint import Checkpoint
 from rngru.errors import CheckpointDamaged, CheckpointTooNew
-from rngru.hyper import CACHES, OPTIMIZERS, HyperParams
+from rngru.hyper import OPTIMIZERS, HyperParams
 from rngru.models import MODELS
 from rngru.snapshot import Snapshot
 from rngru.text import ByteSet, CharSet, WordSet
@@ -39,8 +39,7 @@ def snapshot(modeltype="GRUEncode", level="char", *, state=True, rate=None, **hy
     shapes = model.shapes(made)
     arrays = {name: drawn(shape) for name, shape in shapes.items()}
     caches = {
-        cache: {name: drawn(shape) for name, shape in shapes.items()}
-        for cache in CACHES[made.optimizer]
+        cache: {name: drawn(shape) for name, shape in shapes.items()} for cache in made.caches
     }
     width = model.freshstate(made, 1).shape[2]
     rng.integers(0, 9, dtype=np.uint32)  # so that half a number is left over, which counts too

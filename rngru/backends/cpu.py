@@ -7,7 +7,7 @@ from typing import Any, final
 import numpy as np
 
 from rngru import models
-from rngru.backends.base import Backend, Losses, Step, Trace, Written, given, shrinks
+from rngru.backends.base import Backend, Losses, Step, Trace, Written, given, newest, shrinks
 from rngru.kernels import layers, output, threads, update
 from rngru.kernels.memory import Recycled
 from rngru.kernels.preparing import prepare
@@ -82,6 +82,7 @@ class CPU(Backend):
             momentum=hyper.momentum,
             beta2=hyper.beta2,
             shrinks=shrinks(hyper, weights),
+            newest=newest(hyper, number),
             count=count,
         )
         return replace(result, arrays=arrays, caches=caches)
@@ -121,7 +122,7 @@ class CPU(Backend):
             spec,
             network.table(),
             [(arrays[f"layers.{i}.U"], arrays[f"layers.{i}.b"]) for i in depth[1:]],
-            [arrays[f"layers.{i}.W"] for i in depth],
+            [arrays[f"layers.{i}.W"] for i in depth] if spec.row.recurrent else [],
             [arrays[f"layers.{i}.d"] for i in depth] if spec.row.second_bias else None,
             _readout(network),
             norms=[[arrays[f"layers.{i}.{letter}"] for i in depth] for letter in "gh"]

@@ -280,7 +280,7 @@ class Sampler:
     spec: what each layer is made of.
     table: (V, G S), the first layer's pre-activations for each character.
     inputs: (U, b) of each layer above the first.
-    recurrent: W of each layer, (S, G S).
+    recurrent: W of each layer, (S, G S); empty for a cell without.
     seconds: second bias of each layer, (S,), for GRU_AFTER; or None.
     readout: (S, V) and (V,).
     norms: gain and shift of each layer, (S,) each, for layer norm; or None.
@@ -299,7 +299,7 @@ class Sampler:
         residual=False,
     ) -> None:
         provide(table.dtype)
-        self.spec, self.size = spec, len(recurrent[0])
+        self.spec, self.size = spec, len(readout[0])
         width = padded(self.size)
         split = spec.main(width)
         wide = [widened(each, spec.gates) for each in recurrent]
