@@ -1,4 +1,4 @@
-r"""One step of each recurrent cell: its equations, in PyTensor.
+r"""One step of each recurrent cell: its equations, in PyTensor; and :func:`register`, for one of your own.
 
 A step takes ``pre`` (B, G S), which is the input times its weights plus the bias, computed for all time
 steps at once; the state (B, H); the gate function; and the recurrent weights (S, G S), if it has any. It
@@ -10,12 +10,16 @@ returns the new state. The output of a cell is the first S numbers of its state.
 'float32'
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
 
-from rngru.kernels.spec import TINY
+from rngru.errors import InputError
+from rngru.kernels.spec import CELLS, OWN, TINY, CellSpec
+from rngru.models import MODELS, Model
 
 
 def sigmoid(x):
@@ -149,3 +153,122 @@ STEPS: dict[str, Callable] = {
     "MinLSTM": min_lstm,
 }
 """The step of every cell, by the name of its row in :data:`rngru.kernels.spec.CELLS`."""
+
+
+def register(
+    name: str,
+    step: Callable[..., Any],
+    *,
+    gates: Sequence[str],
+    state: int = 1,
+    recurrent: bool = True,
+    initial: Mapping[str, float] | None = None,
+) -> None:
+    """Make a cell of your own: afterwards ``<name>Encode`` and ``<name>Resize`` are model types.
+
+    Such a model trains, saves, resumes, scores, writes and is looked into as any other. There are no
+    kernels for it: on both backends PyTensor's scan computes it, several times slower. Its checkpoints
+    name the cell, and hold no code: call ``register`` in each process before the model is loaded.
+
+    Parameters
+    ----------
+    name : str
+        Letters and digits, a letter first.
+    step : callable
+        ``step(pre, state, gate, recurrent)`` returns the new state (B, H), float32, in PyTensor's
+        operations. ``pre`` is (B, G S): for each gate in turn, S numbers; ``state`` is (B, H); ``gate`` is
+        the function of the hyperparameter ``gate``; ``recurrent`` is W, (S, G S).
+    gates : sequence of str
+        A name for each of the G blocks of S columns in U, W and b.
+    state : int
+        How many times S numbers are in a state, H = state S. The output comes first: the next layer reads
+        the first S.
+    recurrent : bool
+        Whether it has recurrent weights. If not, ``step(pre, state, gate)`` is given none.
+    initial : mapping or None
+        The biases that gates start with, as ``{'f': 1.0}``; the others start at 0.
+
+    Raises
+    ------
+    InputError
+        If the name is taken by another cell, or ``step`` does not return such a state.
+
+    Example
+    -------
+    A leaky unit: each neuron keeps a share of its state.
+
+    >>> def leaky(pre, state, gate, recurrent):
+    ...     size = state.shape[1]
+    ...     keep = gate(pre[:, :size])
+    ...     return keep * state + (1 - keep) * pt.tanh(pre[:, size:] + state @ recurrent[:, size:])
+    >>> register("Leaky", leaky, gates=("keep", "new"), initial={"keep": 1.0})
+    >>> MODELS["LeakyEncode"].cell
+    'Leaky'
+    """
+    row = _row(name, gates, state, recurrent, dict(initial or {}))
+    if name in CELLS or {f"{name}Encode", f"{name}Resize"} & MODELS.keys():
+        if name in CELLS and CELLS[name] == row and _same(STEPS[name], step):
+            return
+        raise InputError(
+            f"There is another cell {name!r}. Choose another name; to change one of your own, start "
+            "Python anew."
+        )
+    _try(row, step)
+    CELLS[name], STEPS[name] = row, step
+    for kind in (
+        Model(f"{name}Encode", name, encode=True),
+        Model(f"{name}Resize", name, encode=False),
+    ):
+        MODELS[kind.name] = kind
+
+
+def _row(name: str, gates: Sequence[str], state: int, recurrent: bool, initial: dict) -> CellSpec:
+    """Return the row of a cell, or raise an error with what cannot be."""
+    if not (isinstance(name, str) and name.isascii() and name.isalnum() and name[0].isalpha()):
+        raise InputError(
+            f"name={name!r}: expected letters and digits, a letter first, as 'MyCell'."
+        )
+    named = () if isinstance(gates, str) else tuple(gates)
+    if not named or len({*named}) < len(named) or not all(isinstance(e, str) and e for e in named):
+        raise InputError(
+            f"gates={gates!r}: expected a different name for each gate, as ('z', 'r', 'c')."
+        )
+    if type(state) is not int or state < 1:
+        raise InputError(
+            f"state={state!r}: expected a whole number of at least 1, how many times S numbers a state has."
+        )
+    for gate, bias in initial.items():
+        if gate not in named or not isinstance(bias, int | float) or not math.isfinite(bias):
+            raise InputError(
+                f"initial={{{gate!r}: {bias!r}}}: expected a finite number for one of {named}."
+            )
+    biases = tuple(sorted((gate, float(bias)) for gate, bias in initial.items()))
+    main = len(named) if recurrent else 0
+    return CellSpec(OWN, named, main, memory=state - 1, initial=biases)
+
+
+def _try(row: CellSpec, step: Callable[..., Any]) -> None:
+    """Raise InputError if the result of a step, as far as its graph tells, is no state."""
+    lanes, size = 2, 3
+    columns, height = len(row.gates) * size, (1 + row.memory) * size
+    shapes = [(lanes, columns), (lanes, height), *([(size, columns)] if row.recurrent else [])]
+    pre, state, *more = (pt.tensor(dtype="float32", shape=shape) for shape in shapes)
+    new = step(pre, state, sigmoid, *more)
+    if getattr(new, "dtype", None) != "float32" or new.ndim != 2:
+        kind = getattr(new, "type", type(new).__name__)
+        raise InputError(
+            f"step returned {kind}: expected the new state, a float32 matrix (B, {1 + row.memory} S). "
+            "Constants are float32 as np.float32(0.5)."
+        )
+    width = new.type.shape[1]
+    if width not in (None, height):
+        raise InputError(
+            f"step returned {width / size:g} S numbers for each lane, expected {1 + row.memory} S: the "
+            "state before and after a step are alike. state= says how many."
+        )
+
+
+def _same(one: Callable[..., Any], other: Callable[..., Any]) -> bool:
+    """Whether two steps are one function, or were made by the same lines."""
+    lines = getattr(one, "__code__", one)
+    return one is other or lines == getattr(other, "__code__", other)

@@ -11,7 +11,8 @@
     │   └── NoModelError                 it holds no model
     ├── CheckpointError                  a checkpoint that cannot be written or read
     │   ├── CheckpointDamaged            its contents are not what was saved
-    │   └── CheckpointTooNew             it was written by a newer rngru
+    │   ├── CheckpointTooNew             it was written by a newer rngru
+    │   └── CellUnknown                  its model has a cell that is not registered
     └── MissingExtra (ImportError)       an optional dependency that is not installed
     RngruWarning (UserWarning)           all that rngru warns of
 
@@ -95,6 +96,14 @@ class CheckpointTooNew(CheckpointError):
         listed = ", ".join(names[:5]) + (f" and {len(names) - 5:,} more" if names[5:] else "")
         wanted = f"rngru {needs} or later" if needs else "a newer rngru"
         return cls(f"{where} has what this rngru does not know: {listed}. Install {wanted}.")
+
+
+class CellUnknown(CheckpointError):
+    """The model has a cell of somebody's own, which is not registered here, or otherwise."""
+
+
+FOREIGN: Final = (CheckpointTooNew, CellUnknown)
+"""What an older checkpoint of the same model would be refused for, too: it need not be tried."""
 
 
 class MissingExtra(RngruError, ImportError):

@@ -20,6 +20,9 @@ GATES: Final = ("sigmoid", "hard_sigmoid")
 OPTIMIZERS: Final = ("rmsprop", "adam", "adamw", "sgd", "adagrad")
 """The update rules; `rngru.optim` has their equations."""
 
+MOMENTUM: Final = ("adam", "adamw", "sgd")
+"""The update rules that keep a mean of gradients."""
+
 FALLING: Final = ("cosine", "linear", "onecycle")
 """The schedules that go from one end of a span of training to the other."""
 
@@ -53,8 +56,10 @@ class HyperParams(Settings, positional=3, noun="hyperparameter"):
     The first three may be given by position, all others by name. NumPy numbers are accepted and
     become Python's. The cost that is minimised is (sum over time and batch of the cross-entropy
     + regcost * sum of squared weights / 2) / batch size; ``clip`` acts on its gradient, before
-    the optimizer sees it. ``ar``, ``tar`` and ``smoothing`` add to the cross-entropy there, but
-    not to any loss that is shown (:func:`rngru.backends.graphs.penalties` has the formulas).
+    the optimizer sees it. Where weights are averaged, the averaged ones validate, read, write and are
+    exported, while training goes on from the others: see :func:`rngru.optim.averaged`.
+    ``ar``, ``tar`` and ``smoothing`` add to the cross-entropy that is minimised, but not to a loss that
+    is shown: see :func:`rngru.backends.graphs.penalties`.
 
     A record never changes: ``replace`` makes a changed copy. Its repr shows what differs from the
     defaults. Two records are equal when all their values are.
@@ -144,6 +149,9 @@ class HyperParams(Settings, positional=3, noun="hyperparameter"):
         "share",
         real(0, 1, below=True),
         0.999,
+    )
+    nesterov = Setting(
+        "step to where the momentum leads next (sgd, adam, adamw)", "yes or no", flag(), False
     )
     weightdecay = Setting(
         "how much each update shrinks weights, times the rate (adamw)",
@@ -284,6 +292,11 @@ class HyperParams(Settings, positional=3, noun="hyperparameter"):
             raise InputError(
                 f"average_from={self.average_from} says when averaging begins, but average=None averages "
                 "nothing. Choose average=1 for the plain mean from then on, or leave it out."
+            )
+        if self.nesterov and self.optimizer not in MOMENTUM:
+            raise InputError(
+                f"nesterov=True: optimizer={self.optimizer!r} has no momentum. Choose one of "
+                f"{', '.join(MOMENTUM)}, or leave it out."
             )
         if self.schedule in FALLING:
             return

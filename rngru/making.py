@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from rngru import backends, models
+from rngru import backends, models, recipes
 from rngru.backends import freshcaches
 from rngru.corpus import Corpus, encodecorpus, exactly
 from rngru.errors import InputError, RngruError, fits, nearest, warn
@@ -25,6 +25,7 @@ from rngru.growing import LATER, carried, hyperfor, newsymbols
 from rngru.hyper import SETTINGS, HyperParams
 from rngru.models import Model
 from rngru.reader import Reader, evaluate
+from rngru.settings import checked, whole
 from rngru.snapshot import Snapshot
 from rngru.text import ByteSet, CharSet, Source, Vocabulary, opentexts
 from rngru.training import Plan, Progress, Scores
@@ -46,9 +47,15 @@ COUNTED = 10_000_000
 
 
 def checkoptions(
-    modeltype: str, backend: str, hyperparams: Mapping[str, Any], known: set[str]
-) -> None:
-    """Check all that can be checked before a text is read.
+    modeltype: str,
+    seq_len: int,
+    backend: str,
+    hyperparams: Mapping[str, Any],
+    known: set[str],
+    recipe: str | None = None,
+    seconds: float | None = None,
+) -> tuple[str, int]:
+    """Check all that can be checked before a text is read; return the model type and T.
 
     ``known`` are the arguments that are no hyperparameters, for the nearest name.
 
@@ -65,8 +72,19 @@ def checkoptions(
         if name not in SETTINGS:
             also = {*SETTINGS, *known, *Plan.settings()} - {"vocab_size"}
             raise InputError(unknownargument(name, also))
-    models.named(modeltype).check(HyperParams(1, **hyperparams))
+    hyper = HyperParams(1, **hyperparams)
+    if recipe is not None:
+        found = recipes.recipe(recipe, ENOUGH, seconds)
+        hyper = HyperParams(1, **found.completed(hyperparams))
+    elif seconds is not None:
+        raise InputError(
+            f"seconds={seconds!r} is part of a recipe: recipe='quick', seconds={seconds!r}. Without one, "
+            f"trainmodel(max_seconds={seconds!r}) says how long to train."
+        )
+    modeltype, seq_len = recipes.kind(recipe, modeltype, seq_len)
+    models.named(modeltype).check(hyper)
     backends.named(backend)
+    return modeltype, checked("seq_len", seq_len, whole(1))
 
 
 def make(
@@ -81,6 +99,8 @@ def make(
     show: Callable[[Event], object],
     check: Callable[[], object],
     old: Snapshot | None = None,
+    recipe: str | None = None,
+    seconds: float | None = None,
     **options: Any,
 ) -> tuple[Snapshot, Corpus]:
     """Encode a text into a folder, and draw a new model for it.
@@ -92,6 +112,7 @@ def make(
     show: called with events that a person should see.
     check: raises KeyboardInterrupt to stop.
     old: a model that is to learn the text, instead of a new one.
+    recipe, seconds: what the hyperparameters are that are not given; see :mod:`rngru.recipes`.
     """
     if old is not None:
         _refuseanother(old, {"modeltype": modeltype, "level": options["level"], **hyperparams})
@@ -104,11 +125,30 @@ def make(
         show(Reading(done, total, time.monotonic() - began))
 
     corpus = encodecorpus(srcfile, folder, progress=follow, **options)
+    vocab, symbols, found = corpus.vocab, corpus.split, None
+    if recipe is not None:
+        found = recipes.recipe(recipe, symbols, seconds, vocab.level)
+        hyperparams = _byrecipe(found, hyperparams, old)
     made = drawn(
         corpus, modeltype=modeltype, hyperparams=hyperparams, seq_len=seq_len, backend=backend, rng=rng,
         show=show, old=old,
     )  # fmt: skip
+    if found is not None:
+        made = replace(made, plan=found.plan)
+        show(Notice(found.told(made.made, seq_len)))
+        if said := recipes.misfit(found, made.made.state_size, symbols, vocab.level, vocab.units):
+            show(Notice(said))
     return made, corpus
+
+
+def _byrecipe(
+    found: recipes.Recipe, given: Mapping[str, Any], old: Snapshot | None
+) -> dict[str, Any]:
+    """Return the hyperparameters of a recipe, with those given; an old model keeps its sizes."""
+    if old is None:
+        return found.completed(given)
+    made = found.completed({**given, "state_size": old.made.state_size})
+    return {name: value for name, value in made.items() if name in LATER or name in given}
 
 
 def drawn(
@@ -139,6 +179,11 @@ def drawn(
     loss = _untrained(Reader(model, hyper, corpus.vocab, progress.weights, computes), corpus)
     weights = sum(array.size for array in arrays.values())
     told = [*_notices(corpus, loss, weights, old), whatislost(corpus)]
+    if backend == "cpu" and model.spec(hyper).row.own:
+        told.append(
+            f"{model.cell} is a cell of your own, for which there are no kernels. PyTensor's scan "
+            "computes it, which is several times slower."
+        )
     for notice in filter(None, told):
         show(Notice(notice))
     made = Snapshot(
@@ -289,7 +334,7 @@ def _notices(corpus: Corpus, loss: float, weights: int, old: Snapshot | None) ->
     if weights > HEART * corpus.split:
         notices.append(
             f"{corpus.split:,} {units} to train on are few for {weights:,} parameters: the model will "
-            "learn them by heart. A smaller state_size=, dropout= or more text helps."
+            "learn them by heart. recipe='small', a smaller state_size=, dropout= or more text helps."
         )
     notices += [
         f"{len(corpus):,} {units}: {corpus.split:,} for training, "

@@ -172,9 +172,8 @@ class Model:
                 if name == "E" and hyper.tied:
                     bound = hyper.state_size**-0.25
                 arrays[name] = rng.uniform(-bound, bound, shape).astype(np.float32)
-            if row.remembers and name.endswith(".b"):
-                gate = row.gates.index(row.remembers)
-                arrays[name].reshape(-1, hyper.state_size)[gate] = 1
+            for gate, bias in row.initial if name.endswith(".b") else ():
+                arrays[name].reshape(-1, hyper.state_size)[row.gates.index(gate)] = bias
         if counts is not None:
             arrays["c"] += np.log((counts + 1) / (counts.sum() + counts.size))
         return arrays
@@ -212,10 +211,14 @@ class Model:
         Raises
         ------
         InputError
-            If an LSTM that reads in both directions is to hold more than tanh 1 = 0.76: from an
-            empty memory, one step leads no further.
+            If the cell is one's own; or if an LSTM that reads in both directions is to hold more than
+            tanh 1 = 0.76: from an empty memory, one step leads no further.
         """
         spec, size, arrays = self.spec(hyper), hyper.state_size, dict(arrays)
+        if spec.row.own:
+            raise InputError(
+                f"{self.name} has a cell of your own. Which of its biases hold a neuron is not known."
+            )
         names = [f"{tower}.{i}" for tower in self.towers for i in range(hyper.layers)]
         start = np.full_like(self.freshstate(hyper, 1), np.nan)
         for name in {names[layer] for layer, _ in values}:

@@ -38,8 +38,9 @@ from rngru import backends, checkpoint, models
 from rngru.backends import Backend, freshcaches
 from rngru.checkpoint import Checkpoint
 from rngru.dataset import DataSet
-from rngru.errors import CheckpointDamaged, CheckpointTooNew, InputError, choose
+from rngru.errors import CellUnknown, CheckpointDamaged, CheckpointTooNew, InputError, choose
 from rngru.hyper import CACHES, MEAN, HyperParams
+from rngru.kernels.spec import CELLS, CellSpec
 from rngru.models import MODELS
 from rngru.reader import Reader
 from rngru.text import LEVELS, Vocabulary, vocabularyfromjson
@@ -82,7 +83,8 @@ class Snapshot:
     versions: what it was computed with.
     rounding: and how the processor rounds, see :func:`rngru.backends.rounding`; '' if that is
         not known.
-    plan: what the last call to train was told that holds for the next one, too.
+    plan: what the next call to train does unless it is told otherwise: what the last one was told
+        that holds for it, too; or, before the first, what a recipe says.
     token: a random word that tells this model from others in the same directory. It stands in the
         summary of a checkpoint, so that it can be read without the arrays.
     """
@@ -252,6 +254,9 @@ class Snapshot:
             "rounding": self.rounding,
             "plan": dict(self.plan),
         }
+        spec = models.named(self.modeltype).spec(self.made)
+        if spec.row.own:
+            meta["cell"] = {"name": spec.cell, **_layout(spec.row)}
         return arrays, meta
 
     @classmethod
@@ -264,6 +269,8 @@ class Snapshot:
         ------
         CheckpointTooNew
             If it has settings, words or arrays that this version does not know.
+        CellUnknown
+            If its model has a cell of somebody's own that is not registered.
         CheckpointDamaged
             If anything is missing or does not fit, naming ``found`` and all that is wrong.
         """
@@ -279,6 +286,7 @@ class Snapshot:
             for name, kind in kinds.items():
                 if not isinstance(meta[name], kind):
                     raise ValueError(f"{name} is {reprlib.repr(meta[name])}")
+            _registered(meta.get("cell"))
             _known("modeltype", meta["modeltype"], MODELS, found)
             _known("level", meta["vocabulary"]["level"], LEVELS, found)
             hyper = HyperParams.from_json(meta["hyper"], where=str(found))
@@ -305,7 +313,7 @@ class Snapshot:
                 summary=dict(meta["summary"]),
                 versions=dict(meta["versions"]),
                 rounding=meta["rounding"],
-                plan=Plan.from_json(meta["plan"], where=str(found)).lasting,
+                plan=Plan.from_json(meta["plan"], where=str(found)).to_json(),
                 token=meta["summary"].get("model"),
             )
         except (KeyError, TypeError, ValueError, OverflowError) as problem:
@@ -399,6 +407,33 @@ def _known(what: str, word: object, known: Mapping[str, object], found: Checkpoi
     """Raise CheckpointTooNew for a word that only a later version can have written."""
     if isinstance(word, str) and word not in known:
         raise CheckpointTooNew.unknown(found, [f"{what}={reprlib.repr(word)}"])
+
+
+def _layout(row: CellSpec) -> dict[str, Any]:
+    """Return what the arrays of a model follow from, of a cell of one's own."""
+    return {"gates": [*row.gates], "state": 1 + row.memory, "recurrent": row.recurrent}
+
+
+def _registered(cell: Any) -> None:
+    """Raise CellUnknown unless the cell that a checkpoint names, if any, is registered as it was."""
+    if cell is None:
+        return
+    name, layout = cell["name"], {key: cell[key] for key in ("gates", "state", "recurrent")}
+    if not isinstance(name, str):
+        raise ValueError(f"its cell is {reprlib.repr(name)}")
+    shown = reprlib.repr(name)
+    if name not in CELLS:
+        call = f'rngru.cells.register("{shown[1:-1]}", …)'
+        raise CellUnknown(
+            f"This model has the cell {shown}, which is not registered. Call {call} as when it was "
+            "made, then load."
+        )
+    if _layout(CELLS[name]) != layout:
+        wanted = ", ".join(f"{key}={reprlib.repr(value)}" for key, value in layout.items())
+        raise CellUnknown(
+            f"This model has the cell {shown}, which was registered with {wanted} when it was made. Start "
+            "Python anew, register it so, then load."
+        )
 
 
 def _progress(

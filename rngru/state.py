@@ -182,6 +182,8 @@ class ModelState(Instrument):
         exist: str = "refuse",
         skip: bool = False,
         model: "str | Path | ModelState | None" = None,
+        recipe: str | None = None,
+        seconds: float | None = None,
         report: str | None = None,
         **hyperparams: Any,
     ) -> Self:
@@ -236,6 +238,13 @@ class ModelState(Instrument):
             A model that is to learn this text, instead of a new one: of another
             working directory, or from :meth:`pack`. Symbols that it has not
             seen are added to those that it knows.
+        recipe : str
+            Settings with a name, made to fit the text and the time:
+            ``'quick'``, ``'best'`` or ``'small'``; help("rngru.recipes") says
+            what each is for. The first ``trainmodel()`` then trains as the
+            recipe says. Hyperparameters that are given as well come first.
+        seconds : float
+            How long that is to take, for a recipe.
         report : str
             ``'rich'``, ``'plain'`` or ``'silent'``; by default what suits the
             screen. It holds for the training of this object, too.
@@ -253,9 +262,10 @@ class ModelState(Instrument):
             If it holds a model, or files of others under rngru's names, or
             cannot be written.
         """
-        checkoptions(modeltype, backend, hyperparams, {*cls.initfromsrcfile.__annotations__})
-        seq_len, rng = checked("seq_len", seq_len, whole(1)), generator(rng)
-        disk = Workdir(usedir)
+        modeltype, seq_len = checkoptions(
+            modeltype, seq_len, backend, hyperparams, {*cls.initfromsrcfile.__annotations__}, recipe, seconds,
+        )  # fmt: skip
+        disk, rng = Workdir(usedir), generator(rng)
         load = checked("exist", exist, one_of(("refuse", "load"))) == "load" and not overwrite
         if load and disk.holdsmodel:
             ms = cls.load(usedir, backend=backend)
@@ -269,10 +279,10 @@ class ModelState(Instrument):
         with Interrupts(raises=True) as interrupts, disk.locked(new=True), reporter(report) as show:
             disk.refusemodel(overwrite=overwrite)
             made, corpus = make(
-                srcfile, disk.fresh, old=None if model is None else cls._found(model),
+                srcfile, disk.fresh, old=None if model is None else cls._found(model), recipe=recipe,
                 modeltype=modeltype, hyperparams=hyperparams, seq_len=seq_len, backend=backend, rng=rng,
                 level=level, trainfrac=trainfrac, encoding=encoding, errors=errors, min_count=min_count,
-                max_vocab=max_vocab, validfiles=validfiles, skip=skip, show=show,
+                max_vocab=max_vocab, validfiles=validfiles, skip=skip, seconds=seconds, show=show,
                 check=interrupts.check,
             )  # fmt: skip
             corpus = disk.install(made, corpus, save=init_checkpoint)
@@ -478,7 +488,8 @@ class ModelState(Instrument):
 
         What is not given is as in the call before, also on another day; only
         ``num_rounds``, ``max_seconds``, ``clear_state`` and ``schedule`` hold for
-        one call.
+        one call. The first call does what a recipe says, if the model was made
+        by one.
 
         Parameters
         ----------

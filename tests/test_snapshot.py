@@ -198,7 +198,7 @@ NEWER = {
     "a setting": (lambda a, m: m["hyper"].update(zoneout=0.1), "zoneout"),
     "an optimizer": (lambda a, m: m["hyper"].update(optimizer="lion"), "optimizer='lion'"),
     "a gate": (lambda a, m: m["hyper"].update(gate="softsign"), "gate='softsign'"),
-    "a schedule": (lambda a, m: m["hyper"].update(schedule="linear"), "schedule='linear'"),
+    "a schedule": (lambda a, m: m["hyper"].update(schedule="staircase"), "schedule='staircase'"),
     "a model type": (lambda a, m: m.update(modeltype="QRNNEncode"), "modeltype='QRNNEncode'"),
     "a level": (lambda a, m: m["vocabulary"].update(level="syllable"), "level='syllable'"),
     "an array": (lambda a, m: a.update(average=np.zeros(3, np.float32)), "average"),

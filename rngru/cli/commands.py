@@ -7,6 +7,7 @@ True
 import argparse
 import itertools
 import json
+import math
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -16,7 +17,7 @@ from typing import Any, Final
 
 from rngru import corpora
 from rngru.checkpoint import Checkpoints
-from rngru.cli import INTERRUPTED, Parser, say
+from rngru.cli import INTERRUPTED, Parser, compressing, say
 from rngru.cli import demo as first
 from rngru.cli.flags import addarguments, addsettings, given, value
 from rngru.errors import InputError, TextError, WorkdirError
@@ -25,6 +26,7 @@ from rngru.making import differing, sametext
 from rngru.reader import Scores
 from rngru.report import History
 from rngru.sampling import Sampling
+from rngru.settings import Setting, real
 from rngru.state import ModelState
 from rngru.tables import Table, finite, oneline, printable
 from rngru.text import GUESS, Document, Source, Texts, readtext
@@ -112,7 +114,7 @@ def _trainflags(command: Parser) -> None:
     addarguments(
         command.add_argument_group(making),
         ModelState.initfromsrcfile,
-        [*MAKING, "model", "backend"],
+        ["recipe", *MAKING, "model", "backend"],
     )
     addsettings(command.add_argument_group("its sizes, and how it learns"), HyperParams,
                 leave=["vocab_size"])  # fmt: skip
@@ -137,13 +139,15 @@ def _model(options: argparse.Namespace) -> ModelState:
     if not disk.holdsmodel or options.overwrite:
         if text is None:
             raise InputError(f"{disk.path} holds no model. Name the TEXT to make one of.")
-        new = asked | backend | given(options, ["model", "report"])
+        new = asked | backend | given(options, ["model", "report"]) | _recipe(options)
         return ModelState.initfromsrcfile(text, disk.path, overwrite=options.overwrite, **new)
     if given(options, ["model"]):
         raise InputError(
             f"--model: {disk.path} holds a model already. Name another --workdir for the one that is to "
             "learn the text, or throw it away with --overwrite."
         )
+    if given(options, ["recipe"]):
+        say(f"{disk.path} holds a model already, so --recipe changes nothing")
     ms = ModelState.load(disk.path, **backend)
     asked.pop("learnrate", None)  # training changes it
     found = differing(ms._model, ms._corpus, asked)
@@ -159,6 +163,13 @@ def _model(options: argparse.Namespace) -> ModelState:
                 f"{disk.path} holds a model of {ms.chars.srcinfo or 'another text'}. {how}"
             )
     return ms
+
+
+def _recipe(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the recipe of a new model, and the time it is made for: that of this call, if it ends."""
+    named = given(options, ["recipe"])
+    seconds = given(options, ["max_seconds"]).get("max_seconds") if named else None
+    return named if seconds in (None, math.inf) else {**named, "seconds": seconds}
 
 
 def source(options: argparse.Namespace) -> Source | None:
@@ -377,7 +388,7 @@ def _export(options: argparse.Namespace) -> Outcome:
 
 
 def _demoflags(command: Parser) -> None:
-    seconds = Plan.settings()["max_seconds"]
+    seconds = Setting("", "seconds", real(above=True))  # the rate falls to the end, so there is one
     command.add_argument(
         "--seconds", type=lambda text: value(seconds, text), default=60.0, metavar="SECONDS",
         help="how long to train (60)",
@@ -413,6 +424,8 @@ FLAGS: Final[dict[str, Callable[[Parser], None]]] = {
     "score": _scoreflags,
     "info": _infoflags,
     "export": _exportflags,
+    "compress": compressing.compressflags,
+    "decompress": compressing.decompressflags,
     "sweep": _sweepflags,
     "demo": _demoflags,
     "doctor": _doctorflags,
@@ -425,6 +438,8 @@ RUN: Final[dict[str, Callable[[argparse.Namespace], Outcome]]] = {
     "score": _score,
     "info": _info,
     "export": _export,
+    "compress": compressing.compressed,
+    "decompress": compressing.decompressed,
     "sweep": _sweep,
     "demo": _demo,
     "doctor": _doctor,

@@ -126,6 +126,12 @@ def forwards(reader: Reader, ending: str) -> None:
             raise InputError(
                 f"{name}=True is not in what a {ending} file does. A .safetensors file holds the weights."
             )
+    row = reader.model.spec(reader.hyper).row
+    if row.own or (ending == ".pt" and not row.recurrent):
+        raise InputError(
+            f"A {ending} file cannot compute the layers of {reader.model.name}. A .safetensors file holds "
+            "its weights."
+        )
 
 
 @contextmanager

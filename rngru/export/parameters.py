@@ -59,8 +59,8 @@ class Parameters(dict[str, np.ndarray]):
         """
         found = cls({name: np.asarray(array, np.float32) for name, array in arrays.items()})
         first, c, cells = found.get("layers.0.W"), found.get("c"), _CELLS
-        if first is None and "layers.0.b" in found and ("V" in found or "E" in found):
-            readout = found["V"] if "V" in found else found["E"].T
+        readout = found.get("V", found.get("E", np.empty(0)).T)
+        if "layers.0.b" in found and not any(name.endswith(".W") for name in found):
             first, cells = np.empty((len(readout), found["layers.0.b"].size)), _MINIMAL
         if first is None or first.ndim != 2 or c is None or c.ndim != 1:
             raise InputError(

@@ -42,11 +42,6 @@ def regated(array: np.ndarray, cell: str) -> np.ndarray:
 def topytorch(reader: Reader, path: Path) -> dict[Path, bytes]:
     """Return the bytes to write: the state dict, and a module beside it that loads it."""
     forwards(reader, ".pt")
-    if not reader.model.spec(reader.hyper).row.recurrent:
-        raise InputError(
-            f"{reader.model.name}: PyTorch has no layer of this kind. A .py file computes it with NumPy, "
-            "a .onnx file with others, and a .safetensors file holds its weights."
-        )
     with needs("PyTorch", "torch"):
         import torch
     state = {

@@ -16,6 +16,8 @@ LSTM: Final = 2
 RNN: Final = 3
 MIN_GRU: Final = 4
 MIN_LSTM: Final = 5
+OWN: Final = -1
+"""The code of a cell of one's own, which kernels do not have."""
 
 TINY: Final = 1e-12
 """Added to the sum of the MinLSTM's gates, which may both be 0; far below the rounding of any other sum."""
@@ -32,18 +34,23 @@ class CellSpec:
     side: whether a step keeps more than its state and its gates, for the gradient.
     main: how many of them the first matrix product of a step computes; 0 for a cell without recurrent
         weights.
-    memory: whether a state is (output, memory) side by side instead of the output alone.
+    memory: how many more times S numbers a state has beside the output, which comes first.
     second_bias: whether the candidate has a bias of its own inside the reset gate.
-    remembers: the gate whose bias starts at 1, so that an untrained cell already keeps its memory.
+    initial: the biases that gates start with, by name; those that are not there start at 0.
     """
 
     code: int
     gates: tuple[str, ...]
     main: int
     side: bool = False
-    memory: bool = False
+    memory: int = 0
     second_bias: bool = False
-    remembers: str = ""
+    initial: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def own(self) -> bool:
+        """Whether it is one's own, made by :func:`rngru.cells.register`."""
+        return self.code == OWN
 
     @property
     def recurrent(self) -> bool:
@@ -54,7 +61,9 @@ class CellSpec:
 CELLS: Final = {
     "GRU": CellSpec(GRU, ("z", "r", "c"), main=2, side=True),
     "GRU_AFTER": CellSpec(GRU_AFTER, ("z", "r", "c"), main=2, side=True, second_bias=True),
-    "LSTM": CellSpec(LSTM, ("i", "f", "o", "c"), main=4, side=True, memory=True, remembers="f"),
+    "LSTM": CellSpec(
+        LSTM, ("i", "f", "o", "c"), main=4, side=True, memory=1, initial=(("f", 1.0),)
+    ),
     "RNN": CellSpec(RNN, ("c",), main=1),
     "MinGRU": CellSpec(MIN_GRU, ("z", "c"), main=0),
     "MinLSTM": CellSpec(MIN_LSTM, ("i", "f", "c"), main=0),
@@ -98,7 +107,7 @@ class LayerSpec:
 
     def state(self, size: int) -> int:
         """Numbers in the state of one lane."""
-        return 2 * size if self.row.memory else size
+        return (1 + self.row.memory) * size
 
     def size(self, state: int) -> int:
         """Units of a layer whose lanes have states of so many numbers."""

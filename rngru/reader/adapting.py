@@ -85,7 +85,7 @@ class Learner:
         for at, x, y in _pieces(ids):
             trace = self.reader.backend.trace(self.reader.weights, x, state)
             yield np.arange(at, at + len(y)), y[:, 0], trace.logits[:, 0]
-            self._learn(x, y, state)
+            self.learn(x, y, state)
             state = trace.ending
 
     def losses(self, ids: np.ndarray, state: np.ndarray | None = None) -> Iterator[np.ndarray]:
@@ -95,11 +95,12 @@ class Learner:
         """
         state = self.reader.freshstate() if state is None else state
         for _, x, y in _pieces(ids):
-            step = self._learn(x, y, state)
+            step = self.learn(x, y, state)
             yield np.full(len(y), step.loss / len(y))
             state = step.state
 
-    def _learn(self, x: np.ndarray, y: np.ndarray, state: np.ndarray) -> Step:
+    def learn(self, x: np.ndarray, y: np.ndarray, state: np.ndarray) -> Step:
+        """Learn that each of ``y`` (n, 1), int32, came after its ``x``, read from ``state`` (L, 1, H)."""
         step = self._backend.step(self.reader.weights, self._caches, x, y, state, self._rate)
         from rngru.kernels import threads, update  # Numba takes a while to load
 
@@ -130,7 +131,7 @@ def teaching(reader: Reader) -> Backend:
     plain = {name: SETTINGS[name].default for name in REGULARISERS}
     hyper = reader.hyper.replace(
         optimizer="rmsprop", decay=DECAY, regcost=0.0, clip=None, clipnorm=None,
-        average=None, average_from=0, **plain,
+        average=None, average_from=0, nesterov=False, **plain,
     )  # fmt: skip
     return backends.shielded(reader.backend.name, reader.model, hyper)
 

@@ -7,8 +7,8 @@ loss stays; then it falls; at rates that are too high it climbs again.
 >>> rates = np.geomspace(1e-4, 1, 81)
 >>> losses = 3 - np.clip(np.log10(rates) + 3.5, 0, 1.5) + 9 * np.clip(np.log10(rates) + 1, 0, 1)
 >>> test = RateTest(rates, losses, optimizer="adam")
->>> round(test.edge, 2)
-0.11
+>>> round(test.edge, 3), round(test.suggestion, 3)
+(0.089, 0.018)
 """
 
 import html
@@ -28,7 +28,7 @@ from rngru.training.rates import timed
 from rngru.training.run import Run
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from rngru.plots import Figure
 
 FEWEST: Final = 20
 """Batches of a test, however short the time."""

@@ -29,8 +29,8 @@ def scheduled(
     over 0.05 of what cosine and linear span, 0.3 for onecycle, and not at all for the first three. The
     last three, and the climb, span the call, or the first ``lifetime`` batches of a model. In
     ``cycles`` equal parts of that, the rate climbs and falls each time. Cosine and cycles: Loshchilov
-    and Hutter, arXiv 1608.03983; onecycle: Smith and Topin, arXiv 1708.07120, as fast.ai has it, with
-    the momentum left alone.
+    and Hutter, arXiv 1608.03983; onecycle: Smith and Topin, arXiv 1708.07120, with half waves, and
+    the momentum is left alone.
 
     Parameters
     ----------
