@@ -197,8 +197,8 @@ class ModelState(Instrument):
         usedir
             The working directory; made if it does not exist.
         modeltype : str
-            ``GRU``, ``LSTM``, ``RNN``, ``MinGRU`` or ``MinLSTM`` with ``Encode``
-            (an encoder before the layers) or ``Resize`` (none):
+            ``GRU``, ``LSTM``, ``RNN``, ``MinGRU`` or ``MinLSTM`` with
+            ``Encode`` (an encoder before the layers) or ``Resize`` (none):
             ``'GRUEncode'``, …
         seq_len : int
             T: characters per training sequence; gradients do not reach further
