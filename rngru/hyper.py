@@ -20,9 +20,6 @@ GATES: Final = ("sigmoid", "hard_sigmoid")
 OPTIMIZERS: Final = ("rmsprop", "adam", "adamw", "sgd", "adagrad")
 """The update rules; `rngru.optim` has their equations."""
 
-MOMENTUM: Final = ("adam", "adamw", "sgd")
-"""The update rules that keep a mean of gradients."""
-
 FALLING: Final = ("cosine", "linear", "onecycle")
 """The schedules that go from one end of a span of training to the other."""
 
@@ -50,8 +47,7 @@ class HyperParams(Settings, positional=3, noun="hyperparameter"):
     The first three may be given by position, all others by name. NumPy numbers are accepted and
     become Python's. The cost that is minimised is (sum over time and batch of the cross-entropy
     + regcost * sum of squared weights / 2) / batch size; ``clip`` acts on its gradient, before
-    the optimizer sees it. Where weights are averaged, the averaged ones validate, read, write and are
-    exported, while training goes on from the others: see :func:`rngru.optim.averaged`.
+    the optimizer sees it.
 
     A record never changes: ``replace`` makes a changed copy. Its repr shows what differs from the
     defaults. Two records are equal when all their values are.
@@ -142,9 +138,6 @@ class HyperParams(Settings, positional=3, noun="hyperparameter"):
         real(0, 1, below=True),
         0.999,
     )
-    nesterov = Setting(
-        "step to where the momentum leads next (sgd, adam, adamw)", "yes or no", flag(), False
-    )
     weightdecay = Setting(
         "how much each update shrinks weights, times the rate (adamw)",
         "share/update",
@@ -229,11 +222,6 @@ class HyperParams(Settings, positional=3, noun="hyperparameter"):
             raise InputError(
                 f"average_from={self.average_from} says when averaging begins, but average=None averages "
                 "nothing. Choose average=1 for the plain mean from then on, or leave it out."
-            )
-        if self.nesterov and self.optimizer not in MOMENTUM:
-            raise InputError(
-                f"nesterov=True: optimizer={self.optimizer!r} has no momentum. Choose one of "
-                f"{', '.join(MOMENTUM)}, or leave it out."
             )
         if self.schedule in FALLING:
             return

@@ -67,7 +67,6 @@ VALUES = {
     "optimizer": name(OPTIMIZERS),
     "momentum": real(0, 1, below=True),
     "beta2": real(0, 1, below=True),
-    "nesterov": flag(),
     "weightdecay": real(0, 1e30),
     "schedule": name(SCHEDULES),
     "warmup": real(0, 1, none=True),
@@ -114,7 +113,7 @@ def test_what_2016_did_not_have_is_off():
     hyper = HyperParams(66)
     assert (hyper.optimizer, hyper.schedule) == ("rmsprop", "constant")
     assert not (hyper.dropout or hyper.locked or hyper.tied or hyper.reset_after or hyper.clipnorm)
-    assert hyper.average is None and not hyper.nesterov
+    assert hyper.average is None
 
 
 def test_only_the_first_three_go_by_position():

@@ -129,7 +129,7 @@ def teaching(reader: Reader) -> Backend:
         )
     hyper = reader.hyper.replace(
         optimizer="rmsprop", decay=DECAY, regcost=0.0, dropout=0.0, clip=None, clipnorm=None,
-        average=None, average_from=0, nesterov=False,
+        average=None, average_from=0,
     )  # fmt: skip
     return backends.shielded(reader.backend.name, reader.model, hyper)
 
