@@ -23,7 +23,7 @@ from rngru.training import Progress
 LATER = {
     "learnrate", "decay", "regcost", "optimizer", "momentum", "beta2", "weightdecay", "schedule",
     "warmup", "clipnorm", "clip", "bptt_truncate", "average", "average_from", "floor", "cycles", "lifetime",
-    "nesterov", *REGULARISERS,
+    *REGULARISERS,
 }  # fmt: skip
 """Hyperparameters that an old model may be given anew; the others say what it is."""
 

@@ -20,9 +20,6 @@ GATES: Final = ("sigmoid", "hard_sigmoid")
 OPTIMIZERS: Final = ("rmsprop", "adam", "adamw", "sgd", "adagrad")
 """The update rules; `rngru.optim` has their equations."""
 
-MOMENTUM: Final = ("adam", "adamw", "sgd")
-"""The update rules that keep a mean of gradients."""
-
 FALLING: Final = ("cosine", "linear", "onecycle")
 """The schedules that go from one end of a span of training to the other."""
 
@@ -149,9 +146,6 @@ class HyperParams(Settings, positional=3, noun="hyperparameter"):
         "share",
         real(0, 1, below=True),
         0.999,
-    )
-    nesterov = Setting(
-        "step to where the momentum leads next (sgd, adam, adamw)", "yes or no", flag(), False
     )
     weightdecay = Setting(
         "how much each update shrinks weights, times the rate (adamw)",
@@ -292,11 +286,6 @@ class HyperParams(Settings, positional=3, noun="hyperparameter"):
             raise InputError(
                 f"average_from={self.average_from} says when averaging begins, but average=None averages "
                 "nothing. Choose average=1 for the plain mean from then on, or leave it out."
-            )
-        if self.nesterov and self.optimizer not in MOMENTUM:
-            raise InputError(
-                f"nesterov=True: optimizer={self.optimizer!r} has no momentum. Choose one of "
-                f"{', '.join(MOMENTUM)}, or leave it out."
             )
         if self.schedule in FALLING:
             return

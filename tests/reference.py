@@ -354,17 +354,13 @@ def descend(hyper, old, gradients, *, rate, weight=True):
             p = p - rate * gradients[n - 1] / np.sqrt(memory[0] + 1e-6)
         elif hyper.optimizer == "sgd":
             memory = (total(b1, 1, n),)
-            p = p - rate * (gradients[n - 1] + b1 * memory[0] if hyper.nesterov else memory[0])
+            p = p - rate * memory[0]
         elif hyper.optimizer == "adagrad":
             memory = (total(1, 2, n),)
             p = p - rate * gradients[n - 1] / np.sqrt(memory[0] + 1e-8)
         else:
             memory = ((1 - b1) * total(b1, 1, n), (1 - b2) * total(b2, 2, n))
             mean, square = memory[0] / (1 - b1**n), memory[1] / (1 - b2**n)
-            if hyper.nesterov:
-                mean = b1 * memory[0] / (1 - b1 ** (n + 1)) + (1 - b1) * gradients[n - 1] / (
-                    1 - b1**n
-                )
             decay = hyper.weightdecay if hyper.optimizer == "adamw" and weight else 0
             p = p - rate * (mean / (np.sqrt(square) + 1e-8) + decay * p)
     return p, memory

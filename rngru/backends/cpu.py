@@ -81,7 +81,6 @@ class CPU(Backend):
             decay=hyper.decay,
             momentum=hyper.momentum,
             beta2=hyper.beta2,
-            nesterov=hyper.nesterov,
             shrinks=shrinks(hyper, weights),
             newest=newest(hyper, number),
             count=count,

@@ -131,7 +131,7 @@ def teaching(reader: Reader) -> Backend:
     plain = {name: SETTINGS[name].default for name in REGULARISERS}
     hyper = reader.hyper.replace(
         optimizer="rmsprop", decay=DECAY, regcost=0.0, clip=None, clipnorm=None,
-        average=None, average_from=0, nesterov=False, **plain,
+        average=None, average_from=0, **plain,
     )  # fmt: skip
     return backends.shielded(reader.backend.name, reader.model, hyper)
 
