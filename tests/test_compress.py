@@ -355,6 +355,18 @@ def test_what_is_no_text_and_what_reads_both_ways(tmp_path):
         compress(both, TEXT, tmp_path / "it.rngz")
 
 
+def test_what_cannot_learn_says_how_to_compress_all_the_same(ms, newmodel, verse, tmp_path):
+    plain = newmodel(verse, optimizer="sgd")
+    friend = ModelState.load(plain.pack(tmp_path / "model.rngru", training=False))
+    for other in (friend, ms.clamped({(0, 1): 0.0})):
+        with pytest.raises((InputError, WorkdirError), match="adapt=False"):
+            other.compress(TEXT, tmp_path / "it.rngz")
+    friend.compress(TEXT, tmp_path / "it.rngz", adapt=False)
+    assert plain.decompress(tmp_path / "it.rngz") == TEXT, "the same model, elsewhere"
+    with pytest.raises(InputError, match=r"no file 'letter.txt'"):
+        ms.compress("letter.txt")
+
+
 def test_without_the_coder_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "constriction", None)
     with pytest.raises(MissingExtra, match=r"rngru\[compress\]"):
