@@ -33,7 +33,7 @@ def test_a_model_trains_at_every_level_with_every_optimizer(modeltype, optimizer
         fresh = model.initial(own, np.random.default_rng(1))
         taken = []
         for computes in backends:  # a vocabulary is a size of arrays, so nothing is compiled again
-            arrays, caches = fresh, freshcaches(fresh, optimizer)
+            arrays, caches = fresh, freshcaches(fresh, own)
             state = computes.freshstate(LANES)
             for number in (1, 2):
                 x, y = data.batch((number - 1) * LANES * STEPS, LANES, STEPS)

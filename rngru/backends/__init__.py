@@ -84,8 +84,12 @@ def named(name: str) -> str:
 
 
 def backend(name: str, model: Model, hyper: HyperParams) -> Backend:
-    """Import the backend called ``name``, and return it for a model; nothing is compiled yet."""
-    return BACKENDS[named(name)]()(model, hyper)
+    """Import the backend called ``name``, and return it for a model; nothing is compiled yet.
+
+    For a cell of one's own there are no kernels: it is computed as on ``scan``, whatever the name.
+    """
+    name = "scan" if model.spec(hyper).row.own and name == "cpu" else named(name)
+    return BACKENDS[name]()(model, hyper)
 
 
 def rounding(name: str) -> str:

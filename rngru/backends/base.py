@@ -18,7 +18,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from rngru.forks import Lock
-from rngru.hyper import CACHES, HyperParams
+from rngru.hyper import MEAN, HyperParams
 from rngru.models import Model
 from rngru.sampling import Sampling
 
@@ -89,12 +89,28 @@ class Written(NamedTuple):
     logprobs: np.ndarray
 
 
-def freshcaches(arrays: Arrays, optimizer: str = "rmsprop") -> Caches:
-    """Return what the optimizer remembers before its first step: zeros."""
+def freshcaches(arrays: Arrays, hyper: HyperParams) -> Caches:
+    """Return what is kept before the first step: zeros, and the parameters as their own average."""
     return {
-        cache: {name: np.zeros_like(array) for name, array in arrays.items()}
-        for cache in CACHES[optimizer]
+        cache: {
+            name: array.copy() if cache == MEAN else np.zeros_like(array)
+            for name, array in arrays.items()
+        }
+        for cache in hyper.caches
     }
+
+
+def newest(hyper: HyperParams, number: int) -> float:
+    """Return the share of the newest parameters in their average, after update ``number`` of a life.
+
+    Nothing before the first one that counts, so that no mean has to be corrected.
+
+    >>> [newest(HyperParams(66, average=0.75, average_from=2), n) for n in range(1, 9)]
+    [1.0, 1.0, 1.0, 0.5, 0.3333333333333333, 0.25, 0.25, 0.25]
+    """
+    if hyper.average is None:
+        return 0.0
+    return max(1 - hyper.average, 1 / max(number - hyper.average_from, 1))
 
 
 def shrinks(hyper: HyperParams, weights: list[bool]) -> list[float]:

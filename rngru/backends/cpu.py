@@ -7,7 +7,7 @@ from typing import Any, final
 import numpy as np
 
 from rngru import models
-from rngru.backends.base import Ahead, Backend, Losses, Step, Trace, Written, given, shrinks
+from rngru.backends.base import Ahead, Backend, Losses, Step, Trace, Written, given, newest, shrinks
 from rngru.kernels import layers, output, threads, update
 from rngru.kernels.memory import Recycled
 from rngru.kernels.preparing import prepare
@@ -80,7 +80,9 @@ class CPU(Backend):
             decay=hyper.decay,
             momentum=hyper.momentum,
             beta2=hyper.beta2,
+            nesterov=hyper.nesterov,
             shrinks=shrinks(hyper, weights),
+            newest=newest(hyper, number),
             count=count,
         )
         return replace(result, arrays=arrays, caches=caches)
@@ -135,7 +137,7 @@ class CPU(Backend):
             spec,
             network.table(),
             [(arrays[f"layers.{i}.U"], arrays[f"layers.{i}.b"]) for i in depth[1:]],
-            [arrays[f"layers.{i}.W"] for i in depth],
+            [arrays[f"layers.{i}.W"] for i in depth] if spec.row.recurrent else [],
             [arrays[f"layers.{i}.d"] for i in depth] if spec.row.second_bias else None,
             _readout(network),
         )

@@ -58,7 +58,8 @@ INTERRUPTED, UNREAD = 130, 141
 
 ADVISED: Final = (
     "batchsize", "dropout", "encoding", "errors", "keep_best", "learnrate", "level", "max_vocab",
-    "min_count", "overwrite", "seq_len", "skip", "state_size", "trainfrac", "valid_len", "validfiles",
+    "min_count", "overwrite", "recipe", "seconds", "seq_len", "skip", "state_size",
+    "trainfrac", "valid_len", "validfiles",
 )  # fmt: skip
 """Arguments that messages name in their advice."""
 

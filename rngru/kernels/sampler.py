@@ -249,14 +249,14 @@ class Sampler:
     spec: what each layer is made of.
     table: (V, G S), the first layer's pre-activations for each character.
     inputs: (U, b) of each layer above the first.
-    recurrent: W of each layer, (S, G S).
+    recurrent: W of each layer, (S, G S); empty for a cell without.
     seconds: second bias of each layer, (S,), for GRU_AFTER; or None.
     readout: (S, V) and (V,).
     """
 
     def __init__(self, spec: LayerSpec, table, inputs, recurrent, seconds, readout) -> None:
         provide(table.dtype)
-        self.spec, self.size = spec, len(recurrent[0])
+        self.spec, self.size = spec, len(readout[0])
         width = padded(self.size)
         split = spec.main(width)
         wide = [widened(each, spec.gates) for each in recurrent]
