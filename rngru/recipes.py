@@ -89,7 +89,7 @@ class Recipe:
         )
 
 
-_LEARNS: Final = {"optimizer": "adam", "schedule": "cosine", "regcost": 0.0}
+_LEARNS: Final = {"optimizer": "adam", "schedule": "cosine", "regcost": 0.0, "locked": True}
 
 RECIPES: Final = {
     each.name: each
@@ -103,7 +103,7 @@ RECIPES: Final = {
         Recipe(
             "best",
             "the lowest loss in minutes to an hour",
-            {**_LEARNS, "state_size": 512, "learnrate": 0.004, "dropout": 0.0},
+            {**_LEARNS, "state_size": 512, "learnrate": 0.005, "dropout": 0.0},
             {"batchsize": 32, "max_seconds": 600.0, "keep_best": True},
         ),
         Recipe(
@@ -133,6 +133,12 @@ TEXT: Final = (
 
 DROPOUT: Final = ((6, 0.0), (15, 0.1), (40, 0.2), (100, 0.3), (math.inf, 0.4))
 """Up to so many passes over the training text in that time, this share."""
+
+AVERAGED: Final = 1_500
+"""Batches from which on averaged weights pay: a mean of the last hundred is behind in a shorter run."""
+
+AVERAGE: Final = 0.99
+"""Share of the averaged weights that each update keeps then."""
 
 LANE: Final = 10
 """Batches that a lane has of its own at least: of a short text there are fewer lanes."""
@@ -181,9 +187,17 @@ def recipe(name: str, symbols: int, seconds: float | None = None, level: str = "
     passes = reads(size, time, level) / max(symbols, 1)
     dropout = max(base.hyper["dropout"], _upto(DROPOUT, passes))
     lanes = min(base.plan["batchsize"], max(1, symbols // (LANE * base.seq_len)))
+    batches = reads(size, time, level) / (lanes * base.seq_len)
+    average = AVERAGE if batches >= AVERAGED else None
+    fitted = {
+        "state_size": size,
+        "learnrate": rate(base, size),
+        "dropout": dropout,
+        "average": average,
+    }
     return replace(
         base,
-        hyper={**base.hyper, "state_size": size, "learnrate": rate(base, size), "dropout": dropout},
+        hyper={**base.hyper, **fitted},
         plan={**base.plan, "batchsize": lanes, "max_seconds": time},
     )
 

@@ -52,6 +52,8 @@ class ModelState(Instrument):
     >>> ms
     <ModelState GRUEncode, 2 layers of 32, 15,762 parameters, ...>
 
+    ``recipe='quick'`` chooses all sizes for the text and the time that one has.
+
     Train: rounds of some batches, or for some seconds. What comes back is a
     table. The next call does as the last one did, unless it is told otherwise;
     ``background=True`` leaves the prompt free:
@@ -103,6 +105,12 @@ class ModelState(Instrument):
     (' ', 0.1...)
     >>> ms.copied('The ship').share
     0.0
+
+    What it predicts well gets small (``rngru[compress]``):
+
+    >>> packed = ms.compress('The ship drove fast, ' * 9, 'ship.rngz')
+    >>> ms.decompress('ship.rngz') == 'The ship drove fast, ' * 9
+    True
 
     A model can learn a text while it reads it, each piece after it was
     predicted; the model itself stays as it is:

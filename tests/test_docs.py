@@ -21,7 +21,7 @@ def test_the_examples_in_docstrings_run(name, tmp_path, monkeypatch, capsys, ver
     expected = set()
     if name == "rngru.state":  # its example is the story of a file and a working directory
         (tmp_path / "verse.txt").write_text(verse, encoding="utf-8")
-        expected = {"verse.txt", "work", "model.rngru", "model.py"}
+        expected = {"verse.txt", "work", "model.rngru", "model.py", "ship.rngz"}
     failed, _ = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
     assert not failed, capsys.readouterr().out
     left = {path.name for path in tmp_path.iterdir()}
