@@ -67,7 +67,7 @@ class Recipe:
 
         >>> best = recipe("best", symbols=1_000_000, seconds=150)
         >>> best.completed({"state_size": 512})["learnrate"]
-        0.002
+        0.0025
         >>> "learnrate" in best.completed({"optimizer": "sgd"})
         False
         """
@@ -229,7 +229,7 @@ def rate(base: Recipe, size: int) -> float:
     Adam wants it in inverse proportion to their width (Yang et al., arXiv 2203.03466).
 
     >>> [rate(RECIPES["best"], size) for size in (256, 128, 16)]
-    [0.004, 0.008, 0.012]
+    [0.005, 0.01, 0.012]
     """
     return min(round(base.hyper["learnrate"] * WIDTH / size, 4), HIGHEST)
 
