@@ -32,7 +32,7 @@ from rngru.backends.base import (
     Written,
     freshcaches,
 )
-from rngru.errors import choose
+from rngru.errors import MissingExtra, choose
 from rngru.hyper import HyperParams
 from rngru.models import Model
 
@@ -66,7 +66,20 @@ def _scan() -> type[Backend]:
     return Scan
 
 
-BACKENDS = {"cpu": _cpu, "scan": _scan}
+def _jax() -> type[Backend]:
+    try:
+        import jax  # noqa: F401
+    except ImportError as missing:
+        raise MissingExtra(
+            "backend='jax' needs JAX: pip install 'rngru[jax]', or for a GPU pip install 'jax[cuda13]'; "
+            "see docs.jax.dev for others."
+        ) from missing
+    from rngru.backends.jaxed import JAX
+
+    return JAX
+
+
+BACKENDS = {"cpu": _cpu, "scan": _scan, "jax": _jax}
 """What imports each backend, by name."""
 
 
