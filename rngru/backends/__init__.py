@@ -4,6 +4,7 @@
 ``cpu``    the kernels: training through fused ``Op``s and PyTensor's gradient, everything else
            without importing PyTensor
 ``scan``   ``pytensor.scan`` and PyTensor's own differentiation; the reference, and slow
+``jax``    the same graphs in JAX, for GPUs and for several devices
 =========  =====================================================================================
 
 :class:`Backend` is the contract. What computes is imported when it is first needed: to look a name

@@ -138,6 +138,10 @@ class Backend(ABC):
         """Say which of the lanes of a batch this process feeds: all, where there is one process."""
         return slice(0, lanes)
 
+    def remark(self, lanes: int) -> str:
+        """Return what a person should know of how batches of so many lanes are computed; '' mostly."""
+        return ""
+
     def finite(self, arrays: Arrays) -> bool:
         """Whether every number of placed arrays is finite."""
         return all(bool(np.isfinite(array).all()) for array in arrays.values())

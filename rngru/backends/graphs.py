@@ -63,9 +63,13 @@ def predicting(net: Network, *, training: bool = True):
     return [x, y, start, *noise.values()], rows, endings
 
 
-def step(model: Model, hyper: HyperParams, layers: Callable) -> tuple[list[Any], list[Any]]:
+def step(
+    model: Model, hyper: HyperParams, layers: Callable, gathered: Callable = list
+) -> tuple[list[Any], list[Any]]:
     """A training step: parameters, caches, x, y, rate, number, start, noise to
     (loss, norm, endings, new parameters, new caches).
+
+    ``gathered`` is given loss and gradients, and returns them for all lanes, where others have more.
     """
     net = network(model, hyper, layers)
     values = list(net.parameters.values())
@@ -74,7 +78,7 @@ def step(model: Model, hyper: HyperParams, layers: Callable) -> tuple[list[Any],
     weights = [models.penalised(each.ndim) for each in values]
     squares = sum(pt.sqr(p).sum() for p, weight in zip(values, weights, strict=True) if weight)
     cost = (loss + np.float32(hyper.regcost / 2) * squares) / x.shape[1].astype("float32")
-    gradients = pytensor.grad(cost, values)
+    loss, *gradients = gathered([loss, *pytensor.grad(cost, values)])
     norm = optim.norm(gradients)
     caches = [[p.type(f"{cache}.{p.name}") for p in values] for cache in CACHES[hyper.optimizer]]
     rate, number = pt.fscalar("rate"), pt.fscalar("number")

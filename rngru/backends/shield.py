@@ -106,6 +106,14 @@ class Shielded(Backend):
         """Return placed arrays as NumPy's."""
         return self._shield(("fetch",), lambda inside: inside.fetch(arrays))
 
+    def share(self, lanes: int) -> slice:
+        """Say which lanes this process feeds."""
+        return self._shield(("share",), lambda inside: inside.share(lanes))
+
+    def remark(self, lanes: int) -> str:
+        """Return what a person should know of how batches are computed."""
+        return self._shield(("remark",), lambda inside: inside.remark(lanes))
+
     def finite(self, arrays: Arrays) -> bool:
         """Whether every number of placed arrays is finite."""
         return self._shield(("finite",), lambda inside: inside.finite(arrays))

@@ -217,6 +217,8 @@ class Session:
                 f"place in the text, but the hidden state starts empty; batchsize={run.lanes} "
                 "continues exactly."
             )
+        if said := run.backend.remark(plan.batchsize):
+            notices.append(said)
         state = None if plan.clear_state else now.state
         scores = now.scores
         if 0 < plan.patience <= scores.worse:

@@ -1,10 +1,8 @@
 """The ``jax`` backend."""
 
-import functools
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any, final
 
 import jax
@@ -12,9 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from rngru.backends import graphs
-from rngru.backends.base import Arrays, Backend, Losses, Step, Trace, Written
+from rngru.backends.base import Backend, Losses, Step, Trace, Written
 from rngru.backends.jaxed import drawing
 from rngru.backends.jaxed.computing import computing
+from rngru.backends.jaxed.devices import EVERYWHERE, LANES, Devices, along, near, world
+from rngru.backends.jaxed.ops import Together
 from rngru.backends.recurrence import fused
 
 
@@ -26,13 +26,10 @@ class JAX(Backend):
 
     def __init__(self, model, hyper) -> None:
         super().__init__(model, hyper)
-        self._functions: dict[str, Any] = {}
+        self._functions: dict[tuple[str, Devices, bool], Callable] = {}
 
     def place(self, arrays):
-        if all(isinstance(array, jax.Array) for array in arrays.values()):
-            return arrays
-        # A copy: on a CPU, JAX would go on using the memory of NumPy's array.
-        return {name: jnp.array(array, copy=True) for name, array in arrays.items()}
+        return world().everywhere(arrays)
 
     def fetch(self, arrays):
         if not any(isinstance(array, jax.Array) for array in arrays.values()):
@@ -40,18 +37,32 @@ class JAX(Backend):
         return {name: np.array(array) for name, array in arrays.items()}
 
     def finite(self, arrays):
-        return bool(_finite(list(self.place(arrays).values())))
+        return bool(_finite(self._values(arrays)))
+
+    def remark(self, lanes):
+        devices = world()
+        if devices.count == 1:
+            return ""
+        if devices.shared(lanes):
+            return f"{devices.count} devices share each batch, {lanes // devices.count} lanes each."
+        return (
+            f"{devices.count} devices could share a batch, but not one of {lanes} lanes: each computes "
+            f"all of it. batchsize={-(-lanes // devices.count) * devices.count} would use them."
+        )
 
     def prepare(self) -> None:
         with self._lock.held():
-            self._function("step")
+            self._function("step", world(), shared=False)
 
     def step(self, arrays, caches, x, y, state, rate, *, number=1, noise=None):
-        placed, memory = self.place(arrays), {n: self.place(each) for n, each in caches.items()}
-        kept = [each for values in memory.values() for each in values.values()]
+        lanes, devices = state.shape[1], world()
+        values = self.place(arrays).values()
+        memory = [each for cache in caches.values() for each in self.place(cache).values()]
+        x, y, state = (devices.part(each, 1, lanes) for each in (x, y, state))
+        masks = [_placed(devices, each, lanes) for each in (noise or {}).values()]
         loss, norm, ending, new = self._call(
-            "step", list(placed.values()), kept, x, y, np.float32(rate), np.float32(number),
-            jnp.array(state), list((noise or {}).values()),
+            "step", devices, lanes,
+            list(values), memory, x, y, np.float32(rate), np.float32(number), state, masks,
         )  # fmt: skip
         result = Step(float(loss), float(norm), arrays, caches, ending)
         if not result.finite:
@@ -62,93 +73,124 @@ class JAX(Backend):
         return replace(result, arrays=arrays, caches=caches)
 
     def trace(self, arrays, ids, state):
-        found = self._call("trace", list(self.place(arrays).values()), ids, state)
-        return Trace(*map(np.array, found))
+        devices, lanes = near(), ids.shape[1]
+        text = (devices.part(each, 1, lanes) for each in (ids, state))
+        return Trace(
+            *map(np.array, self._call("trace", devices, lanes, self._values(arrays), *text))
+        )
 
     def losses(self, arrays, x, y, state):
-        found = self._call("losses", list(self.place(arrays).values()), x, y, state)
+        devices, lanes = near(), x.shape[1]
+        text = (devices.part(each, 1, lanes) for each in (x, y, state))
+        found = self._call("losses", devices, lanes, self._values(arrays), *text)
         return Losses(*map(np.array, found))
 
     def generate(self, arrays, ids, state, uniforms, sampling, mask=None, recent=None):
-        values, hyper = list(self.place(arrays).values()), self.hyper
-        with self._lock.held(), jax.enable_x64(True):
-            draw = self._function(f"generate{' cuts' * sampling.cuts}{' repeats' * (recent is not None)}")
-            mask = np.zeros(hyper.vocab_size) if mask is None else mask
-            limits = (sampling.top_k or hyper.vocab_size, sampling.top_p, sampling.min_p)
-            limits = (np.int32(limits[0]), *map(np.float64, limits[1:]))
-            window, latest = _window(recent, len(ids))
-            rule = np.float64(sampling.temp), np.asarray(mask, np.float32), limits
-            penalty, ids = np.float32(math.log(sampling.repeat)), ids.astype(np.int32)
-            drawn = [np.empty((0, len(ids)), np.int32)]
-            sure = [np.empty((0, len(ids)), np.float32)]
-            for first in range(0, len(uniforms), drawing.AT_ONCE):
-                piece = np.zeros((drawing.AT_ONCE, len(ids)))
-                some = uniforms[first : first + drawing.AT_ONCE]
-                piece[: len(some)] = some
-                new, likely, ids, state, window = draw(
-                    values, ids, state, piece, np.int32(len(some)), *rule, (window, latest, penalty)
-                )
-                drawn.append(np.asarray(new)[: len(some)])
-                sure.append(np.asarray(likely)[: len(some)])
-            return Written(np.concatenate(drawn), np.array(state), np.concatenate(sure))
+        devices, lanes, symbols = near(), len(ids), self.hyper.vocab_size
+        values, name = self._values(arrays), "generate"
+        name += " cuts" * sampling.cuts + " repeats" * (recent is not None)
+        window, latest = drawing.window(recent, lanes)
+        mask = np.zeros(symbols, np.float32) if mask is None else mask.astype(np.float32)
+        limits = (
+            np.int32(sampling.top_k or symbols),
+            *map(np.float64, (sampling.top_p, sampling.min_p)),
+        )
+        rule = np.float64(sampling.temp), mask, limits
+        further = latest, np.float32(math.log(sampling.repeat))
+        ids, drawn, sure = ids.astype(np.int32), [np.empty((0, lanes), np.int32)], []
+        for first in range(0, len(uniforms), drawing.AT_ONCE):
+            some = uniforms[first : first + drawing.AT_ONCE]
+            piece = np.zeros((drawing.AT_ONCE, lanes))
+            piece[: len(some)] = some
+            new, likely, ids, state, window = self._call(
+                name, devices, lanes,
+                values, ids, state, piece, np.int32(len(some)), *rule, window, *further,
+                exact=True,
+            )  # fmt: skip
+            drawn.append(np.asarray(new)[: len(some)])
+            sure.append(np.asarray(likely)[: len(some)])
+        sure.append(np.empty((0, lanes), np.float32))
+        return Written(np.concatenate(drawn), np.array(state), np.concatenate(sure))
 
-    def _call(self, name: str, *arguments: Any) -> Any:
-        with self._lock.held(), jax.enable_x64(False):
-            return self._function(name)(*arguments)
+    def _values(self, arrays) -> list[Any]:
+        """Return parameters on the devices of this process, in a list: JAX would sort their names."""
+        return list(near().close(self.place(arrays)).values())
 
-    def _function(self, name: str) -> Callable:
-        """Return one of the compiled functions; JAX compiles it for each shape of its arguments."""
-        if name not in self._functions:
-            build = {"step": _step, "losses": _losses, "trace": _trace}.get(name)
-            if build is None:
-                function = drawing.program(
-                    self.model, self.hyper, cuts="cuts" in name, repeats="repeats" in name
-                )
-            else:
-                function = build(self.model, self.hyper)
-            self._functions[name] = jax.jit(function)
-        return self._functions[name]
+    def _call(self, name: str, devices: Devices, lanes: int, *arguments: Any, exact: bool = False):
+        # PyTensor, or the user, may have switched float64 on.
+        with self._lock.held(), jax.enable_x64(exact):
+            return self._function(name, devices, devices.shared(lanes))(*arguments)
+
+    def _function(self, name: str, devices: Devices, shared: bool) -> Callable:
+        """Return one of the functions; JAX compiles it for each shape of its arguments."""
+        key = name, devices, shared
+        if key not in self._functions:
+            kind, *how = name.split()
+            function, inputs, outputs = _PROGRAMS[kind](
+                self.model, self.hyper, how, devices.count if shared else 1
+            )
+            if shared:
+                function = devices.spread(function, inputs, outputs)
+            self._functions[key] = jax.jit(function)
+        return self._functions[key]
 
 
-def _step(model, hyper):
-    compute, depth = computing(*graphs.step(model, hyper, fused)), hyper.layers
+def _placed(devices, mask, lanes):
+    """Return noise where its lanes are; that of parameters, which has none, is the same everywhere."""
+    return devices.part(mask, 2, lanes) if mask.ndim == 4 else devices.everywhere({"": mask})[""]
+
+
+def _step(model, hyper, how, count):
+    # Each device has the whole penalty, and the mean of their gradients is taken.
+    own = hyper.replace(regcost=hyper.regcost / count)
+    gathered = list if count == 1 else lambda values: Together(LANES)(*values)
+    compute, depth = computing(*graphs.step(model, own, fused, gathered)), hyper.layers
 
     def step(values, memory, x, y, rate, number, state, noise):
         loss, norm, *results = compute(*values, *memory, x, y, rate, number, state, *noise)
         return loss, norm, jnp.stack(results[:depth]), results[depth:]
 
-    return step
+    drawn = model.noise(hyper, 1, 1, np.random.default_rng(0)).values()
+    noise = [along(2) if each.ndim == 4 else EVERYWHERE for each in drawn]
+    lanes, same = along(1), EVERYWHERE
+    inputs = same, same, lanes, lanes, same, same, lanes, noise
+    return step, inputs, (same, same, lanes, same)
 
 
-def _losses(model, hyper):
-    compute = computing(*graphs.losses(model, hyper, fused))
+def _losses(model, hyper, how, count):
+    compute, lanes = computing(*graphs.losses(model, hyper, fused)), along(1)
 
     def losses(values, x, y, state):
         nats, *endings = compute(*values, x, y, state)
         return nats, jnp.stack(endings)
 
-    return losses
+    return losses, (EVERYWHERE, lanes, lanes, lanes), (lanes, lanes)
 
 
-def _trace(model, hyper):
-    compute, depth = computing(*graphs.trace(model, hyper, fused)), model.depth(hyper)
+def _trace(model, hyper, how, count):
+    compute, depth, lanes = (
+        computing(*graphs.trace(model, hyper, fused)),
+        model.depth(hyper),
+        along(1),
+    )
 
     def trace(values, ids, state):
         logits, *results = compute(*values, ids, state)
         return jnp.stack(results[:depth]), logits, jnp.stack(results[depth:])
 
-    return trace
+    return trace, (EVERYWHERE, lanes, lanes), (along(2), lanes, lanes)
+
+
+def _generate(model, hyper, how, count):
+    draw = drawing.program(model, hyper, cuts="cuts" in how, repeats="repeats" in how)
+    first, lanes, same = along(0), along(1), EVERYWHERE
+    inputs = same, first, lanes, lanes, same, same, same, same, lanes, same, same
+    return draw, inputs, (lanes, lanes, first, lanes, lanes)
+
+
+_PROGRAMS = {"step": _step, "losses": _losses, "trace": _trace, "generate": _generate}
 
 
 @jax.jit
 def _finite(values):
     return jnp.stack([jnp.isfinite(each).all() for each in values]).all()
-
-
-def _window(recent, lanes):
-    """Return the recent symbols (R, B), padded to whole 64, and how many of them count."""
-    if recent is None:
-        return np.zeros((0, lanes), np.int32), np.int32(0)
-    more = -len(recent) % 64
-    padding = np.full((more, lanes), -1, np.int32)
-    return np.concatenate([padding, recent.astype(np.int32)]), np.int32(len(recent))

@@ -26,7 +26,7 @@ from pytensor.tensor.shape import Shape, Shape_i
 
 
 @lru_cache(1)
-def dispatch() -> Callable:
+def dispatch() -> Any:
     """Import what knows an ``Op`` in JAX. To import it switches float64 on, for everybody."""
     before = jax.config.jax_enable_x64
     from pytensor.link.jax.dispatch import jax_funcify
@@ -76,7 +76,9 @@ def _computed(node: Apply, values: list[Any], used: list[bool]) -> Sequence[Any]
         for value, there in zip(values, known, strict=True)
     ]
     here = [
-        each if isinstance(each, Constant) or not there else each.type.constant_type(each.type, value)
+        each
+        if isinstance(each, Constant) or not there
+        else each.type.constant_type(each.type, value)
         for each, value, there in zip(node.inputs, values, known, strict=True)
     ]
     exact = Apply(op, here, [each.clone() for each in node.outputs])

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 import pytensor.tensor as pt
 from jax import lax
 
@@ -24,10 +25,11 @@ AT_ONCE = 256
 
 def program(model: Model, hyper: HyperParams, *, cuts: bool, repeats: bool) -> Callable:
     """Return what draws: of (parameters, ids (B,), start (L, B, H), uniforms (K, B), count, temperature,
-    mask (V,), limits, window) the symbols (K, B), their log-probabilities, ids, state and window after them.
+    mask (V,), limits, recent (R, B), latest, penalty) the symbols (K, B), their log-probabilities (K, B),
+    and ids, state and recent symbols after them.
 
-    ``limits`` are top_k, top_p and min_p, and looked at if it ``cuts``; ``window`` is (recent (R, B), how many of
-    them count, what is taken off their logits), if it ``repeats``. Of the symbols, the first ``count`` are drawn.
+    The first ``count`` symbols are drawn. ``limits`` are top_k, top_p and min_p, if it ``cuts``; and if it
+    ``repeats``, ``penalty`` is taken off the logits of the ``latest`` of the recent symbols.
     """
     net = graphs.network(model, hyper, apart(stepped))
     names, parameters = list(net.parameters), list(net.parameters.values())
@@ -49,18 +51,23 @@ def program(model: Model, hyper: HyperParams, *, cuts: bool, repeats: bool) -> C
         temperature: Any,
         mask: Any,
         limits: Any,
-        window: Any,
+        recent: Any,
+        latest: Any,
+        penalty: Any,
     ) -> tuple[Any, ...]:
         (rows,) = table(*values)
-        recent, latest, penalty = window
 
         def one(i: Any, carried: Any) -> Any:
             ids, state, drawn, sure, recent = carried
             logits, *endings = advance(*values, rows, ids[jnp.newaxis], state)
             ruled = logits + mask
             if repeats:
-                counts = (jnp.arange(len(recent)) >= len(recent) - latest)[:, jnp.newaxis, jnp.newaxis]
-                there = (counts & (recent[:, :, jnp.newaxis] == jnp.arange(hyper.vocab_size))).any(0)
+                counts = (jnp.arange(len(recent)) >= len(recent) - latest)[
+                    :, jnp.newaxis, jnp.newaxis
+                ]
+                there = (counts & (recent[:, :, jnp.newaxis] == jnp.arange(hyper.vocab_size))).any(
+                    0
+                )
                 ruled = jnp.where(there, ruled - penalty, ruled)
             new = _drawn(ruled, temperature, uniforms[i], limits if cuts else ())
             chosen = jnp.take_along_axis(logits, new[:, jnp.newaxis], 1)[:, 0]
@@ -103,3 +110,12 @@ def _kept(logits: Any, shares: Any, temperature: Any, top_k: Any, top_p: Any, mi
     ranked = jnp.take_along_axis(narrow, order, 1)
     within = ranked.cumsum(axis=1) - ranked < top_p * ranked.sum(axis=1, keepdims=True)
     return likely & jnp.take_along_axis(within, ranks, 1)
+
+
+def window(recent: np.ndarray | None, lanes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the recent symbols in whole 64, so that few lengths are compiled for, and how many count."""
+    if recent is None:
+        return np.zeros((0, lanes), np.int32), np.asarray(0, np.int32)
+    padding = np.full((-len(recent) % 64, lanes), -1, np.int32)
+    found = np.concatenate([padding, recent.astype(np.int32)])
+    return found, np.asarray(len(recent), np.int32)

@@ -47,15 +47,22 @@ class Cell:
 
     Parameters
     ----------
-    advance: ``advance(gate, pre (B, G S), state (B, H), W, d)`` gives what is kept (B, K), the new state
-        first.
-    retreat: ``retreat(slope, carry (B, H), kept (B, K), before (B, H), W)`` gives the gradients of the state
-        before (B, H) and of the pre-activations (B, G S or more); ``carry`` is that of the new state, and
-        ``slope`` gives the slope of a gate at its value.
+    advance: ``advance(gate, pre (B, G S), state (B, H), matrices, d)`` gives what is kept (B, K), the new
+        state first.
+    retreat: ``retreat(slope, carry (B, H), kept (B, K), before (B, H), matrices)`` gives the gradients of
+        the state before (B, H) and of the pre-activations (B, G S or more); ``carry`` is that of the new
+        state, ``slope`` gives the slope of a gate at its value, and the matrices are transposed.
+    apart: whether there are two matrices, for the candidate has a product of its own.
     """
 
     advance: Callable
     retreat: Callable
+    apart: bool = False
+
+    def matrices(self, recurrent: Any) -> list[Any]:
+        """Cut W (S, G S) into what is multiplied at a time: once, not in every step."""
+        size = len(recurrent)
+        return [recurrent[:, : 2 * size], recurrent[:, 2 * size :]] if self.apart else [recurrent]
 
 
 class Pass(NamedTuple):
@@ -75,38 +82,37 @@ def _beside(*arrays: Any) -> Any:
     return jnp.concatenate(arrays, axis=-1)
 
 
-def _rnn(gate: Any, pre: Any, state: Any, recurrent: Any, second: Any) -> Any:
-    return jnp.tanh(pre + state @ recurrent)
+def _rnn(gate: Any, pre: Any, state: Any, matrices: Any, second: Any) -> Any:
+    return jnp.tanh(pre + state @ matrices[0])
 
 
-def _rnn_back(slope: Any, carry: Any, kept: Any, before: Any, recurrent: Any) -> Any:
+def _rnn_back(slope: Any, carry: Any, kept: Any, before: Any, matrices: Any) -> Any:
     deltas = carry * (1 - kept * kept)
-    return deltas @ recurrent.T, deltas
+    return deltas @ matrices[0], deltas
 
 
-def _gru(gate: Any, pre: Any, state: Any, recurrent: Any, second: Any) -> Any:
+def _gru(gate: Any, pre: Any, state: Any, matrices: Any, second: Any) -> Any:
     size = state.shape[1]
-    gates = gate(pre[:, : 2 * size] + state @ recurrent[:, : 2 * size])
+    gates = gate(pre[:, : 2 * size] + state @ matrices[0])
     z, r = _split(gates, 2)
     reset = r * state
-    c = jnp.tanh(pre[:, 2 * size :] + reset @ recurrent[:, 2 * size :])
+    c = jnp.tanh(pre[:, 2 * size :] + reset @ matrices[1])
     return _beside(c + z * (state - c), gates, c, reset)
 
 
-def _gru_back(slope: Any, carry: Any, kept: Any, before: Any, recurrent: Any) -> Any:
-    size = before.shape[1]
+def _gru_back(slope: Any, carry: Any, kept: Any, before: Any, matrices: Any) -> Any:
     _, z, r, c, _ = _split(kept, 5)
     dz = carry * (before - c) * slope(z)
     dc = carry * (1 - z) * (1 - c * c)
-    dreset = dc @ recurrent[:, 2 * size :].T
+    dreset = dc @ matrices[1]
     both = _beside(dz, dreset * before * slope(r))
-    carry = carry * z + dreset * r + both @ recurrent[:, : 2 * size].T
+    carry = carry * z + dreset * r + both @ matrices[0]
     return carry, _beside(both, dc)
 
 
-def _gru_after(gate: Any, pre: Any, state: Any, recurrent: Any, second: Any) -> Any:
+def _gru_after(gate: Any, pre: Any, state: Any, matrices: Any, second: Any) -> Any:
     size = state.shape[1]
-    product = state @ recurrent
+    product = state @ matrices[0]
     gates = gate(pre[:, : 2 * size] + product[:, : 2 * size])
     z, r = _split(gates, 2)
     side = product[:, 2 * size :] + second
@@ -114,19 +120,19 @@ def _gru_after(gate: Any, pre: Any, state: Any, recurrent: Any, second: Any) -> 
     return _beside(c + z * (state - c), gates, c, side)
 
 
-def _gru_after_back(slope: Any, carry: Any, kept: Any, before: Any, recurrent: Any) -> Any:
+def _gru_after_back(slope: Any, carry: Any, kept: Any, before: Any, matrices: Any) -> Any:
     """The pre-activations' gradient, and beside it that of s·Wc + d."""
     _, z, r, c, side = _split(kept, 5)
     dz = carry * (before - c) * slope(z)
     dc = carry * (1 - z) * (1 - c * c)
     both, dside = _beside(dz, dc * side * slope(r)), dc * r
-    carry = carry * z + _beside(both, dside) @ recurrent.T
+    carry = carry * z + _beside(both, dside) @ matrices[0]
     return carry, _beside(both, dc, dside)
 
 
-def _lstm(gate: Any, pre: Any, state: Any, recurrent: Any, second: Any) -> Any:
+def _lstm(gate: Any, pre: Any, state: Any, matrices: Any, second: Any) -> Any:
     output, memory = _split(state, 2)
-    sums = pre + output @ recurrent
+    sums = pre + output @ matrices[0]
     size = output.shape[1]
     gates, c = gate(sums[:, : 3 * size]), jnp.tanh(sums[:, 3 * size :])
     i, f, o = _split(gates, 3)
@@ -134,7 +140,7 @@ def _lstm(gate: Any, pre: Any, state: Any, recurrent: Any, second: Any) -> Any:
     return _beside(o * jnp.tanh(memory), memory, gates, c)
 
 
-def _lstm_back(slope: Any, carry: Any, kept: Any, before: Any, recurrent: Any) -> Any:
+def _lstm_back(slope: Any, carry: Any, kept: Any, before: Any, matrices: Any) -> Any:
     _, memory, i, f, o, c = _split(kept, 6)
     dh, dm = _split(carry, 2)
     squashed = jnp.tanh(memory)
@@ -142,11 +148,11 @@ def _lstm_back(slope: Any, carry: Any, kept: Any, before: Any, recurrent: Any) -
     di, dc = dm * c * slope(i), dm * i * (1 - c * c)
     df = dm * _split(before, 2)[1] * slope(f)
     deltas = _beside(di, df, dh * squashed * slope(o), dc)
-    return _beside(deltas @ recurrent.T, dm * f), deltas
+    return _beside(deltas @ matrices[0], dm * f), deltas
 
 
 CELLS = {
-    "GRU": Cell(_gru, _gru_back),
+    "GRU": Cell(_gru, _gru_back, apart=True),
     "GRU_AFTER": Cell(_gru_after, _gru_after_back),
     "LSTM": Cell(_lstm, _lstm_back),
     "RNN": Cell(_rnn, _rnn_back),
@@ -165,13 +171,14 @@ def _gate(spec: LayerSpec) -> tuple[Callable, Callable]:
     return jax.nn.sigmoid, lambda g: g * (1 - g)
 
 
-def _advancing(spec: LayerSpec) -> Callable:
-    """Return what makes one step: of (pre (B, G S), state (B, H), *weights) what is kept (B, K)."""
-    gate = _gate(spec)[0]
+def _advancing(spec: LayerSpec, weights: Sequence[Any]) -> Callable:
+    """Return what makes one step: of (pre (B, G S), state (B, H)) what is kept (B, K)."""
     if spec.cell not in CELLS:
-        return defined(spec)
-    advance = CELLS[spec.cell].advance
-    return lambda pre, state, recurrent, second=None: advance(gate, pre, state, recurrent, second)
+        step = defined(spec)
+        return lambda pre, state: step(pre, state, *weights)
+    cell, gate = CELLS[spec.cell], _gate(spec)[0]
+    matrices, second = cell.matrices(weights[0]), weights[1] if len(weights) > 1 else None
+    return lambda pre, state: cell.advance(gate, pre, state, matrices, second)
 
 
 @functools.cache
@@ -198,12 +205,12 @@ def _further(layer: Weights) -> list[Any]:
     return [each for each in (layer.recurrent, layer.second) if each is not None]
 
 
-def _unrolled(advance: Callable, pre: Any, state: Any, weights: Sequence[Any], width: int) -> Any:
+def _unrolled(spec: LayerSpec, pre: Any, state: Any, weights: Sequence[Any], width: int) -> Any:
     """Return (ending (B, H), the first ``width`` numbers of what each step keeps (T, B, width))."""
-    height = state.shape[1]
+    height, advance = state.shape[1], _advancing(spec, weights)
 
     def step(state: Any, pre: Any) -> tuple[Any, Any]:
-        kept = advance(pre, state, *weights)
+        kept = advance(pre, state)
         return kept[:, :height], kept[:, :width]
 
     return lax.scan(step, state, pre, unroll=UNROLL)
@@ -226,7 +233,7 @@ def forward(
     for i, layer in enumerate(weights):
         pre = _entering(inputs, layer.into)
         width = size if not keep else 1 << 30
-        ending, kept = _unrolled(_advancing(spec), pre, start[i], _further(layer), width)
+        ending, kept = _unrolled(spec, pre, start[i], _further(layer), width)
         states = kept[:, :, :size]
         inputs = states if masks is None else states * masks[i]
         passes.append(Pass(inputs, ending, states, kept))
@@ -288,13 +295,14 @@ def _retreating(
 ) -> tuple[Any, Any, Any, Any]:
     """Gradients of the state before, the pre-activations and the weights, as written above."""
     size, slope = above.shape[2], _gate(spec)[1]
-    retreat, recurrent = CELLS[spec.cell].retreat, layer.recurrent
+    cell = CELLS[spec.cell]
+    matrices = [each.T for each in cell.matrices(layer.recurrent)]
 
     def step(carry: Any, given: Any) -> tuple[Any, Any]:
         kept, before, above = given
         new = carry[:, :size] + above
         carry = new if carry.shape == new.shape else _beside(new, carry[:, size:])
-        return retreat(slope, carry, kept, before, recurrent)
+        return cell.retreat(slope, carry, kept, before, matrices)
 
     began, deltas = lax.scan(step, carry, (kept, before, above), reverse=True, unroll=UNROLL)
     width = spec.gates * size
@@ -318,7 +326,7 @@ def _differentiated(
     pre = _entering(read, layer.into)[len(read) - len(kept) :]
 
     def run(pre: Any, state: Any, *weights: Any) -> tuple[Any, Any]:
-        return _unrolled(_advancing(spec), pre, state, weights, size)
+        return _unrolled(spec, pre, state, weights, size)
 
     _, back = jax.vjp(run, pre, before[0], *_further(layer))
     deltas, began, *weights = back((carry, above))

@@ -9,21 +9,57 @@ from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from pytensor.graph.basic import Apply
+from pytensor.graph.op import Op
 
 from rngru.backends.jaxed import layers
 from rngru.backends.jaxed.computing import dispatch
 from rngru.backends.ops import (
     Affine,
     AffineGradient,
-    CrossEntropy,
-    CrossEntropyGradient,
     Recurrence,
     RecurrenceGradient,
     Stack,
 )
 
 jax_funcify = dispatch()
+
+
+class Together(Op):
+    """The loss and gradients of all lanes, from those of each device's own.
+
+    Inputs and outputs: the total loss (), then gradients of means over lanes.
+    """
+
+    __props__ = ("axis",)
+
+    def __init__(self, axis: str) -> None:
+        self.axis = axis
+
+    def make_node(self, *inputs: Any) -> Apply:
+        """Gives as many of the same types."""
+        return Apply(self, list(inputs), [each.type() for each in inputs])
+
+    def perform(self, node: Any, inputs: Any, output_storage: Any) -> None:
+        """There is one device."""
+        for cell, value in zip(output_storage, inputs, strict=True):
+            cell[0] = value
+
+
+@jax_funcify.register(Together)
+def _together(op: Together, **_: Any) -> Callable:
+    def compute(*values: Any) -> list[Any]:
+        # Between processes each sum is waited for: all of them are one.
+        flat = jnp.concatenate([each.reshape(-1) for each in values])
+        total, count = lax.psum(flat, op.axis), lax.axis_size(op.axis)
+        edges = np.cumsum([each.size for each in values])[:-1]
+        parts = jnp.split(total, edges)
+        loss, *means = (part.reshape(each.shape) for part, each in zip(parts, values, strict=True))
+        return [loss, *(each / count for each in means)]
+
+    return compute
 
 
 def _sorted(stack: Stack, inputs: Any) -> tuple[Any, Any, Any, Any]:
@@ -57,8 +93,7 @@ def _recurrence_gradient(op: RecurrenceGradient, **_: Any) -> Callable:
         kinds = [inputs[k : k + depth] for k in range(0, begin, depth)]
         kept, states = kinds[0], kinds[2]
         passes = [
-            layers.Pass(*each)
-            for each in zip(kinds[-1], [None] * depth, states, kept, strict=True)
+            layers.Pass(*each) for each in zip(kinds[-1], [None] * depth, states, kept, strict=True)
         ]
         some = iter(inputs[begin:])
         above = [next(some) if there else None for there in op.linked]
