@@ -20,6 +20,7 @@ the metadata of a checkpoint, :meth:`Snapshot.decode` checks all of them and giv
 """
 
 import functools
+import hashlib
 import math
 import platform
 import re
@@ -166,6 +167,19 @@ class Snapshot:
         shares = {"second": 1 - made.beta2**now.batches, "mean": 1.0, "total": now.batches}
         share = np.float32(shares[name])
         return {parameter: each / share for parameter, each in now.caches[name].items()}
+
+    def shared(self, plan: Plan) -> dict[str, object]:
+        """Return what processes that train it together must have in common, by its name."""
+        now, hashed = self.progress, hashlib.blake2b()
+        if backends.TEAM.count > 1:
+            for array in now.arrays.values():
+                hashed.update(np.asarray(array).tobytes())
+        return {
+            "the text": self.corpus,
+            "versions": versions(),
+            "settings": (self.modeltype, self.made, self.seq_len, self.seed, self.backend, plan),
+            "the checkpoint": (now.position, now.batches, now.learnrate, hashed.hexdigest()),
+        }
 
     def passes(self, trainlen: int | None) -> float:
         """Passes over a training text of so many symbols; without the text, as it was last saved."""

@@ -4,6 +4,7 @@ Each verb has its manual here, and its body in a room below. ``help(ModelState)`
 """
 
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -14,7 +15,7 @@ from typing import Any, Literal, NoReturn, Self, overload
 import numpy as np
 
 from rngru import backends, models
-from rngru.backends import Backend
+from rngru.backends import TEAM, Backend
 from rngru.checkpoint import Checkpoint, Checkpoints, ispacked
 from rngru.corpus import Corpus
 from rngru.errors import InputError, WorkdirError, helpful, warn
@@ -513,7 +514,7 @@ class ModelState(Instrument):
             max_seconds=max_seconds, learnrate=learnrate, patience=patience, keep=keep,
             keep_best=keep_best, save_every=save_every,
         )  # fmt: skip
-        heard = Listeners(listen)
+        heard = Listeners(listen if TEAM.leads else ())
         if background:
             return Running(lambda hear, stop: self._train(plan, stop, stop, "silent", heard, hear))
         with Interrupts(terminate=True) as stop:
@@ -767,13 +768,16 @@ class ModelState(Instrument):
     ) -> History:
         """Do what a plan says, until asked to stop."""
         corpus, disk = self._text(), self._disk
-        with disk.locked(text=True), reporter(kind) as show, heard:
+        hold = disk.locked(text=True) if TEAM.leads else nullcontext()
+        with hold, reporter(kind if TEAM.leads else "silent") as show, heard:
             # Not before the lock is held: another thread may just have trained this model.
             run, keeper = self._run(), self._keeper(plan)
+            TEAM.compare(keeper.model.shared(plan))
             session = Session(
-                run, plan, keeper, seq_len=self.seq_len, sample=self._sample, asked=asked, again=again,
-                told=heard.told, symbols=validlen(run, corpus, plan, self.seq_len),
+                run, plan, keeper, seq_len=self.seq_len, sample=self._sample if TEAM.leads else str,
+                symbols=validlen(run, corpus, plan, self.seq_len),
                 validate=partial(validate, run, corpus, plan, self.seq_len),
+                **TEAM.agreed(asked, again, heard.told, time.monotonic),
             )  # fmt: skip
             try:
                 history = watched(

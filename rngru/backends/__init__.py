@@ -33,6 +33,7 @@ from rngru.backends.base import (
     Written,
     freshcaches,
 )
+from rngru.backends.team import TEAM
 from rngru.errors import MissingExtra, choose
 from rngru.hyper import HyperParams
 from rngru.models import Model
@@ -47,7 +48,9 @@ __all__ = [
     "Step",
     "Trace",
     "Written",
+    "TEAM",
     "backend",
+    "distributed",
     "freshcaches",
     "named",
     "rounding",
@@ -98,6 +101,40 @@ def named(name: str) -> str:
 def backend(name: str, model: Model, hyper: HyperParams) -> Backend:
     """Import the backend called ``name``, and return it for a model; nothing is compiled yet."""
     return BACKENDS[named(name)]()(model, hyper)
+
+
+def distributed(
+    coordinator: str | None = None, processes: int | None = None, process: int | None = None
+) -> None:
+    """Join this process to others that train the same model, with ``backend="jax"``.
+
+    Call it first, in every process; it returns when all are there. Then each does the same calls on
+    the same model: its working directory is one that all can read, or a copy of it. Each computes its
+    share of the lanes of a batch; process 0 alone writes checkpoints and reports. Ctrl-C or SIGTERM at any
+    of them stops all after the same batch; if one dies, the others end, and the same command goes on from
+    the last checkpoint, with as many processes as there are then.
+
+    Parameters
+    ----------
+    coordinator : str
+        Address and port at which process 0 listens, ``"10.0.0.1:1234"``. Whoever can reach it can take
+        part: there is no password, so it must not be open to others.
+    processes, process : int
+        How many there are, and which this is, from 0 on.
+
+    With nothing said, they are found where SLURM or a TPU pod has started the processes.
+
+    Raises
+    ------
+    InputError
+        If the others do not come, or this process has computed something already.
+    MissingExtra
+        If JAX is not installed.
+    """
+    BACKENDS["jax"]()
+    from rngru.backends.jaxed import join
+
+    join(coordinator, processes, process)
 
 
 def rounding(name: str) -> str:

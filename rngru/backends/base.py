@@ -138,6 +138,10 @@ class Backend(ABC):
         """Say which of the lanes of a batch this process feeds: all, where there is one process."""
         return slice(0, lanes)
 
+    def firstlane(self, state: np.ndarray) -> np.ndarray:
+        """Return the first lane of a state (L, B, H), or the first of this process."""
+        return state[:, :1]
+
     def remark(self, lanes: int) -> str:
         """Return what a person should know of how batches of so many lanes are computed; '' mostly."""
         return ""

@@ -16,6 +16,7 @@ import numpy as np
 
 from rngru import forks
 from rngru.backends.base import Arrays, Backend, Caches, Losses, Noise, Step, Trace, Written
+from rngru.backends.team import TEAM
 from rngru.hyper import HyperParams
 from rngru.interrupts import Interrupts
 from rngru.models import Model
@@ -110,6 +111,10 @@ class Shielded(Backend):
         """Say which lanes this process feeds."""
         return self._shield(("share",), lambda inside: inside.share(lanes))
 
+    def firstlane(self, state: np.ndarray) -> np.ndarray:
+        """Return the first lane of a state."""
+        return self._shield(("firstlane",), lambda inside: inside.firstlane(state))
+
     def remark(self, lanes: int) -> str:
         """Return what a person should know of how batches are computed."""
         return self._shield(("remark",), lambda inside: inside.remark(lanes))
@@ -190,7 +195,9 @@ class Shielded(Backend):
                 result = call()
             else:
                 known = usual < math.inf and not interrupts.raises
-                patience = max(interrupts.level, 1 if known else 0)
+                patience: float = max(interrupts.level, 1 if known else 0)
+                if TEAM.count > 1:  # the others wait for this batch
+                    patience = math.inf
                 result = self._aside(call, lambda: interrupts.level > patience)
             self._seconds[kind] = time.perf_counter() - began
         return result

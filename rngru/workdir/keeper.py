@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import final
 
 from rngru import backends
-from rngru.backends import Backend
+from rngru.backends import TEAM, Backend
 from rngru.checkpoint import Checkpoint
 from rngru.events import Round
 from rngru.snapshot import Snapshot, versions
@@ -44,9 +44,10 @@ class WorkdirKeeper:
 
     def close(self, done: Round, curve: list[tuple[int, float]], progress: Progress) -> Round:
         """Save at the end of a round: a line of the history, and a checkpoint."""
-        done = replace(done, checkpoint=str(self._disk.nextstep(progress.batches)))
-        line = self._disk.remember(done, curve, self.model.historyline)
-        self.model = replace(self.model, historyline=line)
+        if TEAM.leads:
+            done = replace(done, checkpoint=str(self._disk.nextstep(progress.batches)))
+            line = self._disk.remember(done, curve, self.model.historyline)
+            self.model = replace(self.model, historyline=line)
         self.save(progress, trainloss=done.trainloss, validloss=done.validloss)
         return done
 
@@ -58,13 +59,16 @@ class WorkdirKeeper:
         validloss: float | None = None,
         timed: bool = False,
     ) -> Checkpoint:
-        """Save a checkpoint, and return it."""
+        """Save a checkpoint, and return it; of several processes the first writes, and all must come here."""
         there = progress.fetched(self._backend)
         rounding = backends.rounding(self._backend.name)
         model = replace(
             self.model, progress=there, versions=versions(), rounding=rounding, plan=self._lasting
         )
         model = model.summarised(self._trainlen, trainloss, validloss)
+        if not TEAM.leads:
+            self.model = replace(model, progress=progress)
+            return Checkpoint(progress.batches, self._disk.path)
         saved = self._disk.save(model, keep=None if timed else self._limit, timed=timed)
         self.model = replace(model, progress=progress)
         return saved

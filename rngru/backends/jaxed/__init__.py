@@ -9,9 +9,10 @@ import jax
 
 from rngru.backends.jaxed import ops  # noqa: F401  registers what PyTensor looks up
 from rngru.backends.jaxed.backend import JAX
+from rngru.backends.jaxed.processes import join
 from rngru.kernels.compiling import places
 
-__all__ = ["JAX"]
+__all__ = ["JAX", "join"]
 
 
 def _keep() -> None:

@@ -8,14 +8,27 @@ from typing import Any, final
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytensor.tensor as pt
+from jax import lax
 
 from rngru.backends import graphs
 from rngru.backends.base import Backend, Losses, Step, Trace, Written
 from rngru.backends.jaxed import drawing
 from rngru.backends.jaxed.computing import computing
-from rngru.backends.jaxed.devices import EVERYWHERE, LANES, Devices, along, near, world
+from rngru.backends.jaxed.devices import (
+    EVERYWHERE,
+    LANES,
+    Devices,
+    along,
+    first,
+    near,
+    whole,
+    world,
+)
 from rngru.backends.jaxed.ops import Together
+from rngru.backends.jaxed.processes import failing
 from rngru.backends.recurrence import fused
+from rngru.backends.team import TEAM
 
 
 @final
@@ -34,7 +47,13 @@ class JAX(Backend):
     def fetch(self, arrays):
         if not any(isinstance(array, jax.Array) for array in arrays.values()):
             return arrays
-        return {name: np.array(array) for name, array in arrays.items()}
+        return {name: whole(array) for name, array in arrays.items()}
+
+    def share(self, lanes):
+        return world().share(lanes)
+
+    def firstlane(self, state):
+        return first(state)[:, :1]
 
     def finite(self, arrays):
         return bool(_finite(self._values(arrays)))
@@ -60,11 +79,15 @@ class JAX(Backend):
         memory = [each for cache in caches.values() for each in self.place(cache).values()]
         x, y, state = (devices.part(each, 1, lanes) for each in (x, y, state))
         masks = [_placed(devices, each, lanes) for each in (noise or {}).values()]
-        loss, norm, ending, new = self._call(
-            "step", devices, lanes,
-            list(values), memory, x, y, np.float32(rate), np.float32(number), state, masks,
-        )  # fmt: skip
-        result = Step(float(loss), float(norm), arrays, caches, ending)
+        numbers = np.float32(rate), np.float32(number)
+        said = devices.said(TEAM.say()) if devices.shared(lanes) else None
+        with failing():
+            loss, norm, ending, new, heard = self._call(
+                "step", devices, lanes, list(values), memory, x, y, *numbers, state, masks, said
+            )
+            result = Step(float(loss), float(norm), arrays, caches, ending)
+        if TEAM.count > 1:
+            TEAM.hear(heard)
         if not result.finite:
             return result
         made = iter(new)
@@ -81,9 +104,14 @@ class JAX(Backend):
 
     def losses(self, arrays, x, y, state):
         devices, lanes = near(), x.shape[1]
+        if together := state.shape[1] != lanes:  # other processes have the other lanes
+            devices, lanes = world(), state.shape[1]
+        values = list(self.place(arrays).values()) if together else self._values(arrays)
         text = (devices.part(each, 1, lanes) for each in (x, y, state))
-        found = self._call("losses", devices, lanes, self._values(arrays), *text)
-        return Losses(*map(np.array, found))
+        name = "losses together" if together else "losses"
+        with failing():
+            nats, ending = self._call(name, devices, lanes, values, *text)
+            return Losses(np.array(nats), ending if together else np.array(ending))
 
     def generate(self, arrays, ids, state, uniforms, sampling, mask=None, recent=None):
         devices, lanes, symbols = near(), len(ids), self.hyper.vocab_size
@@ -98,8 +126,8 @@ class JAX(Backend):
         rule = np.float64(sampling.temp), mask, limits
         further = latest, np.float32(math.log(sampling.repeat))
         ids, drawn, sure = ids.astype(np.int32), [np.empty((0, lanes), np.int32)], []
-        for first in range(0, len(uniforms), drawing.AT_ONCE):
-            some = uniforms[first : first + drawing.AT_ONCE]
+        for begin in range(0, len(uniforms), drawing.AT_ONCE):
+            some = uniforms[begin : begin + drawing.AT_ONCE]
             piece = np.zeros((drawing.AT_ONCE, lanes))
             piece[: len(some)] = some
             new, likely, ids, state, window = self._call(
@@ -143,18 +171,27 @@ def _placed(devices, mask, lanes):
 def _step(model, hyper, how, count):
     # Each device has the whole penalty, and the mean of their gradients is taken.
     own = hyper.replace(regcost=hyper.regcost / count)
-    gathered = list if count == 1 else lambda values: Together(LANES)(*values)
-    compute, depth = computing(*graphs.step(model, own, fused, gathered)), hyper.layers
+    said, heard, depth = pt.fvector("said"), [], hyper.layers
 
-    def step(values, memory, x, y, rate, number, state, noise):
-        loss, norm, *results = compute(*values, *memory, x, y, rate, number, state, *noise)
-        return loss, norm, jnp.stack(results[:depth]), results[depth:]
+    def gathered(values):
+        *values, total = Together(LANES)(*values, said)
+        heard.append(total)
+        return values
+
+    inputs, outputs = graphs.step(model, own, fused, list if count == 1 else gathered)
+    compute = computing([*inputs, *(said for _ in heard)], [*outputs, *heard])
+
+    def step(values, memory, x, y, rate, number, state, noise, said):
+        more = [] if said is None else [said[0]]
+        loss, norm, *results = compute(*values, *memory, x, y, rate, number, state, *noise, *more)
+        total = results.pop() if more else None
+        return loss, norm, jnp.stack(results[:depth]), results[depth:], total
 
     drawn = model.noise(hyper, 1, 1, np.random.default_rng(0)).values()
     noise = [along(2) if each.ndim == 4 else EVERYWHERE for each in drawn]
     lanes, same = along(1), EVERYWHERE
-    inputs = same, same, lanes, lanes, same, same, lanes, noise
-    return step, inputs, (same, same, lanes, same)
+    places = same, same, lanes, lanes, same, same, lanes, noise, along(0)
+    return step, places, (same, same, lanes, same, same)
 
 
 def _losses(model, hyper, how, count):
@@ -162,9 +199,12 @@ def _losses(model, hyper, how, count):
 
     def losses(values, x, y, state):
         nats, *endings = compute(*values, x, y, state)
+        if how:
+            nats = lax.all_gather(nats, LANES, axis=1, tiled=True)
         return nats, jnp.stack(endings)
 
-    return losses, (EVERYWHERE, lanes, lanes, lanes), (lanes, lanes)
+    inputs = EVERYWHERE, lanes, lanes, lanes
+    return losses, inputs, (EVERYWHERE if how else lanes, lanes)
 
 
 def _trace(model, hyper, how, count):

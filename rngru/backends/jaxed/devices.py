@@ -14,7 +14,10 @@ from typing import Any, final
 
 import jax
 import numpy as np
+from jax.experimental.multihost_utils import process_allgather
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from rngru.errors import InputError
 
 LANES = "lanes"
 """The name of the axis over which a batch is spread."""
@@ -48,6 +51,31 @@ class Devices:
     def shared(self, lanes: int) -> bool:
         """Whether so many lanes are shared by several devices: they are if all get equally many."""
         return self.count > 1 and lanes % self.count == 0
+
+    def share(self, lanes: int) -> slice:
+        """Return which of so many lanes the devices of this process have.
+
+        Raises
+        ------
+        InputError
+            If there are several processes, and not all devices get equally many.
+        """
+        if jax.process_count() == 1:
+            return slice(0, lanes)
+        if lanes % self.count:
+            raise InputError(
+                f"batchsize={lanes}: the {self.count} devices of {jax.process_count()} processes cannot "
+                f"share so many lanes. Choose a multiple of {self.count}."
+            )
+        own = [device.process_index == jax.process_index() for device in self._mesh.devices]
+        each = lanes // self.count
+        return slice(own.index(True) * each, (own.index(True) + sum(own)) * each)
+
+    def said(self, numbers: np.ndarray) -> Any:
+        """Return what this process says, (n,), as (devices, n): one of its devices says it."""
+        rows = np.zeros((len(self._mesh.local_devices), len(numbers)), np.float32)
+        rows[0] = numbers
+        return jax.make_array_from_process_local_data(NamedSharding(self._mesh, along(0)), rows)
 
     def spread(self, function: Callable, inputs: Any, outputs: Any) -> Callable:
         """Return a function that each device computes for its own lanes; the rest says where they lie."""
@@ -89,6 +117,18 @@ class Devices:
             return jax.make_array_from_single_device_arrays(array.shape, wanted, pieces)
 
         return {name: here(array) for name, array in arrays.items()}
+
+
+def whole(array: Any) -> np.ndarray:
+    """Return an array as NumPy's; if others have parts of it, all processes must ask for it."""
+    if not isinstance(array, jax.Array) or array.is_fully_addressable or array.is_fully_replicated:
+        return np.array(array)
+    return np.array(process_allgather(array, tiled=True))
+
+
+def first(array: Any) -> np.ndarray:
+    """Return as much of an array as lies on the first device of this process."""
+    return np.array(array.addressable_data(0) if isinstance(array, jax.Array) else array)
 
 
 @lru_cache(1)

@@ -30,7 +30,7 @@ jax_funcify = dispatch()
 class Together(Op):
     """The loss and gradients of all lanes, from those of each device's own.
 
-    Inputs and outputs: the total loss (), then gradients of means over lanes.
+    Inputs and outputs: the total loss (), gradients of means over lanes, and numbers (n,) to add up.
     """
 
     __props__ = ("axis",)
@@ -56,8 +56,9 @@ def _together(op: Together, **_: Any) -> Callable:
         total, count = lax.psum(flat, op.axis), lax.axis_size(op.axis)
         edges = np.cumsum([each.size for each in values])[:-1]
         parts = jnp.split(total, edges)
-        loss, *means = (part.reshape(each.shape) for part, each in zip(parts, values, strict=True))
-        return [loss, *(each / count for each in means)]
+        pairs = zip(parts, values, strict=True)
+        loss, *means, numbers = (part.reshape(each.shape) for part, each in pairs)
+        return [loss, *(each / count for each in means), numbers]
 
     return compute
 
