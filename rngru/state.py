@@ -785,6 +785,7 @@ class ModelState(Instrument):
                 )
             finally:  # what gives up, or cannot save, has gone somewhere without an event
                 self._follow(run, keeper)
+            TEAM.finish()
             if plan.keep_best:
                 best = disk.best(self._model)
                 self._become(replace(best, backend=self.backend, plan=self._model.plan))

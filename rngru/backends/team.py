@@ -27,6 +27,8 @@ class Team:
         How many there are, and which this is. Process 0 writes checkpoints and reports.
     gather : callable
         Returns the (n,) numbers of all processes as (count, n).
+    part : callable
+        Ends working together, in all processes at a time.
     """
 
     WORDS: Final = 4
@@ -35,6 +37,7 @@ class Team:
     def __init__(self) -> None:
         self.count, self.process = 1, 0
         self.gather: Callable[[np.ndarray], np.ndarray] = lambda own: own[np.newaxis]
+        self.part: Callable[[], object] = lambda: None
         self._own: Callable[[], list[float]] = list
         self._heard = np.zeros(self.WORDS, np.float32)
 
@@ -42,6 +45,16 @@ class Team:
     def leads(self) -> bool:
         """Whether this process writes and reports."""
         return self.process == 0
+
+    def wait(self) -> None:
+        """Return when all processes have come here."""
+        if self.count > 1:
+            self.gather(np.zeros(1, np.float32))
+
+    def finish(self) -> None:
+        """Part if one of the processes is about to end, by SIGTERM say: it would be taken for dead."""
+        if self._heard[1]:
+            self.part()
 
     def say(self) -> np.ndarray:
         """Return what this process has to say with a batch, (WORDS,), float32."""

@@ -1,8 +1,10 @@
 """Several processes, on one host or on several, as one set of devices."""
 
+import atexit
 import os
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import jax
 import numpy as np
@@ -38,7 +40,8 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
             "coordinator and processes, each with a process of its own from 0 on, before anything "
             "is computed."
         ) from problem
-    TEAM.count, TEAM.process, TEAM.gather = jax.process_count(), jax.process_index(), _gathered
+    TEAM.count, TEAM.process = jax.process_count(), jax.process_index()
+    TEAM.gather, TEAM.part = _gathered, jax.distributed.shutdown
 
 
 @contextmanager
@@ -51,10 +54,19 @@ def failing() -> Iterator[None]:
             raise MemoryError(str(problem)) from problem
         if TEAM.count == 1:
             raise
+        atexit.register(_leave)
         raise RngruError(
             "Another process of this run has ended, or cannot be reached. The same command goes on from "
             f"the last checkpoint. ({str(problem).splitlines()[0]:.200})"
         ) from problem
+
+
+def _leave() -> None:
+    """End at once: JAX would wait for the others first, and then abort."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    os._exit(1)
 
 
 def _gathered(own: np.ndarray) -> np.ndarray:
