@@ -7,17 +7,24 @@ parameters.
 import hashlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import rngru
-from rngru import models
+from rngru import ModelState, checkpoint, models
 from rngru.backends import backend, freshcaches
+from rngru.backends.team import Team
+from rngru.errors import InputError
 from rngru.hyper import HyperParams
+from tests.robust import until
+
+ROOT = Path(__file__).parents[1]
 
 LANES, STEPS, BATCHES = 8, 6, 50
 HYPER = {"state_size": 12, "optimizer": "adam", "dropout": 0.2, "learnrate": 0.01}
@@ -45,11 +52,12 @@ def trained(lanes=LANES):
 
 def processes(count, devices=1, more=()):
     """Run this file in so many processes at a time, each with so many devices, and return what they print."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
     running = [
         subprocess.Popen(
             [sys.executable, __file__, *(each.format(i=i) for each in more)],
-            env=os.environ | {"XLA_FLAGS": flags},
+            env=os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": path},
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -89,7 +97,101 @@ def test_two_processes_compute_what_two_devices_do():
     assert one == other == alone
 
 
+@pytest.fixture
+def together(tmp_path):
+    """Start two processes that train one model until they are told to stop; they end with the test."""
+    pytest.importorskip("jax")
+    flags = [
+        "--workdir", str(tmp_path / "model"), "--coordinator", coordinator(), "--processes", "2",
+        "--seconds", "100", "--train-len", "1000000", "--save-every", "0.5", "--batchsize", "4",
+        "--state-size", "8", "--seq-len", "10", "--rng", "1", "--report", "plain", "--print-every", "0",
+    ]  # fmt: skip
+    running = []
+    for i in range(2):
+        command = [
+            sys.executable,
+            "-m",
+            "rngru",
+            "train",
+            str(ROOT / "tests" / "verse.txt"),
+            *flags,
+        ]
+        with open(tmp_path / f"{i}.txt", "w") as told:
+            running.append(
+                subprocess.Popen(
+                    [*command, "--process", str(i)], cwd=ROOT, stdout=told, stderr=subprocess.STDOUT
+                )
+            )
+    until(lambda: max(checkpoint.steps(tmp_path / "model" / "checkpoints"), default=0) > 4)
+    yield tmp_path, running
+    for process in running:
+        process.kill()
+        process.wait()
+
+
+def test_a_signal_at_one_process_ends_all_after_the_same_batch(together):
+    """One that stops alone leaves the others waiting for ever, and what it has learnt is not saved."""
+    folder, running = together
+    running[1].send_signal(signal.SIGTERM)
+    assert [process.wait(60) for process in running] == [130, 128 + signal.SIGTERM]
+    with pytest.warns(UserWarning, match="Saved with backend jax"):
+        ms = ModelState.load(folder / "model", backend="cpu")
+    newest = ms.checkpoints()[-1].step
+    assert newest > 4 and "interrupted" in (folder / "0.txt").read_text()
+    straight = ModelState.initfromsrcfile(
+        ROOT / "tests" / "verse.txt",
+        folder / "one",
+        state_size=8,
+        seq_len=10,
+        rng=1,
+        report="silent",
+    )
+    straight.trainmodel(batchsize=4, train_len=newest, print_every=0)
+    assert straight.position == ms.position
+    for name, array in straight.parameters().items():
+        np.testing.assert_allclose(ms.parameters()[name], array, atol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_when_one_process_dies_the_other_ends_and_one_goes_on(together, victim):
+    """It waited for ever for its sum; and what was saved last must be whole, for any number of processes."""
+    folder, running = together
+    running[victim].kill()
+    assert running[1 - victim].wait(60) != 0
+    if victim == 1:  # else XLA may be first to say so
+        assert "Another process of this run has ended" in (folder / "0.txt").read_text()
+    ms = ModelState.load(folder / "model")
+    before = ms.position
+    assert before == 40 * ms.checkpoints()[-1].step > 0
+    ms.trainmodel(1, train_len=2, print_every=0, report="silent")
+    assert ms.position == before + 80 and ms.backend == "jax"
+
+
+def test_processes_that_differ_are_named():
+    """Else the sum of two models' gradients trains neither, and nothing shows it."""
+    team, facts, rows = Team(), {"the text": "a", "settings": 1}, []
+    team.count = 2
+    team.gather = lambda own: rows.append(own) or np.array([rows[0], own])
+    team.compare(facts)
+    with pytest.raises(InputError, match=r"process 1: settings\. "):
+        team.compare(facts | {"settings": 2})
+
+
+def test_lanes_that_cannot_be_shared_are_told_of():
+    """All devices would have computed the whole batch, and nobody would have known."""
+    pytest.importorskip("jax")
+    (found,) = processes(1, devices=3, more=("remark",))
+    assert found == [
+        "3 devices share each batch, 2 lanes each.",
+        "3 devices could share a batch, but not one of 8 lanes: each computes all of it. "
+        "batchsize=9 would use them.",
+    ]
+
+
 if __name__ == "__main__":
+    if sys.argv[1:] == ["remark"]:
+        one = backend("jax", models.GRUEncode, HyperParams(7))
+        sys.exit(sys.stdout.write(json.dumps([one.remark(6), one.remark(8)])) < 0)
     if sys.argv[1:]:
         rngru.distributed(sys.argv[1], *map(int, sys.argv[2:]))
     sys.stdout.write(json.dumps(trained()))
