@@ -2,8 +2,8 @@
 
 At a prompt, ``from rngru import *``::
 
-    ms = ModelState.initfromsrcfile("book.txt", "work")     # a model for a text
-    ms.trainmodel(max_seconds=60)                           # watch it learn
+    ms = ModelState.initfromsrcfile("book.txt", "work", recipe="quick")     # a model for a text
+    ms.trainmodel()                                         # watch it learn, for a minute
     ms.generatestring(200, temp=0.7)                        # let it write
     ms = ModelState.load("work")                            # tomorrow
 
@@ -17,6 +17,7 @@ HyperParams        help(HyperParams): all that a model is made with, a table
 History, Sample    what training and writing return
 Texts              texts in memory, instead of files
 corpora            texts that every machine has, to begin with
+recipe             help("rngru.recipes"): settings with a name, for a text and a time
 sweep              which settings learn a text best, on Optuna
 report             help("rngru.report"): TensorBoard, JSON lines, logging
 export             help("rngru.export"): weights to and from other libraries
@@ -64,11 +65,16 @@ _HOMES = {
     "LSTMResize": "models",
     "RNNEncode": "models",
     "RNNResize": "models",
+    "MinGRUEncode": "models",
+    "MinGRUResize": "models",
+    "MinLSTMEncode": "models",
+    "MinLSTMResize": "models",
     "BiGRU": "models",
     "BiLSTM": "models",
     "BiRNN": "models",
     "Sample": "sampling",
     "History": "report",
+    "recipe": "recipes",
     "sweep": "sweeps",
     "Sweep": "sweeps",
     "RngruError": "errors",
@@ -100,8 +106,13 @@ if TYPE_CHECKING:  # what __getattr__ brings, for editors and type checkers
     from rngru.models import GRUResize as GRUResize
     from rngru.models import LSTMEncode as LSTMEncode
     from rngru.models import LSTMResize as LSTMResize
+    from rngru.models import MinGRUEncode as MinGRUEncode
+    from rngru.models import MinGRUResize as MinGRUResize
+    from rngru.models import MinLSTMEncode as MinLSTMEncode
+    from rngru.models import MinLSTMResize as MinLSTMResize
     from rngru.models import RNNEncode as RNNEncode
     from rngru.models import RNNResize as RNNResize
+    from rngru.recipes import recipe as recipe
     from rngru.report import History as History
     from rngru.sampling import Sample as Sample
     from rngru.state import ModelState as ModelState

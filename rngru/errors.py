@@ -11,7 +11,8 @@
     │   └── NoModelError                 it holds no model
     ├── CheckpointError                  a checkpoint that cannot be written or read
     │   ├── CheckpointDamaged            its contents are not what was saved
-    │   └── CheckpointTooNew             it was written by a newer rngru
+    │   ├── CheckpointTooNew             it was written by a newer rngru
+    │   └── CellUnknown                  its model has a cell that is not registered
     └── MissingExtra (ImportError)       an optional dependency that is not installed
     RngruWarning (UserWarning)           all that rngru warns of
 
@@ -97,6 +98,14 @@ class CheckpointTooNew(CheckpointError):
         return cls(f"{where} has what this rngru does not know: {listed}. Install {wanted}.")
 
 
+class CellUnknown(CheckpointError):
+    """The model has a cell of somebody's own, which is not registered here, or otherwise."""
+
+
+FOREIGN: Final = (CheckpointTooNew, CellUnknown)
+"""What an older checkpoint of the same model would be refused for, too: it need not be tried."""
+
+
 class MissingExtra(RngruError, ImportError):
     """An optional dependency is not installed."""
 
@@ -164,6 +173,7 @@ _ELSEWHERE: Final = {
     "grad_clip": "clip", "clip_norm": "clipnorm", "max_norm": "clipnorm", "weight_decay": "weightdecay",
     "l2": "regcost", "drop": "dropout", "dropout_rate": "dropout", "optim": "optimizer",
     "gru": "GRUEncode", "lstm": "LSTMEncode", "rnn": "RNNEncode", "elman": "RNNEncode",
+    "mingru": "MinGRUEncode", "minlstm": "MinLSTMEncode",
     "bidirectional": "BiGRU", "characters": "char", "chars": "char", "words": "word", "tokens": "word",
     "bytes": "byte", "numpy": "cpu", "numba": "cpu", "pytensor": "scan", "theano": "scan",
     "quiet": "silent", "none": "silent", "bar": "rich", "tqdm": "rich",

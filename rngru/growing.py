@@ -22,7 +22,8 @@ from rngru.training import Progress
 
 LATER = {
     "learnrate", "decay", "regcost", "optimizer", "momentum", "beta2", "weightdecay", "schedule",
-    "warmup", "dropout", "locked", "clipnorm", "clip", "bptt_truncate",
+    "warmup", "dropout", "locked", "clipnorm", "clip", "bptt_truncate", "average", "average_from", "floor",
+    "cycles", "lifetime", "nesterov",
 }  # fmt: skip
 """Hyperparameters that an old model may be given anew; the others say what it is."""
 
@@ -52,19 +53,21 @@ def carried(
     known = [old.chars.charatidx(idx) for idx in range(old.chars.vocab_size)]
     same = vocab == old.chars
     ids = np.arange(len(known)) if same else np.array([vocab.idxofchar(each) for each in known])
-    now, zeros = old.progress, freshcaches(fresh, hyper.optimizer)
-    arrays = {name: grown(now.arrays[name], fresh[name], ids) for name in fresh}
-    caches = zeros
-    if hyper.optimizer == old.made.optimizer:
-        caches = {
-            cache: {
-                name: grown(now.caches[cache][name], zero, ids) for name, zero in values.items()
-            }
-            for cache, values in zeros.items()
+    now, same = old.progress, hyper.optimizer == old.made.optimizer
+    # An average that does not go on is where it begins anew.
+    begins = now.arrays if same and hyper.average is not None else now.weights
+    arrays = {name: grown(begins[name], fresh[name], ids) for name in fresh}
+    caches = {
+        cache: {
+            name: grown(now.caches[cache][name], value, ids)
+            if same and cache in now.caches
+            else value
+            for name, value in values.items()
         }
+        for cache, values in freshcaches(arrays, hyper).items()
+    }
     began = replace(now, arrays=arrays, caches=caches, learnrate=hyper.learnrate, state=None)
-    batches = now.batches if caches is not zeros else 0
-    return replace(began, position=0, batches=batches)
+    return replace(began, position=0, batches=now.batches if same else 0)
 
 
 def newsymbols(old: Snapshot, vocab: Vocabulary) -> str:

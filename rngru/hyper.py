@@ -11,6 +11,7 @@ HyperParams(vocab_size=66, state_size=256)
 
 from typing import Final
 
+from rngru.errors import InputError
 from rngru.settings import Setting, Settings, flag, one_of, or_none, real, whole
 
 GATES: Final = ("sigmoid", "hard_sigmoid")
@@ -19,7 +20,13 @@ GATES: Final = ("sigmoid", "hard_sigmoid")
 OPTIMIZERS: Final = ("rmsprop", "adam", "adamw", "sgd", "adagrad")
 """The update rules; `rngru.optim` has their equations."""
 
-SCHEDULES: Final = ("constant", "plateau", "exponential", "cosine")
+MOMENTUM: Final = ("adam", "adamw", "sgd")
+"""The update rules that keep a mean of gradients."""
+
+FALLING: Final = ("cosine", "linear", "onecycle")
+"""The schedules that go from one end of a span of training to the other."""
+
+SCHEDULES: Final = ("constant", "plateau", "exponential", *FALLING)
 """The learning-rate schedules; `rngru.training` has their formulas."""
 
 CACHES: Final = {
@@ -31,6 +38,9 @@ CACHES: Final = {
 }
 """The caches that each update rule keeps for each parameter, in its order."""
 
+MEAN: Final = "average"
+"""The cache of the averaged weights, if there is one: it comes last."""
+
 
 class HyperParams(Settings, positional=3, noun="hyperparameter"):
     """The numbers that make a model and decide how it learns.
@@ -40,7 +50,8 @@ class HyperParams(Settings, positional=3, noun="hyperparameter"):
     The first three may be given by position, all others by name. NumPy numbers are accepted and
     become Python's. The cost that is minimised is (sum over time and batch of the cross-entropy
     + regcost * sum of squared weights / 2) / batch size; ``clip`` acts on its gradient, before
-    the optimizer sees it.
+    the optimizer sees it. Where weights are averaged, the averaged ones validate, read, write and are
+    exported, while training goes on from the others: see :func:`rngru.optim.averaged`.
 
     A record never changes: ``replace`` makes a changed copy. Its repr shows what differs from the
     defaults. Two records are equal when all their values are.
@@ -131,6 +142,9 @@ class HyperParams(Settings, positional=3, noun="hyperparameter"):
         real(0, 1, below=True),
         0.999,
     )
+    nesterov = Setting(
+        "step to where the momentum leads next (sgd, adam, adamw)", "yes or no", flag(), False
+    )
     weightdecay = Setting(
         "how much each update shrinks weights, times the rate (adamw)",
         "share/update",
@@ -138,16 +152,34 @@ class HyperParams(Settings, positional=3, noun="hyperparameter"):
         0.01,
     )
     schedule = Setting(
-        "how the rate changes: constant, plateau, exponential or cosine",
+        "how the rate changes: constant, plateau, exponential, cosine, linear or onecycle",
         "name",
         one_of(SCHEDULES),
         "constant",
     )
     warmup = Setting(
-        "the part of each trainmodel call in which the rate climbs (cosine)",
+        "part of each cycle with a climbing rate; None: 0.05 if it then falls, onecycle 0.3",
+        "share",
+        or_none(real(0, 1)),
+        None,
+    )
+    floor = Setting(
+        "share of the rate that is left at the end (cosine, linear, onecycle)",
         "share",
         real(0, 1),
-        0.05,
+        0.1,
+    )
+    cycles = Setting(
+        "how many times the rate climbs and falls: each time starts anew",
+        "cycles",
+        whole(1),
+        1,
+    )
+    lifetime = Setting(
+        "batches from the model's first one that the schedule spans; None: each trainmodel call",
+        "batches",
+        or_none(whole(1)),
+        None,
     )
     dropout = Setting(
         "share of each layer's outputs set to zero while training",
@@ -176,6 +208,41 @@ class HyperParams(Settings, positional=3, noun="hyperparameter"):
         or_none(real(above=True)),
         5.0,
     )
+    average = Setting(
+        "share of the averaged weights that each update keeps; 1: their plain mean; None: off",
+        "share",
+        or_none(real(0, 1)),
+        None,
+    )
+    average_from = Setting(
+        "batches of the model's life before the weights are averaged", "batches", whole(0), 0
+    )
+
+    @property
+    def caches(self) -> tuple[str, ...]:
+        """What is kept for each parameter while training: the caches of the rule, and the mean."""
+        return CACHES[self.optimizer] + (() if self.average is None else (MEAN,))
+
+    def check(self) -> None:
+        """Raise InputError for settings that do nothing without another one."""
+        if self.average_from and self.average is None:
+            raise InputError(
+                f"average_from={self.average_from} says when averaging begins, but average=None averages "
+                "nothing. Choose average=1 for the plain mean from then on, or leave it out."
+            )
+        if self.nesterov and self.optimizer not in MOMENTUM:
+            raise InputError(
+                f"nesterov=True: optimizer={self.optimizer!r} has no momentum. Choose one of "
+                f"{', '.join(MOMENTUM)}, or leave it out."
+            )
+        if self.schedule in FALLING:
+            return
+        if self.cycles > 1 or (self.lifetime and not self.warmup):
+            name = "cycles" if self.cycles > 1 else "lifetime"
+            raise InputError(
+                f"{name}={getattr(self, name)}: the rate of schedule={self.schedule!r} does not go from "
+                f"one end of training to the other. Choose one of {', '.join(FALLING)}, or leave it out."
+            )
 
 
 SETTINGS: Final = HyperParams.settings()

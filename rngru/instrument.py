@@ -16,6 +16,7 @@ from typing import Any, Literal, NoReturn, final, overload
 
 import numpy as np
 
+from rngru.compression import Compressed, compress, decompress
 from rngru.errors import InputError, helpful
 from rngru.interrupts import Interrupts
 from rngru.pictures import NeuronPlot
@@ -831,6 +832,65 @@ class Instrument:
         raise InputError(
             f"{self!r} cannot learn while it reads: its parameters are not those of a model in training."
         )
+
+    def compress(
+        self,
+        source: str | bytes | os.PathLike,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        adapt: bool | float = True,
+        overwrite: bool = False,
+    ) -> Compressed:
+        """Compress a file or a text: what the model predicts well gets small.
+
+        Nothing is lost: what the model does not know is spelt out.
+
+        Parameters
+        ----------
+        source : path, str or bytes
+            The name of a file that is there, or a text. A file is UTF-8; at
+            byte level any file.
+        path
+            The file to write; by default that of the source with ``.rngz``.
+        adapt : bool or float
+            Learn each piece after it was compressed, as in :meth:`adapted`.
+        overwrite : bool
+            Whether to replace a file that is there.
+
+        Returns
+        -------
+        Compressed
+            At the prompt it shows the sizes. Needs ``rngru[compress]``.
+        """
+        with Interrupts(raises=True) as interrupts:
+            return compress(
+                self._reader, source, path, adapt=adapt, learning=self._learning,
+                overwrite=overwrite, check=interrupts.check,
+            )  # fmt: skip
+
+    def decompress(
+        self,
+        path: str | os.PathLike[str],
+        target: str | os.PathLike[str] | None = None,
+        *,
+        overwrite: bool = False,
+    ) -> str | bytes | Path:
+        """Return the text, at byte level bytes, that :meth:`compress` compressed.
+
+        With a ``target`` it is written to this file, whose path is returned.
+
+        Raises
+        ------
+        InputError
+            For another model or kind of processor; if ``target`` is there.
+        TextError
+            If the file is damaged, or is none of :meth:`compress`.
+        """
+        with Interrupts(raises=True) as interrupts:
+            return decompress(
+                self._reader, path, target, learning=self._learning, overwrite=overwrite,
+                check=interrupts.check,
+            )  # fmt: skip
 
     def export(self, path: str | os.PathLike[str]) -> Path:
         """Write the model in the format that the ending of ``path`` names.

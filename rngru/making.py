@@ -6,25 +6,28 @@
 
 import hashlib
 import math
+import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rngru import backends, models
+from rngru import backends, models, recipes
 from rngru.backends import freshcaches
 from rngru.corpus import Corpus, encodecorpus, exactly
 from rngru.errors import InputError, RngruError, fits, nearest, warn
 from rngru.events import Event, Notice, Reading
+from rngru.export import fromtorch, weights
 from rngru.growing import LATER, carried, hyperfor, newsymbols
-from rngru.hyper import CACHES, SETTINGS, HyperParams
+from rngru.hyper import SETTINGS, HyperParams
 from rngru.models import Model
 from rngru.reader import Reader, evaluate
+from rngru.settings import checked, whole
 from rngru.snapshot import Snapshot
-from rngru.text import Source, opentexts
+from rngru.text import ByteSet, CharSet, Source, Vocabulary, opentexts
 from rngru.training import Plan, Progress, Scores
 
 LARGE_VOCABULARY = 50_000
@@ -44,9 +47,15 @@ COUNTED = 10_000_000
 
 
 def checkoptions(
-    modeltype: str, backend: str, hyperparams: Mapping[str, Any], known: set[str]
-) -> None:
-    """Check all that can be checked before a text is read.
+    modeltype: str,
+    seq_len: int,
+    backend: str,
+    hyperparams: Mapping[str, Any],
+    known: set[str],
+    recipe: str | None = None,
+    seconds: float | None = None,
+) -> tuple[str, int]:
+    """Check all that can be checked before a text is read; return the model type and T.
 
     ``known`` are the arguments that are no hyperparameters, for the nearest name.
 
@@ -63,8 +72,19 @@ def checkoptions(
         if name not in SETTINGS:
             also = {*SETTINGS, *known, *Plan.settings()} - {"vocab_size"}
             raise InputError(unknownargument(name, also))
-    models.named(modeltype).check(HyperParams(1, **hyperparams))
+    hyper = HyperParams(1, **hyperparams)
+    if recipe is not None:
+        found = recipes.recipe(recipe, ENOUGH, seconds)
+        hyper = HyperParams(1, **found.completed(hyperparams))
+    elif seconds is not None:
+        raise InputError(
+            f"seconds={seconds!r} is part of a recipe: recipe='quick', seconds={seconds!r}. Without one, "
+            f"trainmodel(max_seconds={seconds!r}) says how long to train."
+        )
+    modeltype, seq_len = recipes.kind(recipe, modeltype, seq_len)
+    models.named(modeltype).check(hyper)
     backends.named(backend)
+    return modeltype, checked("seq_len", seq_len, whole(1))
 
 
 def make(
@@ -79,6 +99,8 @@ def make(
     show: Callable[[Event], object],
     check: Callable[[], object],
     old: Snapshot | None = None,
+    recipe: str | None = None,
+    seconds: float | None = None,
     **options: Any,
 ) -> tuple[Snapshot, Corpus]:
     """Encode a text into a folder, and draw a new model for it.
@@ -90,6 +112,7 @@ def make(
     show: called with events that a person should see.
     check: raises KeyboardInterrupt to stop.
     old: a model that is to learn the text, instead of a new one.
+    recipe, seconds: what the hyperparameters are that are not given; see :mod:`rngru.recipes`.
     """
     if old is not None:
         _refuseanother(old, {"modeltype": modeltype, "level": options["level"], **hyperparams})
@@ -102,11 +125,30 @@ def make(
         show(Reading(done, total, time.monotonic() - began))
 
     corpus = encodecorpus(srcfile, folder, progress=follow, **options)
+    vocab, symbols, found = corpus.vocab, corpus.split, None
+    if recipe is not None:
+        found = recipes.recipe(recipe, symbols, seconds, vocab.level)
+        hyperparams = _byrecipe(found, hyperparams, old)
     made = drawn(
         corpus, modeltype=modeltype, hyperparams=hyperparams, seq_len=seq_len, backend=backend, rng=rng,
         show=show, old=old,
     )  # fmt: skip
+    if found is not None:
+        made = replace(made, plan=found.plan)
+        show(Notice(found.told(made.made, seq_len)))
+        if said := recipes.misfit(found, made.made.state_size, symbols, vocab.level, vocab.units):
+            show(Notice(said))
     return made, corpus
+
+
+def _byrecipe(
+    found: recipes.Recipe, given: Mapping[str, Any], old: Snapshot | None
+) -> dict[str, Any]:
+    """Return the hyperparameters of a recipe, with those given; an old model keeps its sizes."""
+    if old is None:
+        return found.completed(given)
+    made = found.completed({**given, "state_size": old.made.state_size})
+    return {name: value for name, value in made.items() if name in LATER or name in given}
 
 
 def drawn(
@@ -128,14 +170,19 @@ def drawn(
         _warnoflarge(model, hyper, seq_len, corpus.vocab.units)
     with fits(f"A model with {hyper!r}", "Choose smaller sizes."):
         arrays = model.initial(hyper, rng, corpus.train.counts())
-        progress = Progress(arrays, freshcaches(arrays, hyper.optimizer), hyper.learnrate)
+        progress = Progress(arrays, freshcaches(arrays, hyper), hyper.learnrate)
         if old is not None:
             progress = carried(old, corpus.vocab, hyper, arrays)
     seed = int(rng.integers(1 << 62))
     computes = backends.shielded(backend, model, hyper)
-    loss = _untrained(Reader(model, hyper, corpus.vocab, progress.arrays, computes), corpus)
+    loss = _untrained(Reader(model, hyper, corpus.vocab, progress.weights, computes), corpus)
     weights = sum(array.size for array in arrays.values())
     told = [*_notices(corpus, loss, weights, old), whatislost(corpus)]
+    if backend == "cpu" and model.spec(hyper).row.own:
+        told.append(
+            f"{model.cell} is a cell of your own, for which there are no kernels. PyTensor's scan "
+            "computes it, which is several times slower."
+        )
     for notice in filter(None, told):
         show(Notice(notice))
     made = Snapshot(
@@ -150,6 +197,39 @@ def drawn(
         corpus=corpus.digest,
     )
     return made.summarised(corpus.split, None, loss)
+
+
+def imported(
+    module: Any, symbols: Iterable[str] | None, seq_len: int, rng: np.random.Generator
+) -> Snapshot:
+    """Return a model without a text, with the weights of another library.
+
+    Parameters
+    ----------
+    module: a module of PyTorch, its state dict, or the path of a file that has one.
+    symbols: the characters that its ids stand for, in their order; None for the 256 bytes.
+    seq_len, rng: for training it later.
+    """
+    vocab: Vocabulary = ByteSet()
+    if symbols is not None:
+        symbols = list(symbols)
+        if wrong := [each for each in symbols if not isinstance(each, str) or len(each) != 1]:
+            raise InputError(f"symbols: expected characters, got {wrong[0]!r} among them.")
+        vocab = CharSet("".join(symbols))
+    read = weights if isinstance(module, str | os.PathLike) else fromtorch
+    found = read(module, symbols=symbols, vocab=vocab)
+    hyper = HyperParams(vocab.vocab_size, **found.options)
+    arrays = dict(found)
+    return Snapshot(
+        modeltype=found.modeltype,
+        made=hyper,
+        chars=vocab,
+        seq_len=seq_len,
+        backend="cpu",
+        progress=Progress(arrays, freshcaches(arrays, hyper), hyper.learnrate),
+        rng=rng,
+        seed=int(rng.integers(1 << 62)),
+    )
 
 
 def unknownargument(name: str, known: set[str]) -> str:
@@ -253,7 +333,7 @@ def _notices(corpus: Corpus, loss: float, weights: int, old: Snapshot | None) ->
     if weights > HEART * corpus.split:
         notices.append(
             f"{corpus.split:,} {units} to train on are few for {weights:,} parameters: the model will "
-            "learn them by heart. A smaller state_size=, dropout= or more text helps."
+            "learn them by heart. recipe='small', a smaller state_size=, dropout= or more text helps."
         )
     notices += [
         f"{len(corpus):,} {units}: {corpus.split:,} for training, "
@@ -312,7 +392,7 @@ def _once(corpus: Corpus) -> str:
 def _warnoflarge(model: Model, hyper: HyperParams, seq_len: int, units: str) -> None:
     """Warn of what a large vocabulary costs."""
     # Parameters have a gradient and new values; caches have new values.
-    copies = 3 + 2 * len(CACHES[hyper.optimizer])
+    copies = 3 + 2 * len(hyper.caches)
     shapes = model.shapes(hyper).values()
     sizes = (math.prod(shape) for shape in shapes if hyper.vocab_size in shape)
     lane = 8 * hyper.vocab_size * seq_len  # its logits and their gradient

@@ -12,7 +12,7 @@ name                   shape         meaning
 ``E``                  (V, S)        encoder: one row per character (``…Encode`` only)
 ``a``                  (S,)          its bias
 ``layers.<l>.U``       (in, G S)     input weights of layer l, gates side by side
-``layers.<l>.W``       (S, G S)      recurrent weights
+``layers.<l>.W``       (S, G S)      recurrent weights (``Min…`` has none)
 ``layers.<l>.b``       (G S,)        bias
 ``layers.<l>.d``       (S,)          second bias of the candidate (``reset_after`` only)
 ``V``                  (S, V)        output weights (``tied``: those of E, transposed)
@@ -82,6 +82,7 @@ class Model:
 
     def check(self, hyper: HyperParams) -> None:
         """Raise InputError if the model cannot have these hyperparameters."""
+        hyper.check()
         if hyper.reset_after and self.cell != "GRU":
             raise InputError(
                 f"reset_after=True is a form of the GRU, but {self.name} has {self.cell} layers. "
@@ -107,7 +108,8 @@ class Model:
         for name in (f"{tower}.{i}" for tower in self.towers for i in range(hyper.layers)):
             into = symbols if name.endswith(".0") and not self.encode else size
             shapes[f"{name}.U"] = (into, spec.gates * size)
-            shapes[f"{name}.W"] = (size, spec.gates * size)
+            if spec.row.recurrent:
+                shapes[f"{name}.W"] = (size, spec.gates * size)
             shapes[f"{name}.b"] = (spec.gates * size,)
             if spec.row.second_bias:
                 shapes[f"{name}.d"] = (size,)
@@ -144,9 +146,8 @@ class Model:
                 if name == "E" and hyper.tied:
                     bound = hyper.state_size**-0.25
                 arrays[name] = rng.uniform(-bound, bound, shape).astype(np.float32)
-            if row.remembers and name.endswith(".b"):
-                gate = row.gates.index(row.remembers)
-                arrays[name].reshape(-1, hyper.state_size)[gate] = 1
+            for gate, bias in row.initial if name.endswith(".b") else ():
+                arrays[name].reshape(-1, hyper.state_size)[row.gates.index(gate)] = bias
         if counts is not None:
             arrays["c"] += np.log((counts + 1) / (counts.sum() + counts.size))
         return arrays
@@ -165,9 +166,9 @@ class Model:
         r"""Return parameters with which some neurons keep a value, and the state to begin with.
 
         All weights into such a neuron are zero, and its biases make the value v a fixed point of
-        its cell (:mod:`rngru.cells`): c = v in an RNN; z = 0 and c = v in a GRU; i = o = 1, f = 0.9
-        and :math:`\tanh(c) = (1 - f) \operatorname{artanh} v` in an LSTM, so that the memory is
-        artanh v.
+        its cell (:mod:`rngru.cells`): c = v in an RNN; z = 0 and c = v in a GRU or a MinGRU; i = 1,
+        f = 0 and c = v in a MinLSTM; i = o = 1, f = 0.9 and :math:`\tanh(c) = (1 - f)
+        \operatorname{artanh} v` in an LSTM, so that the memory is artanh v.
 
         Parameters
         ----------
@@ -184,10 +185,14 @@ class Model:
         Raises
         ------
         InputError
-            If an LSTM that reads in both directions is to hold more than tanh 1 = 0.76: from an
-            empty memory, one step leads no further.
+            If the cell is one's own; or if an LSTM that reads in both directions is to hold more than
+            tanh 1 = 0.76: from an empty memory, one step leads no further.
         """
         spec, size, arrays = self.spec(hyper), hyper.state_size, dict(arrays)
+        if spec.row.own:
+            raise InputError(
+                f"{self.name} has a cell of your own. Which of its biases hold a neuron is not known."
+            )
         names = [f"{tower}.{i}" for tower in self.towers for i in range(hyper.layers)]
         start = np.full_like(self.freshstate(hyper, 1), np.nan)
         for name in {names[layer] for layer, _ in values}:
@@ -198,24 +203,27 @@ class Model:
                     f"Neuron {neuron} of layer {layer} cannot be held at {value:g}: those of "
                     f"{self.name} can be held from {-math.tanh(1):.2f} to {math.tanh(1):.2f}."
                 )
-            memory = _artanh(value)
-            for gate, bias in self._holding(spec, memory).items():
+            for gate, bias in self._holding(spec, value).items():
                 column = spec.row.gates.index(gate) * size + neuron
-                for letter in "UW":
-                    arrays[f"{names[layer]}.{letter}"][:, column] = 0
+                for weights in {f"{names[layer]}.{letter}" for letter in "UW"} & arrays.keys():
+                    arrays[weights][:, column] = 0
                 arrays[f"{names[layer]}.b"][column] = bias
             if spec.row.second_bias:
                 arrays[f"{names[layer]}.d"][neuron] = 0
             if not self.both:
                 start[layer, 0, neuron] = value
                 if spec.row.memory:
-                    start[layer, 0, size + neuron] = memory
+                    start[layer, 0, size + neuron] = _artanh(value)
         return arrays, None if self.both else start
 
-    def _holding(self, spec: LayerSpec, memory: float) -> dict[str, float]:
-        """Return the bias of each gate that holds a neuron at tanh of ``memory``."""
+    def _holding(self, spec: LayerSpec, value: float) -> dict[str, float]:
+        """Return the bias of each gate that holds a neuron at a value."""
+        memory = _artanh(value)
         if not spec.row.memory:
-            return {"z": -_FULL, "c": memory} if "z" in spec.row.gates else {"c": memory}
+            # Without recurrent weights, the candidate is linear.
+            biases = {"z": -_FULL, "i": _FULL, "f": -_FULL}
+            biases["c"] = memory if spec.row.recurrent else value
+            return {gate: biases[gate] for gate in spec.row.gates if gate in biases}
         if self.both:
             forget, new = -_FULL, memory
         else:
@@ -244,6 +252,10 @@ LSTMEncode = Model("LSTMEncode", "LSTM", encode=True)
 LSTMResize = Model("LSTMResize", "LSTM", encode=False)
 RNNEncode = Model("RNNEncode", "RNN", encode=True)
 RNNResize = Model("RNNResize", "RNN", encode=False)
+MinGRUEncode = Model("MinGRUEncode", "MinGRU", encode=True)
+MinGRUResize = Model("MinGRUResize", "MinGRU", encode=False)
+MinLSTMEncode = Model("MinLSTMEncode", "MinLSTM", encode=True)
+MinLSTMResize = Model("MinLSTMResize", "MinLSTM", encode=False)
 BiGRU = Model("BiGRU", "GRU", encode=True, both=True)
 BiLSTM = Model("BiLSTM", "LSTM", encode=True, both=True)
 BiRNN = Model("BiRNN", "RNN", encode=True, both=True)
@@ -257,6 +269,10 @@ MODELS = {
         LSTMResize,
         RNNEncode,
         RNNResize,
+        MinGRUEncode,
+        MinGRUResize,
+        MinLSTMEncode,
+        MinLSTMResize,
         BiGRU,
         BiLSTM,
         BiRNN,
@@ -308,14 +324,14 @@ class Engine:
 def apart(layer: Callable) -> Callable:
     """Return ``layers`` of an :class:`Engine` from what computes a single layer.
 
-    ``layer(spec, inputs, into, start, recurrent[, second bias])`` gives (states, ending).
+    ``layer(spec, inputs, into, start[, recurrent[, second bias]])`` gives (states, ending).
     """
 
     def layers(spec: LayerSpec, inputs: Any, weights: Any, start: Any, masks: Any = None) -> Any:
         outputs, endings = [], []
         for i, each in enumerate(weights):
-            second = () if each.second is None else (each.second,)
-            states, ending = layer(spec, inputs, each.into, start[i], each.recurrent, *second)
+            more = each.all()[len(each.into) :]
+            states, ending = layer(spec, inputs, each.into, start[i], *more)
             inputs = states if masks is None else states * masks[i]
             outputs.append(inputs)
             endings.append(ending)
@@ -380,9 +396,9 @@ class Network:
         weights: list[Weights] = []
         for name in (f"{tower}.{i}" for i in range(self.hyper.layers)):
             into = (parameters[f"{name}.U"], parameters[f"{name}.b"])
-            second = parameters[f"{name}.d"] if spec.row.second_bias else None
             first = (self.table(tower),) if not weights else into
-            weights.append(Weights(first, parameters[f"{name}.W"], second))
+            # Not every cell has recurrent weights, or a second bias.
+            weights.append(Weights(first, parameters.get(f"{name}.W"), parameters.get(f"{name}.d")))
         return self.engine.layers(spec, ids, weights, start, masks)
 
     def predict(

@@ -9,7 +9,7 @@ the metadata of a checkpoint, :meth:`Snapshot.decode` checks all of them and giv
 >>> vocab, rng = CharSet("the ship"), np.random.default_rng(1)
 >>> hyper = HyperParams(vocab.vocab_size, state_size=4, layers=1)
 >>> arrays = MODELS["RNNEncode"].initial(hyper, rng)
->>> progress = Progress(arrays, freshcaches(arrays), hyper.learnrate)
+>>> progress = Progress(arrays, freshcaches(arrays, hyper), hyper.learnrate)
 >>> model = Snapshot(
 ...     modeltype="RNNEncode", made=hyper, chars=vocab, seq_len=10, backend="cpu",
 ...     progress=progress, rng=rng, seed=0,
@@ -20,7 +20,6 @@ the metadata of a checkpoint, :meth:`Snapshot.decode` checks all of them and giv
 """
 
 import functools
-import hashlib
 import math
 import platform
 import re
@@ -39,8 +38,9 @@ from rngru import backends, checkpoint, models
 from rngru.backends import Backend, freshcaches
 from rngru.checkpoint import Checkpoint
 from rngru.dataset import DataSet
-from rngru.errors import CheckpointDamaged, CheckpointTooNew, InputError, choose
-from rngru.hyper import CACHES, HyperParams
+from rngru.errors import CellUnknown, CheckpointDamaged, CheckpointTooNew, InputError, choose
+from rngru.hyper import CACHES, MEAN, HyperParams
+from rngru.kernels.spec import CELLS, CellSpec
 from rngru.models import MODELS
 from rngru.reader import Reader
 from rngru.text import LEVELS, Vocabulary, vocabularyfromjson
@@ -59,7 +59,7 @@ def versions() -> dict[str, str]:
     return own | {name: _version(name) for name in ("numpy", "numba", "pytensor")}
 
 
-_MEMORY = "|".join(sorted({cache for caches in CACHES.values() for cache in caches}))
+_MEMORY = "|".join(sorted({MEAN, *(cache for caches in CACHES.values() for cache in caches)}))
 _NAME = re.compile(rf"(({_MEMORY})\.)?([EaVc]|(layers|back)\.\d+\.[UWbd])")
 """Every array that this version gives to some model; another one is a later version's."""
 
@@ -83,7 +83,8 @@ class Snapshot:
     versions: what it was computed with.
     rounding: and how the processor rounds, see :func:`rngru.backends.rounding`; '' if that is
         not known.
-    plan: what the last call to train was told that holds for the next one, too.
+    plan: what the next call to train does unless it is told otherwise: what the last one was told
+        that holds for it, too; or, before the first, what a recipe says.
     token: a random word that tells this model from others in the same directory. It stands in the
         summary of a checkpoint, so that it can be read without the arrays.
     """
@@ -113,9 +114,9 @@ class Snapshot:
         return self.made.replace(learnrate=self.progress.learnrate)
 
     def reader(self, computes: Backend) -> Reader:
-        """Return the model as one that reads and writes text; here it is decided with which weights."""
+        """Return the model as one that reads and writes text, with the averaged weights if it has them."""
         kind = models.named(self.modeltype)
-        return Reader(kind, self.made, self.chars, self.progress.arrays, computes)
+        return Reader(kind, self.made, self.chars, self.progress.weights, computes)
 
     def run(self, computes: Backend, data: DataSet) -> Run:
         """Return the model as one that is trained on a text."""
@@ -124,7 +125,8 @@ class Snapshot:
     def having(self, given: Mapping[str, ArrayLike], computes: Backend) -> Self:
         """Return the model with other numbers in place of some parameters.
 
-        What the optimizer remembers of them is empty, and no loss is known.
+        They are their own average, what the optimizer remembers of them is empty, and no loss is
+        known.
 
         Raises
         ------
@@ -146,11 +148,13 @@ class Snapshot:
         if problems:
             raise InputError("\n".join(problems))
         fetch, place, now = computes.fetch, computes.place, self.progress
-        empty = {name: np.zeros_like(array) for name, array in new.items()}
+        empty = freshcaches(new, self.made)
         progress = replace(
             now,
             arrays=place({**fetch(now.arrays), **new}),
-            caches={cache: place({**fetch(old), **empty}) for cache, old in now.caches.items()},
+            caches={
+                cache: place({**fetch(old), **empty[cache]}) for cache, old in now.caches.items()
+            },
             scores=Scores(),
         )
         summary = {**self.summary, "trainloss": None, "validloss": None}
@@ -167,19 +171,6 @@ class Snapshot:
         shares = {"second": 1 - made.beta2**now.batches, "mean": 1.0, "total": now.batches}
         share = np.float32(shares[name])
         return {parameter: each / share for parameter, each in now.caches[name].items()}
-
-    def shared(self, plan: Plan) -> dict[str, object]:
-        """Return what processes that train it together must have in common, by its name."""
-        now, hashed = self.progress, hashlib.blake2b()
-        if backends.TEAM.count > 1:
-            for array in now.arrays.values():
-                hashed.update(np.asarray(array).tobytes())
-        return {
-            "the text": self.corpus,
-            "versions": versions(),
-            "settings": (self.modeltype, self.made, self.seq_len, self.seed, self.backend, plan),
-            "the checkpoint": (now.position, now.batches, now.learnrate, hashed.hexdigest()),
-        }
 
     def passes(self, trainlen: int | None) -> float:
         """Passes over a training text of so many symbols; without the text, as it was last saved."""
@@ -263,6 +254,9 @@ class Snapshot:
             "rounding": self.rounding,
             "plan": dict(self.plan),
         }
+        spec = models.named(self.modeltype).spec(self.made)
+        if spec.row.own:
+            meta["cell"] = {"name": spec.cell, **_layout(spec.row)}
         return arrays, meta
 
     @classmethod
@@ -275,6 +269,8 @@ class Snapshot:
         ------
         CheckpointTooNew
             If it has settings, words or arrays that this version does not know.
+        CellUnknown
+            If its model has a cell of somebody's own that is not registered.
         CheckpointDamaged
             If anything is missing or does not fit, naming ``found`` and all that is wrong.
         """
@@ -290,6 +286,7 @@ class Snapshot:
             for name, kind in kinds.items():
                 if not isinstance(meta[name], kind):
                     raise ValueError(f"{name} is {reprlib.repr(meta[name])}")
+            _registered(meta.get("cell"))
             _known("modeltype", meta["modeltype"], MODELS, found)
             _known("level", meta["vocabulary"]["level"], LEVELS, found)
             hyper = HyperParams.from_json(meta["hyper"], where=str(found))
@@ -316,7 +313,7 @@ class Snapshot:
                 summary=dict(meta["summary"]),
                 versions=dict(meta["versions"]),
                 rounding=meta["rounding"],
-                plan=Plan.from_json(meta["plan"], where=str(found)).lasting,
+                plan=Plan.from_json(meta["plan"], where=str(found)).to_json(),
                 token=meta["summary"].get("model"),
             )
         except (KeyError, TypeError, ValueError, OverflowError) as problem:
@@ -328,15 +325,19 @@ class Snapshot:
 
         Parameters
         ----------
-        training: with what only training needs: the caches of the optimizer.
+        training: with what only training needs: the caches of the optimizer. Without it, the model is
+            the averaged one, if there is an average.
         half: the parameters in float16.
         """
-        arrays, meta = replace(self, corpus=None, historyline=0, timed=False, token=None).encode()
+        now = self.progress if training else replace(self.progress, arrays=self.progress.weights)
+        alone = replace(self, progress=now, corpus=None, historyline=0, timed=False, token=None)
+        arrays, meta = alone.encode()
         names = models.named(self.modeltype).shapes(self.made).keys()
         kept = {name: array for name, array in arrays.items() if training or name in names}
         kept.pop("state", None)  # it belongs to a place in the text
         if half:
-            kept |= {name: kept[name].astype(np.float16) for name in names}
+            means = {f"{MEAN}.{name}" for name in names}
+            kept |= {n: kept[n].astype(np.float16) for n in kept if n in names or n in means}
         if not all(np.isfinite(array).all() for array in kept.values()):
             raise InputError(
                 f"half=True: a parameter is too large for float16; {path} was not written."
@@ -408,6 +409,33 @@ def _known(what: str, word: object, known: Mapping[str, object], found: Checkpoi
         raise CheckpointTooNew.unknown(found, [f"{what}={reprlib.repr(word)}"])
 
 
+def _layout(row: CellSpec) -> dict[str, Any]:
+    """Return what the arrays of a model follow from, of a cell of one's own."""
+    return {"gates": [*row.gates], "state": 1 + row.memory, "recurrent": row.recurrent}
+
+
+def _registered(cell: Any) -> None:
+    """Raise CellUnknown unless the cell that a checkpoint names, if any, is registered as it was."""
+    if cell is None:
+        return
+    name, layout = cell["name"], {key: cell[key] for key in ("gates", "state", "recurrent")}
+    if not isinstance(name, str):
+        raise ValueError(f"its cell is {reprlib.repr(name)}")
+    shown = reprlib.repr(name)
+    if name not in CELLS:
+        call = f'rngru.cells.register("{shown[1:-1]}", …)'
+        raise CellUnknown(
+            f"This model has the cell {shown}, which is not registered. Call {call} as when it was "
+            "made, then load."
+        )
+    if _layout(CELLS[name]) != layout:
+        wanted = ", ".join(f"{key}={reprlib.repr(value)}" for key, value in layout.items())
+        raise CellUnknown(
+            f"This model has the cell {shown}, which was registered with {wanted} when it was made. Start "
+            "Python anew, register it so, then load."
+        )
+
+
 def _progress(
     hyper: HyperParams,
     arrays: Mapping[str, np.ndarray],
@@ -416,7 +444,7 @@ def _progress(
 ) -> Progress:
     """Sort the arrays of a checkpoint, or raise an error with all that is wrong with them."""
     model = models.named(meta["modeltype"])
-    caches = CACHES[hyper.optimizer] if meta["training"] else ()
+    caches = hyper.caches if meta["training"] else ()
     shapes, width = model.shapes(hyper), model.spec(hyper).state(hyper.state_size)
     state = arrays.get("state")
     lanes = state.shape[1] if state is not None and state.ndim == 3 else 1
@@ -441,7 +469,7 @@ def _progress(
     own = {name: np.array(array, order="C") for name, array in arrays.items()}
     weights = {name: own[name] for name in shapes}
     if not meta["training"]:  # what the optimizer remembered was left out: it begins anew
-        memory = freshcaches(weights, hyper.optimizer)
+        memory = freshcaches(weights, hyper)
         return Progress(weights, memory, hyper.learnrate, position=meta["position"])
     return Progress(
         weights,

@@ -23,15 +23,15 @@ from rngru.events import Event
 from rngru.hyper import HyperParams
 from rngru.instrument import Instrument
 from rngru.interrupts import Interrupts
-from rngru.making import checkoptions, make, warnofother
+from rngru.making import checkoptions, imported, make, warnofother
 from rngru.pictures import Picture, losspicture
 from rngru.reader import Copies, Reader, copied, gathered, glimpse
 from rngru.report import History, Listeners, Running, reporter, watched
 from rngru.sampling import Sample
-from rngru.settings import checked, generator, one_of, whole
+from rngru.settings import checked, generator, one_of, real, whole
 from rngru.snapshot import Part, Snapshot
 from rngru.text import Source, Vocabulary
-from rngru.training import Plan, Run, Session, Timing, timed, validate, validlen
+from rngru.training import Plan, RateTest, Run, Session, Timing, ranged, timed, validate, validlen
 from rngru.workdir import Workdir, WorkdirKeeper
 
 _ANOTHER = "initfromsrcfile(...) makes another model."
@@ -183,6 +183,8 @@ class ModelState(Instrument):
         exist: str = "refuse",
         skip: bool = False,
         model: "str | Path | ModelState | None" = None,
+        recipe: str | None = None,
+        seconds: float | None = None,
         report: str | None = None,
         **hyperparams: Any,
     ) -> Self:
@@ -196,8 +198,8 @@ class ModelState(Instrument):
         usedir
             The working directory; made if it does not exist.
         modeltype : str
-            ``GRU``, ``LSTM`` or ``RNN`` with ``Encode`` (an encoder before the
-            layers) or ``Resize`` (none): ``'GRUEncode'``, …
+            ``GRU``, ``LSTM``, ``RNN``, ``MinGRU`` or ``MinLSTM`` with ``Encode`` (an
+            encoder before the layers) or ``Resize`` (none): ``'GRUEncode'``, …
         seq_len : int
             T: characters per training sequence; gradients do not reach further
             back.
@@ -237,6 +239,13 @@ class ModelState(Instrument):
             A model that is to learn this text, instead of a new one: of another
             working directory, or from :meth:`pack`. Symbols that it has not
             seen are added to those that it knows.
+        recipe : str
+            Settings with a name, made to fit the text and the time:
+            ``'quick'``, ``'best'`` or ``'small'``; help("rngru.recipes") says
+            what each is for. The first ``trainmodel()`` then trains as the
+            recipe says. Hyperparameters that are given as well come first.
+        seconds : float
+            How long that is to take, for a recipe.
         report : str
             ``'rich'``, ``'plain'`` or ``'silent'``; by default what suits the
             screen. It holds for the training of this object, too.
@@ -254,9 +263,10 @@ class ModelState(Instrument):
             If it holds a model, or files of others under rngru's names, or
             cannot be written.
         """
-        checkoptions(modeltype, backend, hyperparams, {*cls.initfromsrcfile.__annotations__})
-        seq_len, rng = checked("seq_len", seq_len, whole(1)), generator(rng)
-        disk = Workdir(usedir)
+        modeltype, seq_len = checkoptions(
+            modeltype, seq_len, backend, hyperparams, {*cls.initfromsrcfile.__annotations__}, recipe, seconds,
+        )  # fmt: skip
+        disk, rng = Workdir(usedir), generator(rng)
         load = checked("exist", exist, one_of(("refuse", "load"))) == "load" and not overwrite
         if load and disk.holdsmodel:
             ms = cls.load(usedir, backend=backend)
@@ -270,10 +280,10 @@ class ModelState(Instrument):
         with Interrupts(raises=True) as interrupts, disk.locked(new=True), reporter(report) as show:
             disk.refusemodel(overwrite=overwrite)
             made, corpus = make(
-                srcfile, disk.fresh, old=None if model is None else cls._found(model),
+                srcfile, disk.fresh, old=None if model is None else cls._found(model), recipe=recipe,
                 modeltype=modeltype, hyperparams=hyperparams, seq_len=seq_len, backend=backend, rng=rng,
                 level=level, trainfrac=trainfrac, encoding=encoding, errors=errors, min_count=min_count,
-                max_vocab=max_vocab, validfiles=validfiles, skip=skip, show=show,
+                max_vocab=max_vocab, validfiles=validfiles, skip=skip, seconds=seconds, show=show,
                 check=interrupts.check,
             )  # fmt: skip
             corpus = disk.install(made, corpus, save=init_checkpoint)
@@ -312,6 +322,43 @@ class ModelState(Instrument):
         if not packed and (changed := saved.differences(model.backend)):
             warn(f"Saved with {changed}. Training goes on, but perhaps not to the same bits.")
         return ms
+
+    @classmethod
+    def frommodule(
+        cls,
+        module: Any,
+        path: str | Path,
+        *,
+        symbols: "str | Sequence[str] | None" = None,
+        rng: int | np.random.Generator | None = None,
+    ) -> Self:
+        """Return a model with the weights of one from PyTorch, packed into a file.
+
+        It generates, scores and inspects like any other that :meth:`pack` wrote;
+        ``initfromsrcfile(text, workdir, model=path)`` trains it on.
+
+        Parameters
+        ----------
+        module
+            A module, its state dict, or the path of a ``.pt`` file: an
+            ``nn.GRU``, ``nn.LSTM`` or ``nn.RNN``, an ``nn.Linear`` from its
+            states to the logits, and an ``nn.Embedding`` if its input is not
+            one-hot.
+        path
+            The file to write.
+        symbols
+            The characters that its ids stand for, in their order: a string or a
+            list. Without them the model reads bytes, and has 256.
+        rng : int or numpy.random.Generator
+            Seed or Generator for all random numbers.
+
+        Raises
+        ------
+        InputError
+            If the module is of another form, or the symbols do not fit it.
+        """
+        made = imported(module, symbols, 100, generator(rng))
+        return cls.load(made.pack(path, training=False, half=False))
 
     def restore(self, which: "int | str | Path | Checkpoint | None" = None) -> Self:
         """Go to a checkpoint.
@@ -369,7 +416,7 @@ class ModelState(Instrument):
             there is replaced.
         training : bool
             With what the optimizer remembers. Without it the file is a half or
-            a third as large.
+            a third as large; averaged weights are then the only ones.
         half : bool
             Numbers in float16: half the size, and losses that differ in the
             fourth digit.
@@ -407,6 +454,7 @@ class ModelState(Instrument):
         keep: int | None = None,
         keep_best: bool | None = None,
         save_every: float | None = None,
+        schedule: Callable[[float, float], float] | None = None,
         listen: Callable[[Event], object] | Sequence[Callable[[Event], object]] | None = None,
         report: str | None = None,
         background: Literal[False] = False,
@@ -426,6 +474,7 @@ class ModelState(Instrument):
         keep: int | None = None,
         keep_best: bool | None = None,
         save_every: float | None = None,
+        schedule: Callable[[float, float], float] | None = None,
         listen: Callable[[Event], object] | Sequence[Callable[[Event], object]] | None = None,
         report: str | None = None,
         background: bool = False,
@@ -439,7 +488,9 @@ class ModelState(Instrument):
         process ends as usual.
 
         What is not given is as in the call before, also on another day; only
-        ``num_rounds``, ``max_seconds`` and ``clear_state`` hold for one call.
+        ``num_rounds``, ``max_seconds``, ``clear_state`` and ``schedule`` hold for
+        one call. The first call does what a recipe says, if the model was made
+        by one.
 
         Parameters
         ----------
@@ -477,6 +528,10 @@ class ModelState(Instrument):
         save_every : float
             Save after so many seconds in the middle of a round, 60 at first;
             the next save replaces it.
+        schedule : callable
+            Gives what the learning rate is multiplied by, instead of
+            ``hyper.schedule``: ``lambda share, epoch: 1 - share``, with the
+            share of the call, or of ``hyper.lifetime``, that is over, 0 to 1.
         listen : callable, or several
             Called with every event of the run (:mod:`rngru.events`). If it
             returns True, or a string that says why, training stops after the
@@ -515,10 +570,11 @@ class ModelState(Instrument):
             keep_best=keep_best, save_every=save_every,
         )  # fmt: skip
         heard = Listeners(listen if TEAM.leads else ())
+        train = partial(self._train, plan, schedule, heard)
         if background:
-            return Running(lambda hear, stop: self._train(plan, stop, stop, "silent", heard, hear))
+            return Running(lambda hear, stop: train(stop, stop, "silent", hear))
         with Interrupts(terminate=True) as stop:
-            return self._train(plan, stop.asked, stop.again, report or self._report, heard)
+            return train(stop.asked, stop.again, report or self._report)
 
     def history(self) -> History:
         """Return all rounds of training that led to this model, on all days.
@@ -554,6 +610,62 @@ class ModelState(Instrument):
         batches = checked("batches", batches, whole(1))
         with Interrupts(raises=True) as interrupts:
             return timed(self._run(), lanes, self.seq_len, batches, interrupts.check)
+
+    def findrate(
+        self,
+        seconds: float = 15.0,
+        *,
+        lowest: float = 1e-6,
+        highest: float = 1.0,
+        batchsize: int | None = None,
+    ) -> RateTest:
+        """Look for a good learning rate; the model stays as it is.
+
+        A copy of it is trained, at a rate that grows from batch to batch, until
+        the loss climbs (Smith, arXiv 1506.01186). It is a hint, not a proof:
+        the best rate also depends on how long one trains.
+
+        Parameters
+        ----------
+        seconds : float
+            How long it takes, about.
+        lowest, highest : float
+            The rate begins with ``lowest`` and does not go beyond ``highest``.
+        batchsize : int
+            B, lanes side by side; by default as in training. Larger batches
+            allow higher rates.
+
+        Returns
+        -------
+        RateTest
+            At the prompt a rate to try, and some of the losses; ``.suggestion``
+            is the rate, a fifth of the highest that did no harm; ``.columns()``
+            is for a data frame, ``.figure`` a picture, ``.plot(path)`` saves
+            it. Ctrl-C ends it early.
+
+        Raises
+        ------
+        InputError
+            For rates that make no sense, or if ``lowest`` is too high already.
+        WorkdirError
+            If the working directory does not hold the training text any more.
+
+        Example
+        -------
+        ::
+
+            ms.findrate()
+            ms.trainmodel(learnrate=ms.findrate().suggestion)
+        """
+        seconds = checked("seconds", seconds, real(above=True))
+        lowest = checked("lowest", lowest, real(above=True))
+        highest = checked("highest", highest, real(lowest, above=True))
+        lanes = Plan.following(self._model.plan, batchsize=batchsize).batchsize
+        with Interrupts() as interrupts:
+            return ranged(
+                self._run(), lanes, self.seq_len, seconds,
+                lowest=lowest, highest=highest, asked=interrupts.asked,
+            )  # fmt: skip
 
     def copied(self, text: str | bytes | Sample | os.PathLike, least: int = 20) -> Copies:
         """Return what of a text stands in the training text, word for word.
@@ -600,16 +712,19 @@ class ModelState(Instrument):
             return copied(self._reader, given, train, documents, least, check=check)
 
     def parameters(self) -> dict[str, np.ndarray]:
-        """Return a copy of every parameter by name; see :mod:`rngru.models`."""
-        weights = self._computes.fetch(self._model.progress.arrays)
+        """Return a copy of every parameter by name; see :mod:`rngru.models`.
+
+        With ``average=`` they are the averaged ones, which read and write.
+        """
+        weights = self._computes.fetch(self._model.progress.weights)
         return {name: np.array(array) for name, array in weights.items()}
 
     def setparameters(self, parameters: Mapping[str, Any]) -> Self:
         """Put other numbers in place of some parameters.
 
         Training goes on from there: at the same character, with what the
-        optimizer remembers of these parameters empty. They are saved with the
-        next checkpoint; until then :meth:`restore` goes back.
+        optimizer remembers of these parameters empty, and no other average of
+        them. The next checkpoint has them; until then :meth:`restore` goes back.
 
         Parameters
         ----------
@@ -760,10 +875,11 @@ class ModelState(Instrument):
     def _train(
         self,
         plan: Plan,
+        schedule: Callable[[float, float], float] | None,
+        heard: Listeners,
         asked: Callable[[], bool],
         again: Callable[[], bool],
         kind: str | None,
-        heard: Listeners,
         *hearers: Callable[[Event], object],
     ) -> History:
         """Do what a plan says, until asked to stop."""
@@ -772,10 +888,10 @@ class ModelState(Instrument):
         with hold, reporter(kind if TEAM.leads else "silent") as show, heard:
             # Not before the lock is held: another thread may just have trained this model.
             run, keeper = self._run(), self._keeper(plan)
-            TEAM.compare(keeper.model.shared(plan))
+            TEAM.compare(keeper.shared(plan))
             session = Session(
                 run, plan, keeper, seq_len=self.seq_len, sample=self._sample if TEAM.leads else str,
-                symbols=validlen(run, corpus, plan, self.seq_len),
+                schedule=schedule, symbols=validlen(run, corpus, plan, self.seq_len),
                 validate=partial(validate, run, corpus, plan, self.seq_len),
                 **TEAM.agreed(asked, again, heard.told, time.monotonic),
             )  # fmt: skip

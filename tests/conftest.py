@@ -90,6 +90,21 @@ def newmodel(tmp_path: Path) -> Callable[..., Any]:
     return make
 
 
+@pytest.fixture
+def registered():
+    """Cells that are registered in a test are forgotten after it."""
+    from rngru.cells import STEPS
+    from rngru.kernels.spec import CELLS
+    from rngru.models import MODELS
+
+    tables: tuple[dict[str, Any], ...] = (CELLS, STEPS, MODELS)
+    before = [dict(table) for table in tables]
+    yield
+    for table, old in zip(tables, before, strict=True):
+        table.clear()
+        table.update(old)
+
+
 class Screen(io.StringIO):
     """A terminal, as far as anybody can tell."""
 

@@ -20,6 +20,8 @@ KINDS = {
     "lstm-hard-tied": ("LSTMEncode", "word", {"gate": "hard_sigmoid", "tied": True}),
     "rnn": ("RNNEncode", "char", {}),
     "rnn-resize": ("RNNResize", "byte", {}),
+    "min-gru-hard": ("MinGRUEncode", "char", {"gate": "hard_sigmoid"}),
+    "min-lstm-resize": ("MinLSTMResize", "word", {}),
 }
 """Every cell, with and without an encoder, at every level."""
 

@@ -57,6 +57,13 @@ class Array:
     def __sub__(self, other):
         return self + -array(other)
 
+    def __truediv__(self, other):
+        return Array(
+            self.value / other.value,
+            (self, lambda g: g / other.value),
+            (other, lambda g: -g * self.value / other.value**2),
+        )
+
     def __rsub__(self, other):
         return array(other) - self
 
@@ -146,6 +153,20 @@ def rnn(x, s, W, _, gate):
     return tanh(x + s @ W)
 
 
+def min_gru(x, s, W, _, gate):
+    """No recurrent weights: what is kept depends on the input alone."""
+    n = s.value.shape[1]
+    z = gate(x[:, :n])
+    return (1 - z) * x[:, n:] + z * s
+
+
+def min_lstm(x, s, W, _, gate):
+    """The two gates are shares of their sum, and none where both are 0."""
+    n = s.value.shape[1]
+    i, f = gate(x[:, :n]), gate(x[:, n : 2 * n])
+    return (f * s + i * x[:, 2 * n :]) / (f + i + 1e-12)
+
+
 def beside(left, right):
     n = left.value.shape[1]
     return Array(
@@ -155,8 +176,17 @@ def beside(left, right):
     )
 
 
-CELLS = {"GRU": gru, "GRU_AFTER": gru_after, "LSTM": lstm, "RNN": rnn}
-GATES = {"GRU": 3, "GRU_AFTER": 3, "LSTM": 4, "RNN": 1}
+CELLS = {
+    "GRU": gru,
+    "GRU_AFTER": gru_after,
+    "LSTM": lstm,
+    "RNN": rnn,
+    "MinGRU": min_gru,
+    "MinLSTM": min_lstm,
+}
+GATES = {"GRU": 3, "GRU_AFTER": 3, "LSTM": 4, "RNN": 1, "MinGRU": 2, "MinLSTM": 3}
+MINIMAL = ("MinGRU", "MinLSTM")
+"""The cells without recurrent weights."""
 
 
 def layer(cell, hard, pre, start, W, second_bias=None, truncate=-1):
@@ -164,12 +194,13 @@ def layer(cell, hard, pre, start, W, second_bias=None, truncate=-1):
 
     Only the last ``truncate`` steps pass gradients on.
     """
-    gate, n = hard_sigmoid if hard else sigmoid, W.value.shape[0]
+    gate, n = hard_sigmoid if hard else sigmoid, pre[0].value.shape[1] // GATES[cell]
     states, s = [], start
     for t, x in enumerate(pre):
         if 0 <= truncate < len(pre) - t:
-            before = (array(x.value), array(s.value), array(W.value))
-            s = array(CELLS[cell](*before, second_bias and array(second_bias.value), gate).value)
+            # Arrays without parents.
+            x, s, *more = (each and array(each.value) for each in (x, s, W, second_bias))
+            s = array(CELLS[cell](x, s, *more, gate).value)
         else:
             s = CELLS[cell](x, s, W, second_bias, gate)
         states.append(s[:, :n])
@@ -189,7 +220,7 @@ def tower(modeltype, hyper, p, name, ids, start, masks=None):
     cell, hard = "GRU_AFTER" if hyper.reset_after else kind, hyper.gate == "hard_sigmoid"
     states, endings, inputs = [], [], None
     for k in range(hyper.layers):
-        U, W, b = (p[f"{name}.{k}.{letter}"] for letter in "UWb")
+        U, W, b = (p.get(f"{name}.{k}.{letter}") for letter in "UWb")
         if k > 0:
             pre = [each @ U + b for each in inputs]
         elif modeltype.endswith("Resize"):
@@ -277,13 +308,17 @@ def descend(hyper, old, gradients, *, rate, weight=True):
             p = p - rate * gradients[n - 1] / np.sqrt(memory[0] + 1e-6)
         elif hyper.optimizer == "sgd":
             memory = (total(b1, 1, n),)
-            p = p - rate * memory[0]
+            p = p - rate * (gradients[n - 1] + b1 * memory[0] if hyper.nesterov else memory[0])
         elif hyper.optimizer == "adagrad":
             memory = (total(1, 2, n),)
             p = p - rate * gradients[n - 1] / np.sqrt(memory[0] + 1e-8)
         else:
             memory = ((1 - b1) * total(b1, 1, n), (1 - b2) * total(b2, 2, n))
             mean, square = memory[0] / (1 - b1**n), memory[1] / (1 - b2**n)
+            if hyper.nesterov:
+                mean = b1 * memory[0] / (1 - b1 ** (n + 1)) + (1 - b1) * gradients[n - 1] / (
+                    1 - b1**n
+                )
             decay = hyper.weightdecay if hyper.optimizer == "adamw" and weight else 0
             p = p - rate * (mean / (np.sqrt(square) + 1e-8) + decay * p)
     return p, memory

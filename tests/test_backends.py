@@ -39,6 +39,10 @@ FORMS = [
     ("LSTMResize", {"gate": "hard_sigmoid", "layers": 3, "state_size": 6}),
     ("RNNEncode", {"layers": 3, "state_size": 34}),
     ("RNNResize", {"layers": 1, "state_size": 1}),
+    ("MinGRUEncode", {"state_size": 33}),
+    ("MinGRUResize", {"gate": "hard_sigmoid", "bptt_truncate": 3, "layers": 3, "state_size": 6}),
+    ("MinLSTMEncode", {"tied": True, "dropout": 0.4, "state_size": 32}),
+    ("MinLSTMResize", {"gate": "hard_sigmoid", "layers": 1, "state_size": 5}),
     ("BiGRU", {"layers": 1, "state_size": 33, "gate": "hard_sigmoid"}),
     ("BiLSTM", {"dropout": 0.3, "state_size": 5}),
 ]
@@ -83,7 +87,7 @@ class Form:
             .astype(np.float32)
             for name, shape in shapes.items()
         }  # fmt: skip
-        self.caches = freshcaches(self.arrays)
+        self.caches = freshcaches(self.arrays, self.hyper)
         names = backends(modeltype, changes)
         self.backends = {name: backend(name, self.model, self.hyper) for name in names}
         self.cpu = self.backends["cpu"]

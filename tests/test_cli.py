@@ -524,3 +524,28 @@ def test_a_model_is_packed_by_its_ending(model, tmp_path, capsys):
     path = tmp_path / "friend.rngru"
     assert main(["export", str(model), str(path)]) == 0
     assert ModelState.load(path).position == ModelState.load(model).position
+
+
+def test_standard_input_in_an_encoding_that_nobody_named(tmp_path, typed):
+    """A file of that kind is read; what comes through a pipe has no name to look up."""
+    pytest.importorskip("charset_normalizer", reason="charset-normalizer is not installed")
+    text = "Déjà vu, crème brûlée, où êtes-vous ? " * 30
+    typed(text.encode("cp1252"))
+    line = ["train", "-", "--workdir", str(tmp_path / "w"), "--encoding", "guess", *SMALL]
+    assert main([*line, "--rounds", "1", "--train-len", "2"]) == 0
+    assert set(text) <= set(ModelState.load(tmp_path / "w").chars.chars)
+
+
+def test_an_old_model_learns_a_new_text(model, tmp_path, typed, capsys):
+    """With its vocabulary grown, in a directory of its own."""
+    packed = tmp_path / "old.rngru"
+    assert main(["export", str(model), str(packed)]) == 0
+    line = ["train", "-", "--workdir", str(tmp_path / "new"), "--model", str(packed)]
+    line += ["--rounds", "1", "--train-len", "2"]
+    typed("Ωμέγα, the last ship of all. ".encode() * 40)
+    assert main(line) == 0
+    old, new = ModelState.load(model), ModelState.load(tmp_path / "new")
+    assert set(old.chars.chars) < set(new.chars.chars) and new.position > old.position
+    typed(b"")
+    assert main(line) == 2
+    assert "holds a model already" in capsys.readouterr().err

@@ -201,7 +201,7 @@ for name in ("GRUEncode", "LSTMEncode", "RNNResize"):
     hyper = HyperParams(9, state_size=21, layers=2)
     backend, rng = CPU(MODELS[name], hyper), np.random.default_rng(1)
     arrays = MODELS[name].initial(hyper, rng)
-    caches = freshcaches(arrays)
+    caches = freshcaches(arrays, hyper)
     for _ in range(3):
         ids = rng.integers(0, 9, (8, 7)).astype(np.int32)
         done = backend.step(arrays, caches, ids[:-1], ids[1:].copy(), backend.freshstate(7), 0.01)

@@ -15,7 +15,7 @@ MODULES = ["rngru", *(m.name for m in pkgutil.walk_packages(rngru.__path__, "rng
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_the_examples_in_docstrings_run(name, tmp_path, monkeypatch, capsys, verse):
+def test_the_examples_in_docstrings_run(name, tmp_path, monkeypatch, capsys, verse, registered):
     """An example that no longer runs is worse than none."""
     monkeypatch.chdir(tmp_path)
     expected = set()

@@ -18,7 +18,7 @@ def test_examples_are_numbered_in_reading_order():
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
-def test_an_example_runs(path, tmp_path, monkeypatch, capsys):
+def test_an_example_runs(path, tmp_path, monkeypatch, capsys, registered):
     """An example that trains when it is imported, or writes outside its folder, fails here."""
     here = tmp_path / "here"
     here.mkdir()

@@ -16,7 +16,8 @@ from rngru.export import Parameters, export, fromtorch, weights
 from rngru.hyper import HyperParams
 from rngru.models import MODELS
 from rngru.reader import Reader, clamp
-from rngru.text import CharSet, WordSet, vocabularyfromjson
+from rngru.state import ModelState
+from rngru.text import CharSet, Texts, WordSet, vocabularyfromjson
 from tests.exported import KINDS, logits, reader, written
 
 LENGTH = 2000
@@ -172,6 +173,10 @@ def torchmodel(torch, path):
 def test_pytorch_computes_the_same(kind, tmp_path, torch):
     """The order of the gates, which bias is where, what z means: one slip and it writes noise."""
     model, ids = kind
+    if model.model.name.startswith("Min"):
+        with pytest.raises(InputError, match="cannot compute the layers of Min"):
+            export(model, tmp_path / "verse.pt")
+        return
     other = torchmodel(torch, export(model, tmp_path / "verse.pt"))
     half = torch.tensor(ids[: LENGTH // 2, None].astype(np.int64))
     rest = torch.tensor(ids[LENGTH // 2 :, None].astype(np.int64))
@@ -216,6 +221,8 @@ def test_parameters_come_back_as_they_went(kind, tmp_path, ending):
     """To the bit: whoever goes there and back twice must not drift."""
     pytest.importorskip({".pt": "torch"}.get(ending, "safetensors"))
     model, _ = kind
+    if ending == ".pt" and model.model.name.startswith("Min"):
+        return  # refused
     found = weights(export(model, tmp_path / f"verse{ending}"), symbols=None)
     assert set(found) == set(model.weights)
     assert all(np.array_equal(found[name], model.weights[name]) for name in found)
@@ -389,6 +396,8 @@ def test_every_kind_of_file_is_known_again(kind, tmp_path, ending):
     """A file that is not known as ours could be written once only."""
     pytest.importorskip({".pt": "torch"}.get(ending, ending[1:]))
     model, _ = kind
+    if ending == ".pt" and model.model.name.startswith("Min"):
+        return  # refused
     path = export(model, tmp_path / f"verse{ending}")
     before = path.read_bytes()
     assert export(model, path).read_bytes() == before, "the same model gives the same bytes"
@@ -453,3 +462,29 @@ def test_a_model_state_is_exported_and_comes_back(newmodel, verse, tmp_path):
     mine = ms.parameters()
     assert all(np.array_equal(found[name], mine[name]) for name in mine)
     assert repr(found) == "<Parameters of GRUEncode, 50 symbols, state_size=8, layers=2>"
+
+
+def test_a_module_becomes_a_model_at_once(verse, tmp_path, torch):
+    """Three calls, two of them on a text that nobody has, would be asked for otherwise."""
+    torch.manual_seed(4)
+    symbols = CharSet(verse).chars[:0:-1]
+    module = torch.nn.ModuleDict(
+        {"rnn": torch.nn.LSTM(len(symbols), 6), "out": torch.nn.Linear(6, len(symbols))}
+    )
+    ms = ModelState.frommodule(module, tmp_path / "theirs.rngru", symbols=symbols, rng=1)
+    text = verse[:40]
+    ids = torch.tensor([symbols.index(char) for char in text])
+    with torch.no_grad():
+        given = torch.nn.functional.one_hot(ids, len(symbols)).float()
+        theirs = torch.log_softmax(module["out"](module["rnn"](given[:, None])[0])[:, 0], -1)
+    expected = -theirs[torch.arange(39), ids[1:]].numpy()
+    assert np.abs(ms.score(text).nats - expected).max() < 1e-4
+    assert len(ms.generatestring(5, seed=text, rng=1)) == 5
+    learning = ModelState.initfromsrcfile(
+        Texts([verse]), tmp_path / "work", model=ms, report="silent"
+    )
+    assert abs(learning.evaluate(text).nats - expected.mean()) < 1e-4
+    with pytest.raises(InputError, match="expected characters, got 'ab'"):
+        ModelState.frommodule(module, tmp_path / "theirs.rngru", symbols=["ab", "c"])
+    with pytest.raises(InputError, match="expected 256: bytes"):
+        ModelState.frommodule(module, tmp_path / "theirs.rngru")

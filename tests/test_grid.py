@@ -36,7 +36,7 @@ def test_a_model_trains_at_every_level_with_every_optimizer(modeltype, optimizer
         for computes in backends:  # a vocabulary is a size of arrays: only JAX compiles again
             if at and computes.name == "jax":
                 continue
-            arrays, caches = fresh, freshcaches(fresh, optimizer)
+            arrays, caches = fresh, freshcaches(fresh, own)
             state = computes.freshstate(LANES)
             for number in (1, 2):
                 x, y = data.batch((number - 1) * LANES * STEPS, LANES, STEPS)

@@ -30,7 +30,8 @@ def whole(low, high, *others):
         return not (low <= value <= high or value in others)
 
     right = st.integers(low, high) | st.sampled_from([low, high, *others])
-    return right, st.integers().filter(wrong) | st.floats() | st.booleans() | st.none() | JUNK
+    numbers = st.integers().filter(wrong) | st.floats() | st.booleans() | JUNK
+    return right, numbers if None in others else numbers | st.none()
 
 
 def real(low, high, *, above=False, below=False, none=False):
@@ -66,14 +67,20 @@ VALUES = {
     "optimizer": name(OPTIMIZERS),
     "momentum": real(0, 1, below=True),
     "beta2": real(0, 1, below=True),
+    "nesterov": flag(),
     "weightdecay": real(0, 1e30),
     "schedule": name(SCHEDULES),
-    "warmup": real(0, 1),
+    "warmup": real(0, 1, none=True),
+    "floor": real(0, 1),
+    "cycles": whole(1, 10**18),
+    "lifetime": whole(1, 10**18, None),
     "dropout": real(0, 1, below=True),
     "locked": flag(),
     "tied": flag(),
     "clipnorm": real(0, 1e30, above=True, none=True),
     "clip": real(0, 1e30, above=True, none=True),
+    "average": real(0, 1, none=True),
+    "average_from": whole(0, 10**18),
 }
 """Strategies for values that each hyperparameter may have, and for values that it may not."""
 
@@ -107,6 +114,7 @@ def test_what_2016_did_not_have_is_off():
     hyper = HyperParams(66)
     assert (hyper.optimizer, hyper.schedule) == ("rmsprop", "constant")
     assert not (hyper.dropout or hyper.locked or hyper.tied or hyper.reset_after or hyper.clipnorm)
+    assert hyper.average is None and not hyper.nesterov
 
 
 def test_only_the_first_three_go_by_position():

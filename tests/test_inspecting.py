@@ -36,6 +36,8 @@ CELLS = [
     ("LSTMResize", {"gate": "hard_sigmoid"}),
     ("RNNEncode", {"tied": True}),
     ("RNNResize", {}),
+    ("MinGRUEncode", {"gate": "hard_sigmoid"}),
+    ("MinLSTMResize", {}),
     ("BiGRU", {"reset_after": True}),
     ("BiLSTM", {}),
     ("BiLSTM", {"gate": "hard_sigmoid"}),
@@ -120,7 +122,9 @@ def test_a_held_neuron_is_overwritten_after_each_step(name, modeltype, options):
     )
 
 
-@pytest.mark.parametrize("modeltype", ["GRUEncode", "LSTMEncode", "RNNEncode"])
+@pytest.mark.parametrize(
+    "modeltype", ["GRUEncode", "LSTMEncode", "RNNEncode", "MinGRUEncode", "MinLSTMEncode"]
+)
 @pytest.mark.parametrize("value", [-1.0, -0.99, 0.0, 0.999, 1.0])
 def test_a_value_is_held_for_ever(modeltype, value):
     """A gate of 1 - 1e-7 forgets a tenth of a memory in a million steps; here in 30,000."""

@@ -35,7 +35,7 @@ def trained(lanes=LANES):
     model, hyper = models.GRUEncode, HyperParams(7, **HYPER)
     rng = np.random.default_rng(1)
     computes, arrays = backend("jax", model, hyper), model.initial(hyper, rng)
-    caches, state = freshcaches(arrays, "adam"), computes.freshstate(lanes)
+    caches, state = freshcaches(arrays, hyper), computes.freshstate(lanes)
     own, losses = computes.share(lanes), []
     text = rng.integers(0, 7, 40).astype(np.int32)
     for number in range(1, BATCHES + 1):

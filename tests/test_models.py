@@ -26,6 +26,8 @@ SCANNED = [
     *(each for each in KINDS if each[0] in ("GRUEncode", "GRUResize")),
     ("LSTMEncode", "sigmoid", False),
     ("RNNResize", "sigmoid", False),
+    ("MinGRUResize", "hard_sigmoid", False),
+    ("MinLSTMEncode", "sigmoid", False),
     ("BiGRU", "sigmoid", True),
 ]
 """Those of them that have a graph of their own: a scan takes a second to compile."""
@@ -154,6 +156,11 @@ def test_shapes_are_those_of_the_design():
     assert both["back.0.U"] == (4, 12) and both["V"] == (8, 9)
     after = models.MODELS["GRUEncode"].shapes(hyper.replace(reset_after=True))
     assert after["layers.0.d"] == after["layers.1.d"] == (4,)
+    assert models.MODELS["MinGRUResize"].shapes(hyper) == {
+        "layers.0.U": (9, 8), "layers.0.b": (8,), "layers.1.U": (4, 8), "layers.1.b": (8,),
+        "V": (4, 9), "c": (9,),
+    }  # fmt: skip
+    assert models.MODELS["MinLSTMEncode"].shapes(hyper)["layers.1.U"] == (4, 12)
 
 
 @pytest.mark.parametrize("modeltype", models.MODELS)
@@ -169,7 +176,7 @@ def test_initial_weights_are_uniform_and_biases_zero(modeltype):
         assert values.dtype == np.float32
         if values.ndim == 1:
             forget = np.zeros_like(values)
-            if "LSTM" in modeltype and name.endswith(".b"):
+            if modeltype in ("LSTMEncode", "LSTMResize", "BiLSTM") and name.endswith(".b"):
                 forget[60:120] = 1
             assert np.array_equal(values, forget), name
         else:

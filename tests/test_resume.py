@@ -30,13 +30,16 @@ import pytest
 
 from rngru import ModelState, checkpoint, models
 from rngru.errors import WorkdirError
-from rngru.hyper import OPTIMIZERS, SCHEDULES
+from rngru.hyper import MOMENTUM, OPTIMIZERS, SCHEDULES
 from rngru.kernels import target
 from rngru.models import MODELS
 from tests.models import INSTALLED
 from tests.robust import QUIET, program, until
 
 LANES, LENGTH = 3, 7
+
+DESIGNED = SCHEDULES[:4]
+"""The others run over a call as cosine does; they are tried over a life."""
 
 Facts = dict[str, dict[str, Any]]
 
@@ -139,7 +142,7 @@ def compare(found: Any, expected: Any) -> None:
     assert not wrong, "\n".join(wrong)
 
 
-# ---- Twenty places to stop at, on both backends ----
+# ---- Twenty-six places to stop at, on both backends ----
 
 
 @dataclass(frozen=True)
@@ -170,25 +173,28 @@ class Case:
 
 
 def design() -> list[Case]:
-    """Twenty random N on one backend and on the other, each time with other choices.
+    """Twenty-six random N on one backend and on the other, each time with other choices.
 
-    4, 5, 7 and 9 have no common divisor, so counting up walks through their pairs.
+    4, 5, 7 and 13 have no common divisor, so counting up walks through their pairs.
     """
     rng, cases = np.random.default_rng(2016), []
-    stops = rng.choice(np.arange(1, 41), 20, replace=False).tolist()
+    stops = rng.choice(np.arange(1, 41), 26, replace=False).tolist()
     for i, (backend, batches) in enumerate(product(("cpu", "scan"), stops)):
-        modeltype = list(MODELS)[i % 9]
+        modeltype = list(MODELS)[i % 13]
         options = {
             "backend": backend,
             "modeltype": modeltype,
-            "schedule": SCHEDULES[i % 4],
+            "schedule": DESIGNED[i % 4],
             "optimizer": OPTIMIZERS[i % 5],
             "layers": 1 + i % 2,
             "dropout": 0.0 if i % 7 == 6 else 0.3,
             "locked": i % 7 in (1, 3, 5),
             "tied": modeltype.endswith("Encode") and i % 7 > 2,
-            "reset_after": "GRU" in modeltype and i % 7 < 4,
+            "reset_after": modeltype in ("GRUEncode", "GRUResize", "BiGRU") and i % 7 < 4,
             "trainfrac": 1.0 if i % 7 == 5 else 0.9,
+            "nesterov": OPTIMIZERS[i % 5] in MOMENTUM and i % 2 > 0,
+            "average": (None, 0.75, 1)[i % 3],
+            "average_from": 5 * (i % 2) if i % 3 else 0,
         }
         rounds = int(rng.choice([n for n in (1, 2, 3, 4) if batches % n == 0]))
         more = int(rng.integers(1, 3))
@@ -206,22 +212,25 @@ def further() -> list[Case]:
 
 
 def test_the_design_leaves_nothing_out():
-    """Twenty places; each model with each schedule and backend, nearly each with each optimizer."""
+    """Twenty-six places; each model with each schedule and backend, nearly each with each optimizer."""
     cases = design()
     for one, other, pairs in (
-        ("modeltype", "backend", 9 * 2),
+        ("modeltype", "backend", 13 * 2),
         ("optimizer", "backend", 5 * 2),
         ("schedule", "backend", 4 * 2),
-        ("modeltype", "schedule", 9 * 4),
+        ("modeltype", "schedule", 13 * 4),
         ("optimizer", "schedule", 5 * 4),
-        ("modeltype", "optimizer", 9 * 5 - 5),
+        ("modeltype", "optimizer", 13 * 5 - 13),
+        ("average", "backend", 3 * 2),
+        ("average", "average_from", 1 + 2 * 2),
+        ("optimizer", "nesterov", 5 + 3),
         *((flag, "backend", 2 * 2) for flag in ("locked", "tied", "reset_after", "dropout")),
         *((flag, "locked", 2 * 2) for flag in ("tied", "reset_after")),
     ):
         met = {(case.options[one], case.options[other]) for case in cases}
         assert len(met) == pairs, (one, other)
-    for half in cases[:20], cases[20:]:
-        assert len({case.batches for case in half}) == 20
+    for half in cases[:26], cases[26:]:
+        assert len({case.batches for case in half}) == 26
         assert len({case.options["backend"] for case in half}) == 1
 
 
@@ -229,7 +238,7 @@ def test_another_process_goes_on_to_the_bit(newmodel, verse, elsewhere, long):
     """Whatever a run depends on and a checkpoint does not hold shows in what follows it."""
     cases = design()
     if not long:
-        cases = cases[:9]  # every model, on the backend that people train on
+        cases = cases[:13]  # every model, on the backend that people train on
     cases += further()
     text, rate, jobs, pairs, expected = verse[:80], 0.002, [], [], []
     middle, crossing, moving = False, False, set()
@@ -258,7 +267,30 @@ def test_another_process_goes_on_to_the_bit(newmodel, verse, elsewhere, long):
     }
     assert not any(wrong.values()), "\n".join(f"{k}:\n  {v}" for k, v in wrong.items() if v)
     assert middle and crossing, "in the middle of an epoch, and across its end"
-    assert moving == {*SCHEDULES} - {"constant"}
+    assert moving == {*DESIGNED} - {"constant"}
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        {"schedule": "cosine", "lifetime": 20, "cycles": 3, "warmup": 0.0},
+        {"schedule": "linear", "lifetime": 11, "floor": 0.0},
+        {"schedule": "onecycle", "lifetime": 16},
+        {"schedule": "constant", "lifetime": 12, "warmup": 1.0},
+    ],
+    ids=str,
+)
+def test_another_process_goes_on_down_the_same_curve(newmodel, verse, elsewhere, schedule):
+    """Over a life, two calls are one: a share of each call would begin anew in the second."""
+    options = {"optimizer": "adam", "learnrate": 0.01, "average": 0.5, **schedule}
+    straight, first = (newmodel(verse, **options) for _ in "12")
+    call = {"batchsize": LANES, "train_len": 4, **QUIET}
+    first.trainmodel(2, **call)
+    [found] = elsewhere({"workdir": str(first.workdir), "call": {"num_rounds": 2, **call}})
+    history = straight.trainmodel(4, **call)
+    compare(found["run"], facts(straight, history, last=8)["run"])
+    rates = [each.learnrate for each in history]
+    assert len({*rates}) > 2 and straight.hyper.learnrate == 0.01
 
 
 # ---- In the middle of a round ----

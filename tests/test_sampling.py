@@ -152,6 +152,8 @@ KINDS = [
     ("GRUEncode", {"tied": True}),
     ("LSTMEncode", {"layers": 3}),
     ("LSTMResize", {"gate": "hard_sigmoid"}),
+    ("MinGRUResize", {}),
+    ("MinLSTMEncode", {"layers": 3}),
     ("RNNEncode", {}),
 ]
 

@@ -502,7 +502,7 @@ def parameters(verb, *left_out) -> list[inspect.Parameter]:
 
 def test_trainmodel_takes_what_a_plan_has():
     """A setting of a plan that nobody can give; or a default that overrides what was remembered."""
-    taken = parameters(ModelState.trainmodel, "self", "report", "background", "listen")
+    taken = parameters(ModelState.trainmodel, "self", "report", "background", "listen", "schedule")
     assert [(each.name, each.kind) for each in taken] == [
         (each.name, each.kind) for each in parameters(Plan)
     ]

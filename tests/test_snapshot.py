@@ -11,7 +11,7 @@ import pytest
 from rngru import ModelState, checkpoint
 from rngru.checkpoint import Checkpoint
 from rngru.errors import CheckpointDamaged, CheckpointTooNew
-from rngru.hyper import CACHES, OPTIMIZERS, HyperParams
+from rngru.hyper import OPTIMIZERS, HyperParams
 from rngru.models import MODELS
 from rngru.snapshot import Snapshot
 from rngru.text import ByteSet, CharSet, WordSet
@@ -39,8 +39,7 @@ def snapshot(modeltype="GRUEncode", level="char", *, state=True, rate=None, **hy
     shapes = model.shapes(made)
     arrays = {name: drawn(shape) for name, shape in shapes.items()}
     caches = {
-        cache: {name: drawn(shape) for name, shape in shapes.items()}
-        for cache in CACHES[made.optimizer]
+        cache: {name: drawn(shape) for name, shape in shapes.items()} for cache in made.caches
     }
     width = model.freshstate(made, 1).shape[2]
     rng.integers(0, 9, dtype=np.uint32)  # so that half a number is left over, which counts too
@@ -199,7 +198,7 @@ NEWER = {
     "a setting": (lambda a, m: m["hyper"].update(zoneout=0.1), "zoneout"),
     "an optimizer": (lambda a, m: m["hyper"].update(optimizer="lion"), "optimizer='lion'"),
     "a gate": (lambda a, m: m["hyper"].update(gate="softsign"), "gate='softsign'"),
-    "a schedule": (lambda a, m: m["hyper"].update(schedule="linear"), "schedule='linear'"),
+    "a schedule": (lambda a, m: m["hyper"].update(schedule="staircase"), "schedule='staircase'"),
     "a model type": (lambda a, m: m.update(modeltype="QRNNEncode"), "modeltype='QRNNEncode'"),
     "a level": (lambda a, m: m["vocabulary"].update(level="syllable"), "level='syllable'"),
     "an array": (lambda a, m: a.update(average=np.zeros(3, np.float32)), "average"),

@@ -23,6 +23,7 @@ up here costs nothing.
 """
 
 from rngru.backends.base import (
+    Ahead,
     Arrays,
     Backend,
     Caches,
@@ -40,6 +41,7 @@ from rngru.models import Model
 
 __all__ = [
     "BACKENDS",
+    "Ahead",
     "Arrays",
     "Backend",
     "Caches",
@@ -99,8 +101,12 @@ def named(name: str) -> str:
 
 
 def backend(name: str, model: Model, hyper: HyperParams) -> Backend:
-    """Import the backend called ``name``, and return it for a model; nothing is compiled yet."""
-    return BACKENDS[named(name)]()(model, hyper)
+    """Import the backend called ``name``, and return it for a model; nothing is compiled yet.
+
+    For a cell of one's own there are no kernels: it is computed as on ``scan``, whatever the name.
+    """
+    name = "scan" if model.spec(hyper).row.own and name == "cpu" else named(name)
+    return BACKENDS[name]()(model, hyper)
 
 
 def distributed(

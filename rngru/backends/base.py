@@ -18,7 +18,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from rngru.forks import Lock
-from rngru.hyper import CACHES, HyperParams
+from rngru.hyper import MEAN, HyperParams
 from rngru.models import Model
 from rngru.sampling import Sampling
 
@@ -67,6 +67,16 @@ class Losses(NamedTuple):
     ending: np.ndarray
 
 
+class Ahead(NamedTuple):
+    """What comes after one symbol more of each text.
+
+    ``probabilities`` (B, V) of what follows, each row adding up to 1; ``ending`` (L, B, H), the last state.
+    """
+
+    probabilities: np.ndarray
+    ending: np.ndarray
+
+
 class Written(NamedTuple):
     """Symbols drawn, ``ids`` (n, B), and the state before the last of them, ``ending`` (L, B, H).
 
@@ -79,12 +89,28 @@ class Written(NamedTuple):
     logprobs: np.ndarray
 
 
-def freshcaches(arrays: Arrays, optimizer: str = "rmsprop") -> Caches:
-    """Return what the optimizer remembers before its first step: zeros."""
+def freshcaches(arrays: Arrays, hyper: HyperParams) -> Caches:
+    """Return what is kept before the first step: zeros, and the parameters as their own average."""
     return {
-        cache: {name: np.zeros_like(array) for name, array in arrays.items()}
-        for cache in CACHES[optimizer]
+        cache: {
+            name: array.copy() if cache == MEAN else np.zeros_like(array)
+            for name, array in arrays.items()
+        }
+        for cache in hyper.caches
     }
+
+
+def newest(hyper: HyperParams, number: int) -> float:
+    """Return the share of the newest parameters in their average, after update ``number`` of a life.
+
+    Nothing before the first one that counts, so that no mean has to be corrected.
+
+    >>> [newest(HyperParams(66, average=0.75, average_from=2), n) for n in range(1, 9)]
+    [1.0, 1.0, 1.0, 0.5, 0.3333333333333333, 0.25, 0.25, 0.25]
+    """
+    if hyper.average is None:
+        return 0.0
+    return max(1 - hyper.average, 1 / max(number - hyper.average_from, 1))
 
 
 def shrinks(hyper: HyperParams, weights: list[bool]) -> list[float]:
@@ -181,6 +207,17 @@ class Backend(ABC):
     @abstractmethod
     def trace(self, arrays: Arrays, ids: np.ndarray, state: np.ndarray) -> Trace:
         """Run text ``ids`` (T, B) from ``state`` (L, B, H)."""
+
+    def advance(self, arrays: Arrays, ids: np.ndarray, state: np.ndarray) -> Ahead:
+        """Read one symbol of each text, ``ids`` (B,), from ``state`` (L, B, H).
+
+        For whoever learns a symbol only after having asked for its probability: the same call gives the
+        same bits, which calls for several symbols at once need not give.
+        """
+        found = self.trace(arrays, ids[np.newaxis], state)
+        logits = found.logits[0]
+        weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        return Ahead(weights / weights.sum(axis=-1, keepdims=True), found.ending)
 
     @abstractmethod
     def losses(self, arrays: Arrays, x: np.ndarray, y: np.ndarray, state: np.ndarray) -> Losses:

@@ -7,7 +7,7 @@ from typing import Any, final
 import numpy as np
 
 from rngru import models
-from rngru.backends.base import Backend, Losses, Step, Trace, Written, given, shrinks
+from rngru.backends.base import Ahead, Backend, Losses, Step, Trace, Written, given, newest, shrinks
 from rngru.kernels import layers, output, threads, update
 from rngru.kernels.memory import Recycled
 from rngru.kernels.preparing import prepare
@@ -80,7 +80,9 @@ class CPU(Backend):
             decay=hyper.decay,
             momentum=hyper.momentum,
             beta2=hyper.beta2,
+            nesterov=hyper.nesterov,
             shrinks=shrinks(hyper, weights),
+            newest=newest(hyper, number),
             count=count,
         )
         return replace(result, arrays=arrays, caches=caches)
@@ -98,13 +100,21 @@ class CPU(Backend):
         losses, _ = output.score(rows, *_readout(network), y.reshape(-1), count=count)
         return Losses(losses.reshape(y.shape), np.stack(endings))
 
+    def advance(self, arrays, ids, state):
+        # What is drawn is not asked for, but what it would have been drawn from.
+        sampler, state, one = self._sampling(arrays), state.copy(), np.zeros((1, len(ids)))
+        rows = np.empty((len(ids), sampler.bias.size), sampler.bias.dtype)
+        sampler.generate(
+            ids.astype(np.int32), state, one, (0.0, None, 1.0, 0.0), logits=rows,
+            count=threads.available(),
+        )  # fmt: skip
+        output.softmax(rows)
+        return Ahead(rows[:, : self.hyper.vocab_size], state)
+
     def generate(self, arrays, ids, state, uniforms, sampling, mask=None, recent=None):
-        sampler = self._sampler  # another thread may replace it
-        if sampler is None or sampler[0] is not arrays:
-            sampler = self._sampler = arrays, self._packed(arrays)
         ids, state = ids.astype(np.int32), state.copy()
         rule = sampling.temp, sampling.top_k, sampling.top_p, sampling.min_p
-        drawn, logprobs = sampler[1].generate(
+        drawn, logprobs = self._sampling(arrays).generate(
             ids, state, uniforms, rule, mask, recent,
             penalty=math.log(sampling.repeat), count=threads.available(),
         )  # fmt: skip
@@ -113,6 +123,13 @@ class CPU(Backend):
     def _network(self, arrays) -> Network:
         return Network(self.model, self.hyper, arrays, _ENGINE)
 
+    def _sampling(self, arrays) -> Sampler:
+        """Return the sampler of these weights: the last one, if they are the same."""
+        sampler = self._sampler  # another thread may replace it
+        if sampler is None or sampler[0] is not arrays:
+            sampler = self._sampler = arrays, self._packed(arrays)
+        return sampler[1]
+
     def _packed(self, arrays) -> Sampler:
         network, depth = self._network(arrays), range(self.hyper.layers)
         spec = self.model.spec(self.hyper)
@@ -120,7 +137,7 @@ class CPU(Backend):
             spec,
             network.table(),
             [(arrays[f"layers.{i}.U"], arrays[f"layers.{i}.b"]) for i in depth[1:]],
-            [arrays[f"layers.{i}.W"] for i in depth],
+            [arrays[f"layers.{i}.W"] for i in depth] if spec.row.recurrent else [],
             [arrays[f"layers.{i}.d"] for i in depth] if spec.row.second_bias else None,
             _readout(network),
         )

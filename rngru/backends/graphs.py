@@ -20,7 +20,7 @@ from rngru import models, optim
 from rngru.backends.base import shrinks
 from rngru.backends.ops import zeros_like
 from rngru.backends.recurrence import setmode, stepped
-from rngru.hyper import CACHES, HyperParams
+from rngru.hyper import MEAN, HyperParams
 from rngru.models import Engine, Model, Network, apart
 
 _KINDS = {1: pt.fvector, 2: pt.fmatrix}
@@ -80,18 +80,22 @@ def step(
     cost = (loss + np.float32(hyper.regcost / 2) * squares) / x.shape[1].astype("float32")
     loss, *gradients = gathered([loss, *pytensor.grad(cost, values)])
     norm = optim.norm(gradients)
-    caches = [[p.type(f"{cache}.{p.name}") for p in values] for cache in CACHES[hyper.optimizer]]
+    caches = {cache: [p.type(f"{cache}.{p.name}") for p in values] for cache in hyper.caches}
+    memory = [each for cache in caches.values() for each in cache]
+    means = caches.pop(MEAN, [])
     rate, number = pt.fscalar("rate"), pt.fscalar("number")
     updates = optim.RULES[hyper.optimizer](
         values,
         optim.clipped(gradients, hyper, norm),
-        caches,
+        list(caches.values()),
         rate=rate,
         hyper=hyper,
         number=number,
         shrinks=shrinks(hyper, weights),
     )
-    memory = [each for cache in caches for each in cache]
+    if means:
+        after = optim.averaged([updates[p] for p in values], means, number=number, hyper=hyper)
+        updates |= dict(zip(means, after, strict=True))
     new = [updates[each] for each in (*values, *memory)]
     return [*values, *memory, x, y, rate, number, *given], [loss, norm, *endings, *new]
 

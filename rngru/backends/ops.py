@@ -60,7 +60,7 @@ class Stack:
         rest, sorted_ = iter(flat), []
         for i in range(self.depth):
             into = tuple(next(rest) for _ in range(1 if i == 0 and ndim == 2 else 2))
-            recurrent = next(rest)
+            recurrent = next(rest) if self.spec.row.recurrent else None
             second = next(rest) if self.spec.row.second_bias else None
             sorted_.append(Weights(into, recurrent, second))
         return sorted_

@@ -15,7 +15,7 @@ from typing import Any, TypeVar, final
 import numpy as np
 
 from rngru import forks
-from rngru.backends.base import Arrays, Backend, Caches, Losses, Noise, Step, Trace, Written
+from rngru.backends.base import Ahead, Arrays, Backend, Caches, Losses, Noise, Step, Trace, Written
 from rngru.backends.team import TEAM
 from rngru.hyper import HyperParams
 from rngru.interrupts import Interrupts
@@ -146,6 +146,12 @@ class Shielded(Backend):
     def trace(self, arrays: Arrays, ids: np.ndarray, state: np.ndarray) -> Trace:
         """Run text."""
         return self._shield(("trace", ids.shape), lambda inside: inside.trace(arrays, ids, state))
+
+    def advance(self, arrays: Arrays, ids: np.ndarray, state: np.ndarray) -> Ahead:
+        """Read one symbol of each text."""
+        return self._shield(
+            ("advance", ids.shape), lambda inside: inside.advance(arrays, ids, state)
+        )
 
     def losses(self, arrays: Arrays, x: np.ndarray, y: np.ndarray, state: np.ndarray) -> Losses:
         """Return the cross-entropy of each symbol."""

@@ -59,9 +59,9 @@ from rngru.checkpoint.packed import ispacked, pack
 from rngru.checkpoint.record import Checkpoint, Checkpoints
 from rngru.disk import refusals, remove, rename, sync, topath, unmatched, write
 from rngru.errors import (
+    FOREIGN,
     CheckpointDamaged,
     CheckpointError,
-    CheckpointTooNew,
     InputError,
     NoModelError,
     warn,
@@ -248,7 +248,7 @@ def newest(folder: str | os.PathLike[str], decode: Callable[..., T] = _whole) ->
             before = _identity(path)
             try:
                 found = decode(*readall(path, step))
-            except CheckpointTooNew:
+            except FOREIGN:
                 raise
             except CheckpointError as problem:
                 if (steps(folder).get(step), _identity(path)) != (path, before):

@@ -43,6 +43,8 @@ COMMANDS: Final = {
     "score": "say how surprising a text is to a model",
     "info": "show a model: its sizes, checkpoints and history",
     "export": "write a model in another format, by the ending of the file",
+    "compress": "compress a file with a model",
+    "decompress": "give back a file that was compressed with a model",
     "sweep": "search for the settings that learn a text best",
     "demo": "train a small model on Python's own help topics",
     "doctor": "show what is installed and where things are kept, and what is wrong",
@@ -56,7 +58,8 @@ INTERRUPTED, UNREAD = 130, 141
 
 ADVISED: Final = (
     "batchsize", "dropout", "encoding", "errors", "keep_best", "learnrate", "level", "max_vocab",
-    "min_count", "overwrite", "seq_len", "skip", "state_size", "trainfrac", "valid_len", "validfiles",
+    "min_count", "overwrite", "recipe", "seconds", "seq_len", "skip", "state_size",
+    "trainfrac", "valid_len", "validfiles",
 )  # fmt: skip
 """Arguments that messages name in their advice."""
 

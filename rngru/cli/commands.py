@@ -7,6 +7,7 @@ True
 import argparse
 import itertools
 import json
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -18,33 +19,33 @@ from typing import Any, Final
 from rngru import corpora
 from rngru.backends import TEAM, distributed
 from rngru.checkpoint import Checkpoints
-from rngru.cli import INTERRUPTED, Parser, say
+from rngru.cli import INTERRUPTED, Parser, compressing, say
 from rngru.cli import demo as first
 from rngru.cli.flags import addarguments, addsettings, given, value
-from rngru.errors import InputError, TextError, WorkdirError, nearest
+from rngru.errors import InputError, TextError, WorkdirError
 from rngru.hyper import HyperParams
 from rngru.making import differing, sametext
 from rngru.reader import Scores
 from rngru.report import History
 from rngru.sampling import Sampling
+from rngru.settings import Setting, real
 from rngru.state import ModelState
-from rngru.sweeps import VARIED, Kinds, sweep
 from rngru.tables import Table, finite, oneline, printable
-from rngru.text import Source, Texts, readtext
+from rngru.text import GUESS, Document, Source, Texts, readtext
 from rngru.training import Plan
 from rngru.workdir import Workdir
 
 STDIN: Final = "-"
 Outcome = tuple[int, ModelState | None]
 
-_MAKING: Final = (
+MAKING: Final = (
     "modeltype", "seq_len", "level", "trainfrac", "validfiles", "encoding", "errors", "min_count",
     "max_vocab", "skip", "rng",
 )  # fmt: skip
 _DRAWING: Final = ("numchars", "seed", "streams", "rng")
 
 
-def _show(options: argparse.Namespace, record: object, content: Any) -> None:
+def show(options: argparse.Namespace, record: object, content: Any) -> None:
     """Print a record as a person reads it, or its content as JSON."""
     print(_json(content) if options.json else record)
 
@@ -53,11 +54,13 @@ def _json(content: Any) -> str:
     return json.dumps(finite(content), ensure_ascii=False, allow_nan=False, default=str)
 
 
-def _addjson(command: Parser) -> None:
+def addjson(command: Parser) -> None:
+    """Add the flag that a table has."""
     command.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
-def _addtext(command: Parser) -> None:
+def addtext(command: Parser) -> None:
+    """Add the text that a command reads."""
     command.add_argument(
         "text", nargs="*", metavar="TEXT", help="files, folders or patterns; - is standard input"
     )
@@ -70,6 +73,8 @@ def _addmodel(command: Parser) -> None:
 def _standardinput(encoding: str = "utf-8") -> str:
     """Return the text that comes on standard input."""
     data = _bytes()
+    if encoding == GUESS:
+        encoding = Document("Standard input", None, data, len(data)).guessed().encoding
     try:
         return readtext(Texts([data.decode(encoding)]))
     except UnicodeDecodeError as error:
@@ -94,7 +99,7 @@ def _bytes() -> bytes:
 
 def _trainflags(command: Parser) -> None:
     command.usage = "rngru train [TEXT ...] --workdir DIR [--seconds N] [flags]"
-    _addtext(command)
+    addtext(command)
     command.add_argument(
         "--workdir", required=True, metavar="DIR",
         help="where the model is kept; if there is one of this text, its training goes on",
@@ -106,7 +111,7 @@ def _trainflags(command: Parser) -> None:
     also = {"max_seconds": "--seconds", "num_rounds": "--rounds"}
     addsettings(training, Plan, leave=["learnrate"], also=also)
     addarguments(training, ModelState.trainmodel, ["report"])
-    _addjson(command)
+    addjson(command)
     addarguments(
         command.add_argument_group("several processes, on one host or several"),
         distributed,
@@ -114,7 +119,9 @@ def _trainflags(command: Parser) -> None:
     )
     making = "a new model, and the text"
     addarguments(
-        command.add_argument_group(making), ModelState.initfromsrcfile, [*_MAKING, "backend"]
+        command.add_argument_group(making),
+        ModelState.initfromsrcfile,
+        ["recipe", *MAKING, "model", "backend"],
     )
     addsettings(command.add_argument_group("its sizes, and how it learns"), HyperParams,
                 leave=["vocab_size"])  # fmt: skip
@@ -131,7 +138,7 @@ def _train(options: argparse.Namespace) -> Outcome:
             TEAM.wait()
         history = ms.trainmodel(**plan)
     if TEAM.leads:
-        _show(options, history, [asdict(each) for each in history])
+        show(options, history, [asdict(each) for each in history])
         say(f"saved in {ms.workdir}")
     return (INTERRUPTED if history.interrupted else 0), ms
 
@@ -150,15 +157,22 @@ def _join(options: argparse.Namespace) -> None:
 
 def _model(options: argparse.Namespace) -> ModelState:
     """Return the model that is to be trained: the one that is there, or a new one."""
-    source = _source(options)
-    asked = given(options, [*_MAKING, *HyperParams.settings()])
+    text = source(options)
+    asked = given(options, [*MAKING, *HyperParams.settings()])
     disk = Workdir(options.workdir)
     backend = given(options, ["backend"])
     if not disk.holdsmodel or options.overwrite:
-        if source is None:
+        if text is None:
             raise InputError(f"{disk.path} holds no model. Name the TEXT to make one of.")
-        new = asked | backend | given(options, ["report"])
-        return ModelState.initfromsrcfile(source, disk.path, overwrite=options.overwrite, **new)
+        new = asked | backend | given(options, ["model", "report"]) | _recipe(options)
+        return ModelState.initfromsrcfile(text, disk.path, overwrite=options.overwrite, **new)
+    if given(options, ["model"]):
+        raise InputError(
+            f"--model: {disk.path} holds a model already. Name another --workdir for the one that is to "
+            "learn the text, or throw it away with --overwrite."
+        )
+    if given(options, ["recipe"]):
+        say(f"{disk.path} holds a model already, so --recipe changes nothing")
     ms = ModelState.load(disk.path, **backend)
     asked.pop("learnrate", None)  # training changes it
     found = differing(ms._model, ms._corpus, asked)
@@ -166,17 +180,24 @@ def _model(options: argparse.Namespace) -> ModelState:
     how = "Leave that out to go on with it; --overwrite throws it away; or name another directory."
     if others:
         raise InputError(f"{disk.path} holds a model with {'; '.join(others)}. {how}")
-    if source is not None:
+    if text is not None:
         how = how.replace("that", "the TEXT")
         wanted = given(options, ["validfiles", "encoding", "errors", "skip"])
-        if ms._corpus is not None and not sametext(ms._corpus, source, **wanted):
+        if ms._corpus is not None and not sametext(ms._corpus, text, **wanted):
             raise WorkdirError(
                 f"{disk.path} holds a model of {ms.chars.srcinfo or 'another text'}. {how}"
             )
     return ms
 
 
-def _source(options: argparse.Namespace) -> Source | None:
+def _recipe(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the recipe of a new model, and the time it is made for: that of this call, if it ends."""
+    named = given(options, ["recipe"])
+    seconds = given(options, ["max_seconds"]).get("max_seconds") if named else None
+    return named if seconds in (None, math.inf) else {**named, "seconds": seconds}
+
+
+def source(options: argparse.Namespace) -> Source | None:
     """Return the text that was named."""
     if STDIN not in options.text:
         return options.text[0] if len(options.text) == 1 else options.text or None
@@ -199,7 +220,7 @@ def _sampleflags(command: Parser) -> None:
     )
     addarguments(command, ModelState.generatestring, _DRAWING, also={"streams": "-n"})
     addsettings(command.add_argument_group("how it is drawn"), Sampling)
-    _addjson(command)
+    addjson(command)
 
 
 def _sample(options: argparse.Namespace) -> Outcome:
@@ -269,7 +290,7 @@ def _scoreflags(command: Parser) -> None:
     command.add_argument(
         "--by", choices=["line", "word"], help="one row for each: its nats, and what it says"
     )
-    _addjson(command)
+    addjson(command)
 
 
 def _score(options: argparse.Namespace) -> Outcome:
@@ -327,59 +348,15 @@ def _measured(scores: Scores) -> dict[str, Any]:
 
 
 def _sweepflags(command: Parser) -> None:
-    command.usage = "rngru sweep [TEXT ...] --workdir DIR --vary NAME=VALUES ... [flags]"
-    command.epilog = (
-        "A sweep that was stopped goes on with rngru sweep --workdir DIR; on several machines at once, "
-        "too. VALUES are choices, 64,128,256, or a range, 0:0.3 or 1e-4:1e-2:log."
-    )
-    _addtext(command)
-    command.add_argument("--workdir", required=True, metavar="DIR", help="where everything is kept")
-    command.add_argument(
-        "--vary",
-        action="append",
-        default=[],
-        metavar="NAME=VALUES",
-        help="a setting that is varied",
-    )
-    search = ("trials", "seconds", "processes", "rng", "report")
-    addarguments(command, sweep, search)
-    _addjson(command)
-    texts = [name for name in _MAKING if name not in (*VARIED, "rng")]
-    addarguments(command.add_argument_group("the text"), ModelState.initfromsrcfile, texts)
-    group = command.add_argument_group("what all models have")
-    for kind in (HyperParams, Plan, Kinds):
-        names = [name for name in kind.settings() if name in VARIED]
-        addsettings(
-            group, kind, only=[name for name in names if kind is not Plan or name == "batchsize"]
-        )
+    from rngru.cli.searching import addflags  # no other command needs it, and it loads much
+
+    addflags(command)
 
 
 def _sweep(options: argparse.Namespace) -> Outcome:
-    space = dict(_varied(each) for each in options.vary) or None
-    names = ("trials", "seconds", "processes", "rng", "report", *_MAKING, *VARIED)
-    with redirect_stdout(sys.stderr):
-        found = sweep(_source(options), options.workdir, space, **given(options, names))
-    trials = [{**asdict(each), "path": str(each.path)} for each in found]
-    _show(options, found, trials)
-    if not options.json and any(each.state == "done" for each in found):
-        say(f"the best model is in {found.besttrial.path}")
-    return (INTERRUPTED if found.interrupted else 0), None
+    from rngru.cli.searching import search
 
-
-def _varied(words: str) -> tuple[str, Any]:
-    """Return the name and the values of what is varied."""
-    name, _, values = words.partition("=")
-    name = name.replace("-", "_")
-    if name not in VARIED:
-        raise InputError(f"--vary {words}: {name} cannot be varied.{nearest(name, VARIED)}")
-    ends = values.split(":")
-    log = ends[2:] == ["log"]
-    wanted = ends[:2] if len(ends) == 2 or log else values.split(",")
-    try:
-        read = [value(VARIED[name], each) for each in wanted]
-    except argparse.ArgumentTypeError as error:
-        raise InputError(f"--vary {words}: {error}".replace("%%", "%")) from None
-    return name, (*read, *(["log"] if log else [])) if len(ends) > 1 else read
+    return search(options)
 
 
 # ---- info, export, demo, doctor ----
@@ -387,7 +364,7 @@ def _varied(words: str) -> tuple[str, Any]:
 
 def _infoflags(command: Parser) -> None:
     _addmodel(command)
-    _addjson(command)
+    addjson(command)
 
 
 def _info(options: argparse.Namespace) -> Outcome:
@@ -415,7 +392,7 @@ def _info(options: argparse.Namespace) -> Outcome:
         ],
         "history": [asdict(each) for each in history],
     }  # fmt: skip
-    _show(options, "\n\n".join(map(repr, [ms, ms.hyper, checkpoints, history])), content)
+    show(options, "\n\n".join(map(repr, [ms, ms.hyper, checkpoints, history])), content)
     return 0, ms
 
 
@@ -436,7 +413,7 @@ def _export(options: argparse.Namespace) -> Outcome:
 
 
 def _demoflags(command: Parser) -> None:
-    seconds = Plan.settings()["max_seconds"]
+    seconds = Setting("", "seconds", real(above=True))  # the rate falls to the end, so there is one
     command.add_argument(
         "--seconds", type=lambda text: value(seconds, text), default=60.0, metavar="SECONDS",
         help="how long to train (60)",
@@ -455,14 +432,14 @@ def _doctorflags(command: Parser) -> None:
     command.add_argument(
         "workdir", nargs="?", metavar="WORKDIR", help="a working directory to examine"
     )
-    _addjson(command)
+    addjson(command)
 
 
 def _doctor(options: argparse.Namespace) -> Outcome:
     from rngru.cli.doctor import examined  # loads Numba
 
     findings = examined(options.workdir)
-    _show(options, findings, [asdict(each) for each in findings])
+    show(options, findings, [asdict(each) for each in findings])
     return (1 if any(each.advice for each in findings) else 0), None
 
 
@@ -472,6 +449,8 @@ FLAGS: Final[dict[str, Callable[[Parser], None]]] = {
     "score": _scoreflags,
     "info": _infoflags,
     "export": _exportflags,
+    "compress": compressing.compressflags,
+    "decompress": compressing.decompressflags,
     "sweep": _sweepflags,
     "demo": _demoflags,
     "doctor": _doctorflags,
@@ -484,6 +463,8 @@ RUN: Final[dict[str, Callable[[argparse.Namespace], Outcome]]] = {
     "score": _score,
     "info": _info,
     "export": _export,
+    "compress": compressing.compressed,
+    "decompress": compressing.decompressed,
     "sweep": _sweep,
     "demo": _demo,
     "doctor": _doctor,

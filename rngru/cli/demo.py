@@ -27,15 +27,15 @@ def demo(seconds: float, folder: str) -> ModelState:
             )
     else:
         ms = ModelState.initfromsrcfile(
-            corpora.named("pydoc"), folder, layers=2, state_size=128, learnrate=0.002, rng=1
+            corpora.named("pydoc"), folder, recipe="quick", seconds=seconds, rng=1
         )
-    history = ms.trainmodel(batchsize=32, train_len=100, print_every=100, max_seconds=seconds)
+    history = ms.trainmodel(train_len=100, print_every=100, max_seconds=seconds)
     print(f"\n{history}\n")
     print(f"{SEED}{ms.generatestring(600, temp=0.5, seed=SEED)}\n")
     if sys.flags.interactive:
         print(f"Saved in {ms.workdir}. The model is in ms; try:")
         print("  ms.generatestring(300, temp=0.8, seed='A class ')")
-        print("  ms.trainmodel(batchsize=32, max_seconds=60)")
+        print("  ms.trainmodel(max_seconds=60)")
         print(f"  ms = ModelState.load({str(ms.workdir)!r})  # tomorrow")
     else:
         print(f"Saved in {ms.workdir}. Try:")

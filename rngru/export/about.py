@@ -119,6 +119,12 @@ def forwards(reader: Reader, ending: str) -> None:
             f"{reader.model.name} reads a text in both directions, and what a {ending} file does is go "
             "forwards, one symbol after the other. A .safetensors file holds its weights."
         )
+    row = reader.model.spec(reader.hyper).row
+    if row.own or (ending == ".pt" and not row.recurrent):
+        raise InputError(
+            f"A {ending} file cannot compute the layers of {reader.model.name}. A .safetensors file holds "
+            "its weights."
+        )
 
 
 @contextmanager

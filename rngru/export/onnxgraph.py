@@ -13,6 +13,7 @@ import numpy as np
 
 from rngru.errors import InputError
 from rngru.export.about import arraysof, described, forwards, needs
+from rngru.kernels.spec import TINY
 from rngru.reader import Reader
 
 OPSET = 17
@@ -102,7 +103,10 @@ class _Graph:
             else:
                 into = self.op("Add", self.op("Gather", u, "ids", axis=0), b)
             old = self.op("Gather", "state", self.const(np.int64(layer)), axis=0)
-            step = {"RNN": self.rnn, "GRU": self.gru, "GRU_AFTER": self.after, "LSTM": self.lstm}
+            step = {
+                "RNN": self.rnn, "GRU": self.gru, "GRU_AFTER": self.after, "LSTM": self.lstm,
+                "MinGRU": self.min_gru, "MinLSTM": self.min_lstm,
+            }  # fmt: skip
             inputs, state = step[self.cell](layer, into, old)
             new.append(self.op("Unsqueeze", state, self.const(np.array([0]))))
         readout = ("E", "c") if tied else ("V", "c")
@@ -118,7 +122,7 @@ class _Graph:
         iz, ir, ic = self.ops("Split", 3, into, axis=1)
         r = self.gate(self.op("Gemm", old, wr, ir))
         candidate = self.op("Gemm", self.op("Mul", r, old), wc, ic)
-        return self.mixed(self.gate(self.op("Gemm", old, wz, iz)), candidate, old)
+        return self.mixed(self.gate(self.op("Gemm", old, wz, iz)), self.op("Tanh", candidate), old)
 
     def after(self, layer: int, into: str, old: str) -> tuple[str, str]:
         iz, ir, ic = self.ops("Split", 3, into, axis=1)
@@ -126,12 +130,25 @@ class _Graph:
         hz, hr, hc = self.ops("Split", 3, product, axis=1)
         r = self.gate(self.op("Add", ir, hr))
         kept = self.op("Mul", r, self.op("Add", hc, f"layers.{layer}.d"))
-        return self.mixed(self.gate(self.op("Add", iz, hz)), self.op("Add", ic, kept), old)
+        candidate = self.op("Tanh", self.op("Add", ic, kept))
+        return self.mixed(self.gate(self.op("Add", iz, hz)), candidate, old)
+
+    def min_gru(self, layer: int, into: str, old: str) -> tuple[str, str]:
+        z, candidate = self.ops("Split", 2, into, axis=1)
+        return self.mixed(self.gate(z), candidate, old)
+
+    def min_lstm(self, layer: int, into: str, old: str) -> tuple[str, str]:
+        i, f, c = self.ops("Split", 3, into, axis=1)
+        i, f = self.gate(i), self.gate(f)
+        total = self.op("Add", self.op("Add", i, f), self.const(np.float32(TINY)))
+        new = self.op("Add", self.op("Mul", f, old), self.op("Mul", i, c))
+        new = self.op("Div", new, total)
+        return new, new
 
     def mixed(self, z: str, candidate: str, old: str) -> tuple[str, str]:
-        """Add what both kinds of GRU end with: z keeps the old state."""
+        """Add what all kinds of GRU end with: z keeps the old state."""
         fresh = self.op("Sub", self.const(np.float32(1)), z)
-        fresh = self.op("Mul", fresh, self.op("Tanh", candidate))
+        fresh = self.op("Mul", fresh, candidate)
         new = self.op("Add", fresh, self.op("Mul", z, old))
         return new, new
 

@@ -18,6 +18,8 @@ from rngru.models import named
 from rngru.text import Vocabulary
 
 _CELLS = {1: "RNN", 3: "GRU", 4: "LSTM"}
+_MINIMAL = {2: "MinGRU", 3: "MinLSTM"}
+"""The cells without recurrent weights, by how many gates they have."""
 
 RARELY = 20.0
 """How far below the mean logit that of a symbol is which the other model lacks, nats."""
@@ -56,21 +58,24 @@ class Parameters(dict[str, np.ndarray]):
             If they are of none; the message lists what does not fit.
         """
         found = cls({name: np.asarray(array, np.float32) for name, array in arrays.items()})
-        first, c = found.get("layers.0.W"), found.get("c")
+        first, c, cells = found.get("layers.0.W"), found.get("c"), _CELLS
+        readout = found.get("V", found.get("E", np.empty(0)).T)
+        if "layers.0.b" in found and not any(name.endswith(".W") for name in found):
+            first, cells = np.empty((len(readout), found["layers.0.b"].size)), _MINIMAL
         if first is None or first.ndim != 2 or c is None or c.ndim != 1:
             raise InputError(
                 "These are no parameters of a recurrent model: expected 'layers.0.W', 'c' and others, "
                 f"got {_listed(found)}."
             )
         size, width = first.shape
-        cell = _CELLS.get(width // size if width % size == 0 else 0)
+        cell = cells.get(width // size if size and width % size == 0 else 0)
         if cell is None:
             raise InputError(
                 f"layers.0.W has shape {first.shape}: expected 1, 3 or 4 times as many columns as rows."
             )
-        both, encode = "back.0.W" in found, "E" in found
+        both, encode = "back.0.U" in found, "E" in found
         found.modeltype = f"Bi{cell}" if both else f"{cell}{'Encode' if encode else 'Resize'}"
-        layers = sum(bool(re.fullmatch(r"layers\.\d+\.W", name)) for name in found)
+        layers = sum(bool(re.fullmatch(r"layers\.\d+\.U", name)) for name in found)
         found.options = {"state_size": size, "layers": layers} | options
         found.options |= {"tied": True} if "V" not in found else {}
         found.options |= {"reset_after": True} if "layers.0.d" in found else {}

@@ -65,6 +65,10 @@ def weights(
     if not about:
         return fromtorch(arrays, symbols=symbols, vocab=vocab)
     found = Parameters.of(arrays, **_gate(about))
+    if "modeltype" in about and about["modeltype"] != found.modeltype:
+        raise InputError(
+            f"{place} holds a {about['modeltype']!r:.40}, which has a cell that rngru does not have."
+        )
     if vocab is None:
         return found
     own = vocabularyfromjson(about.get("vocabulary"))

@@ -27,7 +27,7 @@ from rngru.kernels.sequence import (
     unroll,
     unroll_back,
 )
-from rngru.kernels.spec import GRU, GRU_AFTER, LSTM, RNN, LayerSpec, Weights
+from rngru.kernels.spec import GRU, GRU_AFTER, LSTM, LayerSpec, Weights
 from rngru.kernels.tiles import PANEL, padded, provide
 
 
@@ -188,23 +188,20 @@ def forward(
     old: the results of an earlier call, to be overwritten, but not its endings.
     count: how many threads.
     """
-    dtype = weights[0].recurrent.dtype
+    dtype = start.dtype
     provide(dtype)
     steps, lanes = inputs.shape[:2]
     packing, done = Packing(), []
     calls: list[Callable[[int, int], object]] = []
     for i, layer in enumerate(weights):
-        size = len(layer.recurrent)
-        width, split = padded(size), spec.main(padded(size))
+        size = spec.size(start.shape[2])
+        width = padded(size)
         before = None if old is None else old[i]
         states = reused(before and before.states, (steps, lanes, size), dtype)
         gates = reused(before and before.gates, (steps, lanes, spec.gates * width), dtype)
-        side = reused(
-            before and before.side, (steps, lanes, 0 if spec.code == RNN else width), dtype
-        )
+        side = reused(before and before.side, (steps, lanes, width if spec.row.side else 0), dtype)
         calls.append(_entering(spec, inputs, layer.into, gates, packing))
-        wide = widened(layer.recurrent, spec.gates)
-        main, extra = packing.add_matrix(wide, right=split), packing.add_matrix(wide, left=split)
+        main, extra = _recurring(spec, layer, width, packing)
         bias = np.zeros(width, dtype)
         if layer.second is not None:
             bias[:size] = layer.second
@@ -222,6 +219,19 @@ def forward(
     packing.run(count)
     _through(calls, lanes, count)
     return [each._replace(ending=_ending(spec, each)) for each in done]
+
+
+def _recurring(
+    spec, layer: Weights, width: int, packing: Packing, transpose: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Plan packing the recurrent weights, those of the first product of a step and those of the second."""
+    if layer.recurrent is None:
+        none = np.empty(0, layer.into[0].dtype)
+        return none, none
+    wide, split = widened(layer.recurrent, spec.gates), spec.main(width)
+    last = split + (len(wide) if split < wide.shape[1] else 0)
+    main = packing.add_matrix(wide, right=split, transpose=transpose)
+    return main, packing.add_matrix(wide, left=split, right=last, transpose=transpose)
 
 
 def _entering(spec, inputs, into, gates, packing: Packing) -> Callable[[int, int], object]:
@@ -296,13 +306,10 @@ def backward(
     for i in reversed(range(len(weights))):
         layer, done = weights[i], passes[i]
         size = done.states.shape[2]
-        width, split = padded(size), spec.main(padded(size))
+        width = padded(size)
         given = _joined(given, above[i], done.states, None if masks is None else masks[i], calls)
         ending = endings[i] if endings[i] is not None else np.zeros_like(start[i])
-        wide = widened(layer.recurrent, spec.gates)
-        main = packing.add_matrix(wide, right=split, transpose=True)
-        apart = size if split < wide.shape[1] else 0  # columns of the candidate's own product
-        extra = packing.add_matrix(wide, left=split, right=split + apart, transpose=True)
+        main, extra = _recurring(spec, layer, width, packing, transpose=True)
         carry, kept = np.zeros((2, lanes, width), dtype)
         truncate = steps if spec.truncate < 0 else spec.truncate
         calls.append(
@@ -351,20 +358,10 @@ def _summed(spec, read, layer: Weights, start, done: Pass, sums: Sums) -> Callab
     """Plan the gradients of a layer's weights; return what gives them when they have been computed."""
     steps, lanes, size = done.states.shape
     width, dtype = padded(size), done.states.dtype
-    columns, split = spec.gates * width, spec.main(width)
+    columns = spec.gates * width
     deltas = done.gates.reshape(-1, columns)
-    beside = done.side.reshape(len(deltas), done.side.shape[2])
-    earlier = done.states[:-1].reshape(-1, size)  # the states before steps 1 … T - 1
-    first = start[:, :size].copy()
-    drecurrent, dbias = np.empty((size, columns), dtype), np.zeros(columns, dtype)
-    dsecond = np.zeros(width, dtype) if spec.code == GRU_AFTER else None
-    sums.product([(first, deltas[:lanes]), (earlier, deltas[lanes:])], 0, drecurrent, 0, split)
-    if spec.code == GRU:
-        sums.product([(beside, deltas)], split, drecurrent, split, width)
-    elif spec.code == GRU_AFTER:
-        pairs = [(first, beside[:lanes]), (earlier, beside[lanes:])]
-        sums.product(pairs, 0, drecurrent, split, width)
-        sums.rows(beside, dsecond)
+    drecurrent, dsecond = _recurred(spec, start, done, deltas, sums)
+    dbias = np.zeros(columns, dtype)
     if read.ndim == 3:
         dinto = np.empty((read.shape[2], columns), dtype)
         sums.product([(read.reshape(-1, read.shape[2]), deltas)], 0, dinto, 0, columns)
@@ -377,8 +374,30 @@ def _summed(spec, read, layer: Weights, start, done: Pass, sums: Sums) -> Callab
         into = (dinto,) if read.ndim == 2 else (dinto, dbias)
         return Weights(
             tuple(narrowed(each, spec.gates, size) for each in into),
-            narrowed(drecurrent, spec.gates, size),
+            None if drecurrent is None else narrowed(drecurrent, spec.gates, size),
             None if dsecond is None else dsecond[:size],
         )
 
     return result
+
+
+def _recurred(spec, start, done: Pass, deltas, sums: Sums) -> tuple[Any, Any]:
+    """Plan the gradients of W and of the second bias; None for what the cell does not have."""
+    if not spec.row.recurrent:
+        return None, None
+    _, lanes, size = done.states.shape
+    width, dtype = padded(size), done.states.dtype
+    split = spec.main(width)
+    beside = done.side.reshape(len(deltas), done.side.shape[2])
+    earlier = done.states[:-1].reshape(-1, size)  # the states before steps 1 … T - 1
+    first = start[:, :size].copy()
+    drecurrent = np.empty((size, deltas.shape[1]), dtype)
+    dsecond = np.zeros(width, dtype) if spec.code == GRU_AFTER else None
+    sums.product([(first, deltas[:lanes]), (earlier, deltas[lanes:])], 0, drecurrent, 0, split)
+    if spec.code == GRU:
+        sums.product([(beside, deltas)], split, drecurrent, split, width)
+    elif spec.code == GRU_AFTER:
+        pairs = [(first, beside[:lanes]), (earlier, beside[lanes:])]
+        sums.product(pairs, 0, drecurrent, split, width)
+        sums.rows(beside, dsecond)
+    return drecurrent, dsecond

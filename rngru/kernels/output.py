@@ -49,6 +49,14 @@ def _softmax(row):
 
 
 @kernel()
+def softmax(rows):
+    """Turn logits (N, P) into probabilities in place."""
+    width = rows.shape[1]
+    for i in range(rows.shape[0]):
+        _softmax(span(rows, i * width, width))
+
+
+@kernel()
 def _score(states, panels, bias, targets, deltas, losses, first, last):
     """Fill ``losses`` (N,) and ``deltas`` (N, P): the probabilities, minus one at the target."""
     width = deltas.shape[1]

@@ -19,7 +19,7 @@ import numpy as np
 from rngru.kernels import compiling, layers, output, threads, update
 from rngru.kernels.sampler import Sampler
 from rngru.kernels.spec import LayerSpec, Weights
-from rngru.kernels.tiles import provide
+from rngru.kernels.tiles import PANEL, provide
 
 _DONE = "prepared"
 _PATIENCE = 120  # seconds to wait for the other process, should something stop it
@@ -89,6 +89,7 @@ def _forward() -> None:
     """Call what runs forward, the loss, the update and the sampler."""
     layers.forward(_SPEC, _IDS, _stack(), _zeros(2, 1, _SIZE), count=1)
     output.affine(_zeros(1, _SIZE), _zeros(_SIZE, _SYMBOLS), _zeros(_SYMBOLS), count=1)
+    output.softmax(_zeros(1, PANEL))
     target = np.zeros(1, np.int32)
     output.score(_zeros(1, _SIZE), _zeros(_SIZE, _SYMBOLS), _zeros(_SYMBOLS), target, count=1)
     flat = [_zeros(1)]

@@ -249,14 +249,14 @@ class Sampler:
     spec: what each layer is made of.
     table: (V, G S), the first layer's pre-activations for each character.
     inputs: (U, b) of each layer above the first.
-    recurrent: W of each layer, (S, G S).
+    recurrent: W of each layer, (S, G S); empty for a cell without.
     seconds: second bias of each layer, (S,), for GRU_AFTER; or None.
     readout: (S, V) and (V,).
     """
 
     def __init__(self, spec: LayerSpec, table, inputs, recurrent, seconds, readout) -> None:
         provide(table.dtype)
-        self.spec, self.size = spec, len(recurrent[0])
+        self.spec, self.size = spec, len(readout[0])
         width = padded(self.size)
         split = spec.main(width)
         wide = [widened(each, spec.gates) for each in recurrent]
@@ -303,6 +303,7 @@ class Sampler:
         recent: np.ndarray | None = None,
         *,
         penalty: float = 0.0,
+        logits: np.ndarray | None = None,
         count: int,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Generate as many characters as ``uniforms`` (characters, n) has rows.
@@ -310,8 +311,8 @@ class Sampler:
         ``ids`` (n,), int32, the last character of each stream, and ``state`` (L, n, H) are replaced by
         the new ones in place; ``rule`` is (temperature, top_k, top_p, min_p) as in
         :class:`rngru.sampling.Sampling`; ``mask`` (V,) is added to all logits of a draw, ``penalty`` is
-        taken off those of the ``recent`` (r, n) characters, oldest first; ``count`` is the number of
-        threads.
+        taken off those of the ``recent`` (r, n) characters, oldest first; ``logits``
+        (n, padded V) is filled with those of the last character; ``count`` is the number of threads.
 
         Returns
         -------
@@ -328,7 +329,8 @@ class Sampler:
             recent = np.empty((0, len(ids)), np.int32)
         other, lanes = np.empty_like(state), len(ids)
         side = np.zeros((lanes, padded(self.size)), self.table.dtype)
-        logits = np.empty((lanes, self.bias.size), self.table.dtype)
+        if logits is None:
+            logits = np.empty((lanes, self.bias.size), self.table.dtype)
         counter = np.zeros(1, np.int64)
         most = min(count, padded(self.size) // PANEL) if self.weight > CACHE_BYTES else 1
 

@@ -20,18 +20,21 @@ cell           G      gates            H    ``side``
 ``GRU_AFTER``  3      z, r, c          S    s·Wc + b: the product that r then scales
 ``LSTM``       4      i, f, o, c       2 S  the memory; a state is (output, memory) side by side
 ``RNN``        1      c                S    nothing (width 0)
+``MIN_GRU``    2      z, c             S    nothing (width 0)
+``MIN_LSTM``   3      i, f, c          S    nothing (width 0)
 =============  =====  ===============  ===  ==========================================================
 
 Weights come packed (see :mod:`rngru.kernels.tiles`): ``main`` multiplies the previous state into
 the first gates, ``extra`` is the candidate's product of the two GRUs. Lanes are independent, so a
 thread takes ``first`` … ``last - 1`` of them through the whole sequence and meets the others only
-at the end; the weight gradients are one product over all steps and lanes after that.
+at the end; the weight gradients are one product over all steps and lanes after that. The two minimal
+cells have no recurrent weights: ``main`` and ``extra`` are empty, and a step is elementwise.
 """
 
 from rngru.kernels.compiling import kernel
 from rngru.kernels.elementwise import VECTOR, gate, gate_slope, tanh
 from rngru.kernels.panels import span
-from rngru.kernels.spec import GRU, GRU_AFTER, LSTM, RNN
+from rngru.kernels.spec import GRU, GRU_AFTER, LSTM, MIN_GRU, MIN_LSTM, RNN, TINY
 from rngru.kernels.tiles import PANEL, multiply
 
 ROWS_AT_ONCE = 64
@@ -46,6 +49,7 @@ def advance(cell, phase, hard, gates, before, memory, side, state):
     first product of the step; only GRU has a second product, and phase 1 after it.
     """
     n = state.size
+    one, tiny = gates.dtype.type(1), gates.dtype.type(TINY)
     if cell == RNN:
         for j in range(n):
             gates[j] = tanh(gates[j])
@@ -61,6 +65,22 @@ def advance(cell, phase, hard, gates, before, memory, side, state):
             c[j] = tanh(c[j])
             side[j] = f[j] * memory[j] + i[j] * c[j]
             state[j] = o[j] * tanh(side[j])
+        return
+    if cell == MIN_LSTM:
+        width = gates.size // 3
+        i, f, c = span(gates, 0, n), span(gates, width, n), span(gates, 2 * width, n)
+        for j in range(n):
+            i[j] = gate(i[j], hard)
+            f[j] = gate(f[j], hard)
+            share = one / (i[j] + f[j] + tiny)
+            state[j] = (f[j] * before[j] + i[j] * c[j]) * share
+        return
+    if cell == MIN_GRU:
+        width = gates.size // 2
+        z, c = span(gates, 0, n), span(gates, width, n)
+        for j in range(n):
+            z[j] = gate(z[j], hard)
+            state[j] = c[j] + z[j] * (before[j] - c[j])
         return
     width = gates.size // 3
     z, r, c = span(gates, 0, n), span(gates, width, n), span(gates, 2 * width, n)
@@ -87,7 +107,7 @@ def retreat(cell, phase, hard, gates, before, memory, side, above, carry, kept):
     Gradients of the pre-activations replace the activations in ``gates``.
     """
     n = before.size
-    one = gates.dtype.type(1)
+    one, tiny = gates.dtype.type(1), gates.dtype.type(TINY)
     if cell == RNN:
         for j in range(n):
             gates[j] = (above[j] + carry[j]) * (one - gates[j] * gates[j])
@@ -109,6 +129,29 @@ def retreat(cell, phase, hard, gates, before, memory, side, above, carry, kept):
             i[j] = di
             c[j] = dc
             carry[j] = 0
+        return
+    if cell == MIN_LSTM:
+        width = gates.size // 3
+        i, f, c = span(gates, 0, n), span(gates, width, n), span(gates, 2 * width, n)
+        for j in range(n):
+            share = one / (i[j] + f[j] + tiny)
+            new = (f[j] * before[j] + i[j] * c[j]) * share
+            ds = (above[j] + carry[j]) * share
+            carry[j] = ds * f[j]
+            f[j] = ds * (before[j] - new) * gate_slope(f[j], hard)
+            dc = ds * i[j]
+            i[j] = ds * (c[j] - new) * gate_slope(i[j], hard)
+            c[j] = dc
+        return
+    if cell == MIN_GRU:
+        width = gates.size // 2
+        z, c = span(gates, 0, n), span(gates, width, n)
+        for j in range(n):
+            ds = above[j] + carry[j]
+            carry[j] = ds * z[j]
+            dz = ds * (before[j] - c[j]) * gate_slope(z[j], hard)
+            c[j] = ds * (one - z[j])
+            z[j] = dz
         return
     width = gates.size // 3
     z, r, c = span(gates, 0, n), span(gates, width, n), span(gates, 2 * width, n)

@@ -14,6 +14,13 @@ GRU: Final = 0
 GRU_AFTER: Final = 1
 LSTM: Final = 2
 RNN: Final = 3
+MIN_GRU: Final = 4
+MIN_LSTM: Final = 5
+OWN: Final = -1
+"""The code of a cell of one's own, which kernels do not have."""
+
+TINY: Final = 1e-12
+"""Added to the sum of the MinLSTM's gates, which may both be 0; far below the rounding of any other sum."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,25 +31,42 @@ class CellSpec:
     ----------
     code: its number in compiled code.
     gates: the names of its gates, in the order in which they lie side by side.
-    main: how many of them the first matrix product of a step computes.
-    memory: whether a state is (output, memory) side by side instead of the output alone.
+    side: whether a step keeps more than its state and its gates, for the gradient.
+    main: how many of them the first matrix product of a step computes; 0 for a cell without recurrent
+        weights.
+    memory: how many more times S numbers a state has beside the output, which comes first.
     second_bias: whether the candidate has a bias of its own inside the reset gate.
-    remembers: the gate whose bias starts at 1, so that an untrained cell already keeps its memory.
+    initial: the biases that gates start with, by name; those that are not there start at 0.
     """
 
     code: int
     gates: tuple[str, ...]
     main: int
-    memory: bool = False
+    side: bool = False
+    memory: int = 0
     second_bias: bool = False
-    remembers: str = ""
+    initial: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def own(self) -> bool:
+        """Whether it is one's own, made by :func:`rngru.cells.register`."""
+        return self.code == OWN
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether it has recurrent weights."""
+        return self.main > 0
 
 
 CELLS: Final = {
-    "GRU": CellSpec(GRU, ("z", "r", "c"), main=2),
-    "GRU_AFTER": CellSpec(GRU_AFTER, ("z", "r", "c"), main=2, second_bias=True),
-    "LSTM": CellSpec(LSTM, ("i", "f", "o", "c"), main=4, memory=True, remembers="f"),
+    "GRU": CellSpec(GRU, ("z", "r", "c"), main=2, side=True),
+    "GRU_AFTER": CellSpec(GRU_AFTER, ("z", "r", "c"), main=2, side=True, second_bias=True),
+    "LSTM": CellSpec(
+        LSTM, ("i", "f", "o", "c"), main=4, side=True, memory=1, initial=(("f", 1.0),)
+    ),
     "RNN": CellSpec(RNN, ("c",), main=1),
+    "MinGRU": CellSpec(MIN_GRU, ("z", "c"), main=0),
+    "MinLSTM": CellSpec(MIN_LSTM, ("i", "f", "c"), main=0),
 }
 """Every cell by name."""
 
@@ -83,7 +107,11 @@ class LayerSpec:
 
     def state(self, size: int) -> int:
         """Numbers in the state of one lane."""
-        return 2 * size if self.row.memory else size
+        return (1 + self.row.memory) * size
+
+    def size(self, state: int) -> int:
+        """Units of a layer whose lanes have states of so many numbers."""
+        return state // self.state(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +121,14 @@ class Weights:
     Parameters
     ----------
     into: for floats ``(U, b)``, (I, G S) and (G S,); for characters ``(table,)``, (V, G S), a row each.
-    recurrent: W, (S, G S).
+    recurrent: W, (S, G S); None for a cell without.
     second: the candidate's second bias, (S,), for GRU_AFTER; or None.
     """
 
     into: tuple[Any, ...]
-    recurrent: Any
+    recurrent: Any = None
     second: Any = None
 
     def all(self) -> tuple[Any, ...]:
         """Return them side by side."""
-        return (*self.into, self.recurrent, *(() if self.second is None else (self.second,)))
+        return (*self.into, *(each for each in (self.recurrent, self.second) if each is not None))

@@ -44,10 +44,13 @@ def _penalise(gradient, parameter, penalty, first, last):
 
 @kernel(**VECTOR)
 def _apply(
-    rule, g, scale, clip, rate, keep, keep_square, fix, fix_square, shrink,
-    p, m, v, new_p, new_m, new_v,
+    rule, g, scale, clip, rate, keep, keep_square, ahead, now, fix_square, newest, shrink,
+    p, m, v, a, new_p, new_m, new_v, new_a,
 ):  # fmt: skip
-    """Apply one rule to parameter p and caches m and v (v: Adam only); gradient g is overwritten."""
+    """Apply one rule to parameter p and caches m and v (v: Adam only), then average p in a.
+
+    A momentum m counts ``ahead`` times, and the gradient g, which is overwritten, ``now`` times.
+    """
     kind = g.dtype.type
     one, small, tiny = kind(1), kind(1e-6), kind(1e-8)
     for i in range(g.size):
@@ -62,16 +65,20 @@ def _apply(
         for i in range(g.size):
             new_m[i] = keep * m[i] + (one - keep) * g[i]
             new_v[i] = keep_square * v[i] + (one - keep_square) * g[i] * g[i]
-            step = new_m[i] * fix / (np.sqrt(new_v[i] * fix_square) + tiny)
+            mean = new_m[i] * ahead + g[i] * now
+            step = mean / (np.sqrt(new_v[i] * fix_square) + tiny)
             new_p[i] = p[i] - rate * (step + shrink * p[i])
     elif rule == SGD:
         for i in range(g.size):
             new_m[i] = keep * m[i] + g[i]
-            new_p[i] = p[i] - rate * new_m[i]
+            new_p[i] = p[i] - rate * (new_m[i] * ahead + g[i] * now)
     else:
         for i in range(g.size):
             new_m[i] = m[i] + g[i] * g[i]
             new_p[i] = p[i] - rate * g[i] / np.sqrt(new_m[i] + tiny)
+    if newest > 0:
+        for i in range(g.size):
+            new_a[i] = a[i] + newest * (new_p[i] - a[i]) if newest < one else new_p[i]
 
 
 def _blocks(arrays: Sequence[np.ndarray]) -> list[tuple[int, int, int]]:
@@ -108,6 +115,16 @@ def norm(
     return math.sqrt(math.fsum(squares)) if all(map(math.isfinite, squares)) else math.nan
 
 
+def _weighed(rule: int, momentum: float, number: int, nesterov: bool) -> tuple[float, float]:
+    """Return how often the new mean of gradients counts in a step, and the gradient beside it."""
+    if rule == ADAM:
+        first = 1 / (1 - momentum**number)
+        if not nesterov:
+            return first, 0.0
+        return momentum / (1 - momentum ** (number + 1)), (1 - momentum) * first
+    return (momentum, 1.0) if nesterov else (1.0, 0.0)
+
+
 def apply(
     name: str,
     gradients: Sequence[np.ndarray],
@@ -121,7 +138,9 @@ def apply(
     decay: float,
     momentum: float,
     beta2: float,
+    nesterov: bool = False,
     shrinks: Sequence[float],
+    newest: float = 0.0,
     count: int,
 ) -> None:
     """Fill ``new`` from ``old``, both (parameters, cache, cache …), by a rule of :data:`RULES`.
@@ -133,16 +152,17 @@ def apply(
     rate: the learning rate.
     number: updates so far plus one; Adam's correction needs it.
     scale, clip: multiply the gradient, then clip it elementwise; infinity for no clipping.
-    decay, momentum, beta2: the hyperparameters of those names.
+    decay, momentum, beta2, nesterov: the hyperparameters of those names.
     shrinks: weight decay of each parameter (adamw).
+    newest: share of the new parameters in their average, the last cache; 0 if there is none.
     count: how many threads.
     """
     rule = RULES[name]
     keep = decay if rule == RMSPROP else momentum
-    numbers = (
-        scale, clip, rate, keep, beta2, 1 / (1 - momentum**number), 1 / (1 - beta2**number),
-    )  # fmt: skip
+    ahead, now = _weighed(rule, momentum, number, nesterov)
+    numbers = scale, clip, rate, keep, beta2, ahead, now, 1 / (1 - beta2**number), newest
     blocks = _blocks(gradients)
+    places = 0, 1, 2, len(old) - 1
 
     def share(first: int, last: int) -> None:
         for i in range(first, last):
@@ -151,9 +171,35 @@ def apply(
             arrays = [
                 side[min(cache, len(side) - 1)][which][start:stop]
                 for side in (old, new)
-                for cache in range(3)
+                for cache in places
             ]
             constants = [g.dtype.type(each) for each in (*numbers, shrinks[which])]
             _apply(rule, g, *constants, *arrays)
 
     threads.run(share, len(blocks), count)
+
+
+@kernel(**VECTOR)
+def _towards(array, target, share):
+    """Move ``array`` by a ``share`` of the way to ``target``, elementwise."""
+    for i in range(array.size):
+        array[i] += share[i] * (target[i] - array[i])
+
+
+def towards(
+    arrays: Sequence[np.ndarray],
+    targets: Sequence[np.ndarray],
+    shares: Sequence[np.ndarray],
+    *,
+    count: int,
+) -> None:
+    """Move each number of flat arrays, in place, by its share of the way to its target."""
+    blocks = _blocks(arrays)
+
+    def share(first: int, last: int) -> None:
+        for i in range(first, last):
+            which, start, stop = blocks[i]
+            _towards(*(each[which][start:stop] for each in (arrays, targets, shares)))
+
+    total = sum(array.size for array in arrays)
+    threads.run(share, len(blocks), threads.worth(total, count))

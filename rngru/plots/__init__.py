@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from rngru.disk import topath
 from rngru.errors import InputError, WorkdirError
 from rngru.plots.canvas import BLUE, RED, blank, labels, short
+from rngru.plots.rates import ratefigure
 from rngru.plots.search import sweepfigure
 from rngru.plots.surprise import scoresfigure
 
@@ -31,6 +32,7 @@ __all__ = [
     "comparefigure",
     "lossfigure",
     "neuronfigure",
+    "ratefigure",
     "savepicture",
     "scoresfigure",
     "short",

@@ -84,7 +84,7 @@ class Learner:
         for at, x, y in _pieces(ids):
             trace = self.reader.backend.trace(self.reader.weights, x, state)
             yield np.arange(at, at + len(y)), y[:, 0], trace.logits[:, 0]
-            self._learn(x, y, state)
+            self.learn(x, y, state)
             state = trace.ending
 
     def losses(self, ids: np.ndarray, state: np.ndarray | None = None) -> Iterator[np.ndarray]:
@@ -94,19 +94,22 @@ class Learner:
         """
         state = self.reader.freshstate() if state is None else state
         for _, x, y in _pieces(ids):
-            step = self._learn(x, y, state)
+            step = self.learn(x, y, state)
             yield np.full(len(y), step.loss / len(y))
             state = step.state
 
-    def _learn(self, x: np.ndarray, y: np.ndarray, state: np.ndarray) -> Step:
+    def learn(self, x: np.ndarray, y: np.ndarray, state: np.ndarray) -> Step:
+        """Learn that each of ``y`` (n, 1), int32, came after its ``x``, read from ``state`` (L, 1, H)."""
         step = self._backend.step(self.reader.weights, self._caches, x, y, state, self._rate)
+        from rngru.kernels import threads, update  # Numba takes a while to load
+
         if step.finite:  # else it teaches nothing
-            weights = {}
-            for name, array in step.arrays.items():
-                back = self._first[name] - array
-                back *= self._pull[name]
-                back += array
-                weights[name] = back
+            weights = {name: np.ascontiguousarray(each) for name, each in step.arrays.items()}
+            sides = [
+                [side[name].reshape(-1) for name in weights]
+                for side in (weights, self._first, self._pull)
+            ]
+            update.towards(*sides, count=threads.available())
             self.reader, self._caches = replace(self.reader, weights=weights), step.caches
         return step
 
@@ -125,8 +128,9 @@ def teaching(reader: Reader) -> Backend:
             "cannot learn a text before it has read it. Leave out adapt=."
         )
     hyper = reader.hyper.replace(
-        optimizer="rmsprop", decay=DECAY, regcost=0.0, dropout=0.0, clip=None, clipnorm=None
-    )
+        optimizer="rmsprop", decay=DECAY, regcost=0.0, dropout=0.0, clip=None, clipnorm=None,
+        average=None, average_from=0, nesterov=False,
+    )  # fmt: skip
     return backends.shielded(reader.backend.name, reader.model, hyper)
 
 

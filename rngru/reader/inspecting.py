@@ -39,7 +39,7 @@ def track(
         The distribution over the next symbol after each one, at temperature ``temp``; None without one.
     """
     model, size = reader.model, reader.hyper.state_size
-    if memory and (model.both or not model.spec(reader.hyper).row.memory):
+    if memory and (model.both or model.spec(reader.hyper).row.memory != 1):
         raise InputError(
             f"memory=True: a {model.name} has no memory beside its state that could be shown. LSTMEncode "
             "and LSTMResize have one."

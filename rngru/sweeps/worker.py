@@ -151,7 +151,7 @@ def _try(place: Path, corpus: Corpus, search: Search, trial: Any, judge: Judge) 
 def _new(place: Path, corpus: Corpus, seed: int, values: dict[str, Any]) -> ModelState:
     """Make a model of the text, which is encoded already."""
     hyper = {name: values[name] for name in HyperParams.settings() if name in values}
-    checkoptions(values["modeltype"], "cpu", hyper, set())
+    checkoptions(values["modeltype"], values["seq_len"], "cpu", hyper, set())
     disk = Workdir(place)
     with disk.locked(new=True):
         _share(corpus.folder, disk.data)

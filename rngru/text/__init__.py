@@ -15,12 +15,13 @@ from rngru.errors import CheckpointDamaged
 from rngru.text.byteset import ByteSet
 from rngru.text.changes import changedfiles
 from rngru.text.charset import CharSet
-from rngru.text.sources import Document, Source, Texts, opentexts, readtext, warnofpages
+from rngru.text.sources import GUESS, Document, Source, Texts, opentexts, readtext, warnofpages
 from rngru.text.splitting import expression, tokens
 from rngru.text.vocabulary import Rare, Tally, Vocabulary
 from rngru.text.wordset import Tokens, WordSet
 
 __all__ = [
+    "GUESS",
     "LEVELS",
     "ByteSet",
     "CharSet",

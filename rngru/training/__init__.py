@@ -2,7 +2,7 @@
 
 From the ground up: :class:`Progress` is where a run stands, ``schedules`` how the learning rate
 changes, :class:`Run` proposes and takes steps, :class:`Guard` sees numbers that go wrong, ``rates``
-measures, and a :class:`Session` does what a :class:`Plan` says.
+measures, ``ranging`` looks for a learning rate, and a :class:`Session` does what a :class:`Plan` says.
 
 >>> Plan(2, train_len=100)
 Plan(num_rounds=2, train_len=100)
@@ -11,6 +11,7 @@ Plan(num_rounds=2, train_len=100)
 from rngru.training.guard import Guard
 from rngru.training.plan import Plan
 from rngru.training.progress import Progress, Scores
+from rngru.training.ranging import RateTest, ranged
 from rngru.training.rates import Timing, timed
 from rngru.training.run import Run
 from rngru.training.schedules import plateau, scheduled
@@ -21,11 +22,13 @@ __all__ = [
     "Keeper",
     "Plan",
     "Progress",
+    "RateTest",
     "Run",
     "Scores",
     "Session",
     "Timing",
     "plateau",
+    "ranged",
     "scheduled",
     "timed",
     "validate",

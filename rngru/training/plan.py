@@ -92,9 +92,16 @@ class Plan(Settings, positional=6, noun="argument"):
 
         >>> Plan.following({"batchsize": 32, "train_len": 100}, 2, None, 50, patience=None)
         Plan(num_rounds=2, batchsize=32, train_len=50)
+
+        What a recipe says of the time gives way to a number of rounds:
+
+        >>> Plan.following({"batchsize": 32, "max_seconds": 60.0}, 2)
+        Plan(num_rounds=2, batchsize=32)
         """
         given = dict(zip(cls.settings(), values, strict=False)) | named
         said = {name: value for name, value in given.items() if value is not None}
+        if "num_rounds" in said:
+            before = {name: value for name, value in before.items() if name != "max_seconds"}
         return cls(**{**before, **said})
 
     @property

@@ -6,6 +6,7 @@ from typing import Self
 import numpy as np
 
 from rngru.backends import Arrays, Backend, Caches
+from rngru.hyper import MEAN
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,11 @@ class Progress:
     position: int = 0
     batches: int = 0
     scores: Scores = Scores()
+
+    @property
+    def weights(self) -> Arrays:
+        """The parameters that read and write: the averaged ones, if there are any."""
+        return self.caches.get(MEAN, self.arrays)
 
     def fetched(self, backend: Backend) -> Self:
         """Return it with NumPy's arrays instead of those that a backend has placed elsewhere."""

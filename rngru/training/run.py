@@ -90,16 +90,26 @@ class Run:
         self._placed = step.arrays
 
     def lookahead(
-        self, batches: int, batchsize: int, seq_len: int, asked: Callable[[], bool] = never
+        self,
+        batches: int,
+        batchsize: int,
+        seq_len: int,
+        *,
+        weights: Arrays | None = None,
+        asked: Callable[[], bool] = never,
     ) -> Evaluation:
-        """Evaluate on the batches that come next, without training on them."""
+        """Evaluate on the batches that come next, without training on them.
+
+        With other ``weights`` than those being trained, if they are given.
+        """
         size = batchsize * seq_len
 
         def pieces() -> Iterator[np.ndarray]:
             now, state = self._here(), self._state(batchsize)
+            arrays = now.arrays if weights is None else self.backend.place(weights)
             for position in range(now.position, now.position + batches * size, size):
                 x, y = self._batch(position, batchsize, seq_len)
-                nats, state = self.backend.losses(now.arrays, x, y, state)
+                nats, state = self.backend.losses(arrays, x, y, state)
                 yield nats
 
         found = finished(

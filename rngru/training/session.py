@@ -10,7 +10,7 @@ from typing import Protocol, final
 
 from rngru.backends import Step
 from rngru.corpus import Corpus
-from rngru.errors import InputError, NumericsError
+from rngru.errors import NumericsError
 from rngru.events import Batch, Begin, Drawn, End, Event, Notice, Round, Validating
 from rngru.interrupts import never
 from rngru.reader import Evaluation, Reader, evaluating
@@ -18,7 +18,7 @@ from rngru.training.guard import Guard
 from rngru.training.plan import Plan
 from rngru.training.progress import Progress
 from rngru.training.run import Run
-from rngru.training.schedules import plateau, scheduled
+from rngru.training.schedules import Rule, checkend, checkrule, plateau, scheduled
 from rngru.training.verdict import Verdict
 
 LOOKAHEAD = 20
@@ -86,10 +86,11 @@ def validate(
     symbols = symbols if most is None else min(symbols, most)
     if corpus.split == len(corpus):
         batches = -(-symbols // (plan.batchsize * seq_len))
-        return run.lookahead(batches, plan.batchsize, seq_len, asked)
+        weights = run.progress.weights
+        return run.lookahead(batches, plan.batchsize, seq_len, weights=weights, asked=asked)
     start, stop = corpus.split, corpus.split + symbols
-    backend, arrays = run.backend, run.progress.arrays
-    reader = Reader(backend.model, run.hyper, corpus.vocab, arrays, backend)
+    backend, weights = run.backend, run.progress.weights
+    reader = Reader(backend.model, run.hyper, corpus.vocab, weights, backend)
     return (yield from evaluating(reader, corpus.ids, start, stop, asked=asked))
 
 
@@ -132,6 +133,7 @@ class Session:
     asked: whether to stop before the next batch; the last round is still validated.
     again: whether to stop at once, without that.
     told: what a listener says that wants to stop before the next batch; '' if none does.
+    schedule: how the rate changes, instead of as the model's hyperparameters say.
     clock: gives seconds.
 
     Raises
@@ -153,13 +155,15 @@ class Session:
         asked: Callable[[], bool] = never,
         again: Callable[[], bool] = never,
         told: Callable[[], str] = str,
+        schedule: Rule | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        if plan.max_seconds == math.inf and not plan.rounds and run.hyper.schedule == "cosine":
-            raise InputError("max_seconds=inf: schedule='cosine' needs an end to fall to.")
+        checkrule(schedule)
+        if plan.max_seconds == math.inf and not plan.rounds and schedule is None:
+            checkend(run.hyper)
         self.run, self.plan, self.keeper, self.seq_len = run, plan, keeper, seq_len
         self._validate, self._sample, self._clock = validate, sample, clock
-        self._asked, self._again, self._told = asked, again, told
+        self._asked, self._again, self._told, self._schedule = asked, again, told, schedule
         self._batches = plan.train_len or run.data.batchepoch(plan.batchsize, seq_len)
         self._size = plan.batchsize * seq_len
         self._units = run.data.vocab.units
@@ -227,6 +231,11 @@ class Session:
         self._good = replace(now, state=state, scores=scores)
         rate = now.learnrate if plan.learnrate is None else plan.learnrate
         run.progress = replace(self._good, learnrate=rate)
+        if self._schedule is not None:
+            notices.append(
+                "schedule= is a function, which cannot be saved: it holds for this call alone, and then "
+                f"schedule={run.hyper.schedule!r} does."
+            )
         notices += self._verdict.opening(rate, run.hyper.optimizer)
         return [Notice(text) for text in notices]
 
@@ -238,9 +247,9 @@ class Session:
             over, due, share = self._where(here)
             if over and not due:
                 break
-            rate = scheduled(run.hyper, run.progress.learnrate, epoch=run.epoch, share=share)
+            rate = None if over else self._rate(share)
             try:
-                step, loss = self._ahead(None if over else rate)
+                step, loss = self._ahead(rate)
             except KeyboardInterrupt:  # told to stop at once: this batch is not taken
                 if not self._asked():
                     raise
@@ -250,7 +259,7 @@ class Session:
                 yield self._goback(wrong)
                 here.forget(self._good.batches)
                 continue
-            if step is None:
+            if step is None or rate is None:
                 break
             if due:
                 self.keeper.keep(run.progress)
@@ -275,7 +284,7 @@ class Session:
         return due
 
     def _where(self, here: _Round) -> tuple[bool, bool, float]:
-        """Return (whether the round is over, whether to save, how much of the call is done)."""
+        """Return (whether the round is over, whether to save, how much of the schedule is done)."""
         plan, seconds = self.plan, self._seconds
         if seconds > self._before:  # a batch was trained in between
             self._fastest = min(self._fastest, seconds - self._before)
@@ -293,7 +302,14 @@ class Session:
         if plan.rounds is not None:
             rounds = here.number - 1 + len(here.losses) / self._batches
             done = max(done, rounds / plan.rounds)
+        if self.run.hyper.lifetime:
+            done = min(self.run.progress.batches / self.run.hyper.lifetime, 1.0)
         return over, due, done
+
+    def _rate(self, share: float) -> float:
+        """Return the learning rate of the next batch."""
+        run, rate = self.run, self.run.progress.learnrate
+        return scheduled(run.hyper, rate, epoch=run.epoch, share=share, rule=self._schedule)
 
     def _ahead(self, rate: float | None) -> tuple[Step | None, float]:
         """Return the next step and its loss per symbol; without a rate, the loss of a look ahead.

@@ -41,8 +41,8 @@ from rngru.disk import (
     unmade,
 )
 from rngru.errors import (
+    FOREIGN,
     CheckpointError,
-    CheckpointTooNew,
     InputError,
     NoModelError,
     RngruError,
@@ -422,7 +422,7 @@ class Workdir:
         if step in known:
             try:
                 return self.load(step)
-            except CheckpointTooNew:
+            except FOREIGN:
                 raise
             except CheckpointError as problem:
                 warn(f"{problem} The newest checkpoint is used instead of it.")

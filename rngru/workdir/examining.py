@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rngru import checkpoint, corpus
 from rngru.corpus import Corpus
-from rngru.errors import CheckpointTooNew, NoModelError, RngruError
+from rngru.errors import CellUnknown, CheckpointTooNew, NoModelError, RngruError
 from rngru.snapshot import Snapshot
 from rngru.workdir.directory import Workdir
 from rngru.workdir.lock import holder
@@ -48,6 +48,8 @@ def _checkpoints(disk: Workdir) -> Iterator[Line]:
             good.append(step)
         except CheckpointTooNew as problem:
             bad.append((step, str(problem), "A newer rngru reads it."))
+        except CellUnknown as problem:
+            bad.append((step, str(problem), ""))
         except RngruError as problem:
             bad.append((step, str(problem), f"Loading skips it. Remove {path}, or copy it back."))
     if newest is None:

@@ -1,7 +1,10 @@
 """What saves a training session in a working directory."""
 
+import hashlib
 from dataclasses import replace
 from typing import final
+
+import numpy as np
 
 from rngru import backends
 from rngru.backends import TEAM, Backend
@@ -37,6 +40,21 @@ class WorkdirKeeper:
         self._disk, self._trainlen, self._backend = disk, trainlen, backend
         self._lasting = model.plan if plan is None else plan.lasting
         self._limit = plan.keep or None if plan else None
+
+    def shared(self, plan: Plan) -> dict[str, object]:
+        """Return what processes that train the model together must have in common, by its name."""
+        model, hashed = self.model, hashlib.blake2b()
+        now = model.progress
+        if TEAM.count > 1:
+            for array in now.arrays.values():
+                hashed.update(np.asarray(array).tobytes())
+        settings = model.modeltype, model.made, model.seq_len, model.seed, model.backend, plan
+        return {
+            "the text": model.corpus,
+            "versions": versions(),
+            "settings": settings,
+            "the checkpoint": (now.position, now.batches, now.learnrate, hashed.hexdigest()),
+        }
 
     def keep(self, progress: Progress) -> None:
         """Save in the middle of a round; the next save replaces it."""

@@ -16,8 +16,9 @@ module             holds
 ``generating``     characters per second of one stream, and the share of memory bandwidth
 ``memory``         peak memory while training
 ``corpus``         cost per character as the text grows from 1 MB to 1 GB
+``learning``       the loss that a model has after so many seconds; only with ``--only learning``
 =================  ==============================================================================
 
-Each of the last five has ``figures(options)``, which yields :class:`~tests.benchmarks.clock.Figure`
+Each of the last six has ``figures(options)``, which yields :class:`~tests.benchmarks.clock.Figure`
 records as they are measured; its docstring says how.
 """

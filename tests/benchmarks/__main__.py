@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks import corpus, encoding, generating, memory, starting, training
+from tests.benchmarks import corpus, encoding, generating, learning, memory, starting, training
 from tests.benchmarks.clock import Figure, Options, machine, undisturbed
 
 THEMES = {
@@ -20,7 +20,10 @@ THEMES = {
     "memory": memory,
     "corpus": corpus,
     "encoding": encoding,
+    "learning": learning,
 }
+LONG = {"learning"}
+"""Themes that take an hour, so that they are measured only where they are named."""
 
 
 def main() -> None:
@@ -30,12 +33,18 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=7, help="counted rounds (default 7)")
     parser.add_argument("--threads", type=int, default=2, help="for each side (default 2)")
     parser.add_argument("--json", type=Path, default="benchmarks.json", metavar="PATH")
+    group = parser.add_argument_group("learning")
+    group.add_argument("--rows", default="", metavar="PATTERN", help="'quick', 'cell *LSTM', ...")
+    group.add_argument("--seconds", type=float, help="for each model (default 150 or 60)")
+    group.add_argument("--text", default="", metavar="PATH", help="a text: Tiny Shakespeare")
+    group.add_argument("--other", default="", metavar="PATH", help="a text in another language")
     given = parser.parse_args()
-    options = Options(given.runs, given.threads)
+    texts = {"text": given.text, "other": given.other}
+    options = Options(given.runs, given.threads, given.rows, given.seconds, texts)
     report: dict[str, Any] = {"machine": machine(), "options": asdict(options)}
     console = Console()
     console.print(*(f"{key} {value}" for key, value in report["machine"].items()), sep=", ")
-    for name in given.only or THEMES:
+    for name in given.only or sorted(THEMES.keys() - LONG, key=list(THEMES).index):
         measured = []
         with console.status(name) as status, undisturbed() as disturbance:
             for figure in THEMES[name].figures(options):

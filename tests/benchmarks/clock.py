@@ -32,10 +32,17 @@ those of one side must not slow the next."""
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line asked for: counted rounds of each comparison, and threads."""
+    """What the command line asked for.
+
+    Counted ``runs`` of each comparison, and ``threads``. For ``learning`` which ``rows``, the
+    ``seconds`` of each if not its own, and the paths of its ``texts``.
+    """
 
     runs: int
     threads: int
+    rows: str = ""
+    seconds: float | None = None
+    texts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

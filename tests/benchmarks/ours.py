@@ -15,7 +15,7 @@ class Rngru:
         self.hyper = case.hyper
         self.backend = CPU(case.model, self.hyper)
         self.arrays = case.model.initial(self.hyper, np.random.default_rng(2))
-        self.caches = freshcaches(self.arrays)
+        self.caches = freshcaches(self.arrays, self.hyper)
         self.batch = case.batch()
         self.state = self.backend.freshstate(case.lanes)
 

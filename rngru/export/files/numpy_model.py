@@ -122,7 +122,7 @@ def step(symbol: int, state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             into = into[symbol]
         second = ARRAYS.get(f"layers.{layer}.d")
         new.append(
-            CELL(into + ARRAYS[f"layers.{layer}.b"], old, ARRAYS[f"layers.{layer}.W"], second)
+            CELL(into + ARRAYS[f"layers.{layer}.b"], old, ARRAYS.get(f"layers.{layer}.W"), second)
         )
     readout = ARRAYS["E"].T if ABOUT["tied"] else ARRAYS["V"]
     return new[-1][: ABOUT["size"]] @ readout + ARRAYS["c"], np.stack(new)
@@ -158,6 +158,18 @@ def lstm(into, old, weights, _):
     i, f, o, c = np.split(into + output @ weights, 4)
     memory = gate(f) * memory + gate(i) * np.tanh(c)
     return np.concatenate([gate(o) * np.tanh(memory), memory])
+
+
+def min_gru(into, old, weights, _):
+    """The minimal GRU, without recurrent weights; z keeps the old state."""
+    z, c = np.split(into, 2)
+    return (1 - gate(z)) * c + gate(z) * old
+
+
+def min_lstm(into, old, weights, _):
+    """The minimal LSTM: the gates are shares of their sum, and none where both are 0."""
+    i, f, c = np.split(into, 3)
+    return (gate(f) * old + gate(i) * c) / (gate(f) + gate(i) + 1e-12)
 
 
 def draw(logits, temp, top_k, top_p, min_p, uniform) -> int:
@@ -209,7 +221,15 @@ WEIGHTS = """
 @WEIGHTS@
 """
 SYMBOLS, SPLIT = ABOUT["symbols"], ABOUT["split"]
-CELL = {"RNN": rnn, "GRU": gru, "GRU_AFTER": gru_after, "LSTM": lstm}[ABOUT["cell"]]
+CELLS = {
+    "RNN": rnn,
+    "GRU": gru,
+    "GRU_AFTER": gru_after,
+    "LSTM": lstm,
+    "MinGRU": min_gru,
+    "MinLSTM": min_lstm,
+}
+CELL = CELLS[ABOUT["cell"]]
 with np.load(io.BytesIO(base64.b64decode(WEIGHTS)), allow_pickle=False) as _file:
     ARRAYS = dict(_file)
 

@@ -1,0 +1,259 @@
+"""Recipes: settings with a name, made to fit a text and the time that one has.
+
+>>> recipes()  # doctest: +NORMALIZE_WHITESPACE
+recipe  seconds
+quick        60  a text of 100,000 characters or more, and about a minute
+best        600  the lowest loss in minutes to an hour
+small        60  a short text: few parameters, strong dropout
+
+``initfromsrcfile(text, workdir, recipe='quick', seconds=60)`` makes a model by one, and its first
+``trainmodel()`` trains for those seconds. Every setting that is given by name comes first.
+
+>>> recipe("best", symbols=1_000_000, seconds=150).hyper["state_size"]
+256
+>>> recipe("quick", symbols=20_000, seconds=30).hyper["state_size"]
+64
+
+To change a recipe, change a line of :data:`RECIPES`, :data:`TIME`, :data:`TEXT` or :data:`DROPOUT`. All
+figures are those of two cores of a server: a recipe is the same everywhere, so that a run can be
+repeated on another machine.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, final
+
+from rngru.errors import choose
+from rngru.hyper import HyperParams
+from rngru.settings import checked, or_none, real
+from rngru.tables import Table
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Settings with a name.
+
+    Attributes
+    ----------
+    name, about : str
+        What it is called, and what it is for.
+    hyper : mapping
+        Hyperparameters that differ from the defaults. In :data:`RECIPES`
+        ``state_size`` is the largest, ``dropout`` the least, and ``learnrate``
+        that of layers of :data:`WIDTH`.
+    plan : mapping
+        What the first ``trainmodel()`` does; :class:`~rngru.training.Plan`
+        says what each name means.
+    modeltype : str
+        Which kind of model.
+    seq_len : int
+        T: symbols per training sequence.
+    """
+
+    name: str
+    about: str
+    hyper: Mapping[str, Any] = field(default_factory=dict)
+    plan: Mapping[str, Any] = field(default_factory=dict)
+    modeltype: str = "GRUEncode"
+    seq_len: int = 100
+
+    def completed(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return its hyperparameters with those that are ``given`` in their place.
+
+        A learning rate belongs to an optimizer and a size: with another size it is another one, and
+        with another optimizer it is the default.
+
+        >>> best = recipe("best", symbols=1_000_000, seconds=150)
+        >>> best.completed({"state_size": 512})["learnrate"]
+        0.002
+        >>> "learnrate" in best.completed({"optimizer": "sgd"})
+        False
+        """
+        made = {**self.hyper, **given}
+        if "learnrate" not in given:
+            made["learnrate"] = rate(RECIPES[self.name], made["state_size"])
+            if made["optimizer"] != self.hyper["optimizer"]:
+                del made["learnrate"]
+        return made
+
+    def told(self, hyper: HyperParams, seq_len: int) -> str:
+        """Say what a model has become by it, in one sentence."""
+        layers = f"{hyper.layers} layer{'s' if hyper.layers > 1 else ''} of {hyper.state_size}"
+        dropout = f"dropout {hyper.dropout:g}" if hyper.dropout else "no dropout"
+        return (
+            f"Recipe {self.name!r} for {self.plan['max_seconds']:g} seconds: {layers}, "
+            f"{hyper.optimizer} at learnrate {hyper.learnrate:g}, {hyper.schedule} schedule, {dropout}; "
+            f"trainmodel() reads batches of {self.plan['batchsize']} x {seq_len}."
+        )
+
+
+_LEARNS: Final = {"optimizer": "adam", "schedule": "cosine", "regcost": 0.0}
+
+RECIPES: Final = {
+    each.name: each
+    for each in (
+        Recipe(
+            "quick",
+            "a text of 100,000 characters or more, and about a minute",
+            {**_LEARNS, "state_size": 256, "learnrate": 0.006, "dropout": 0.0},
+            {"batchsize": 32, "max_seconds": 60.0},
+        ),
+        Recipe(
+            "best",
+            "the lowest loss in minutes to an hour",
+            {**_LEARNS, "state_size": 512, "learnrate": 0.004, "dropout": 0.0},
+            {"batchsize": 32, "max_seconds": 600.0, "keep_best": True},
+        ),
+        Recipe(
+            "small",
+            "a short text: few parameters, strong dropout",
+            {**_LEARNS, "state_size": 128, "learnrate": 0.004, "dropout": 0.3},
+            {"batchsize": 16, "max_seconds": 60.0, "keep_best": True},
+        ),
+    )
+}
+"""The recipes by name, before they are made to fit."""
+
+WIDTH: Final = 256
+"""The size of layers that the learning rates above are for."""
+
+HIGHEST: Final = 0.012
+"""Learning rate that no layers go beyond, however small they are."""
+
+TIME: Final = ((40, 128), (100, 192), (400, 256), (1500, 384), (math.inf, 512))
+"""Up to so many seconds of training, layers of this size."""
+
+TEXT: Final = (
+    (3_000, 32), (30_000, 64), (100_000, 96), (300_000, 128), (800_000, 192), (4_000_000, 256),
+    (20_000_000, 384), (math.inf, 512),
+)  # fmt: skip
+"""Up to so many symbols of training text, layers of this size at most."""
+
+DROPOUT: Final = ((6, 0.0), (15, 0.1), (40, 0.2), (100, 0.3), (math.inf, 0.4))
+"""Up to so many passes over the training text in that time, this share."""
+
+LANE: Final = 10
+"""Batches that a lane has of its own at least: of a short text there are fewer lanes."""
+
+SPEED: Final = 2e11
+"""Multiplications and additions per second, about; of two cores of a server."""
+
+OUTPUTS: Final = {"char": 100, "byte": 150, "word": 10_000}
+"""Symbols in a vocabulary, about."""
+
+SHARE: Final = 1 / 20
+"""Share of a text below which it is far too large for the time."""
+
+SHORT: Final = 100_000
+"""Symbols of training text below which it is one for the recipe ``small``."""
+
+
+def recipe(name: str, symbols: int, seconds: float | None = None, level: str = "char") -> Recipe:
+    """Return a recipe, made to fit a text and a time.
+
+    Parameters
+    ----------
+    name : str
+        Which one; :func:`recipes` lists them.
+    symbols : int
+        Symbols of training text.
+    seconds : float
+        How long it will train; by default as :func:`recipes` says.
+    level : str
+        What a symbol is: ``'char'``, ``'word'`` or ``'byte'``.
+
+    Raises
+    ------
+    InputError
+        If there is no such recipe, or for a time that makes no sense.
+
+    Example
+    -------
+    >>> recipe("small", 1_400).hyper["dropout"], recipe("small", 1_400).plan["batchsize"]
+    (0.4, 1)
+    """
+    base = RECIPES[choose("recipe", name, RECIPES)]
+    wanted = checked("seconds", seconds, or_none(real(0, 1e7, above=True)))
+    time = base.plan["max_seconds"] if wanted is None else wanted
+    size = min(base.hyper["state_size"], _upto(TIME, time), _upto(TEXT, symbols))
+    passes = reads(size, time, level) / max(symbols, 1)
+    dropout = max(base.hyper["dropout"], _upto(DROPOUT, passes))
+    lanes = min(base.plan["batchsize"], max(1, symbols // (LANE * base.seq_len)))
+    return replace(
+        base,
+        hyper={**base.hyper, "state_size": size, "learnrate": rate(base, size), "dropout": dropout},
+        plan={**base.plan, "batchsize": lanes, "max_seconds": time},
+    )
+
+
+def kind(name: str | None, modeltype: str, seq_len: int) -> tuple[str, int]:
+    """Return the model type and T of a recipe, where a call leaves them at their defaults.
+
+    >>> kind("quick", "LSTMEncode", 100), kind(None, "GRUEncode", 50)
+    (('LSTMEncode', 100), ('GRUEncode', 50))
+    """
+    if name is None:
+        return modeltype, seq_len
+    plain, found = Recipe("", ""), RECIPES[choose("recipe", name, RECIPES)]
+    return (
+        found.modeltype if modeltype == plain.modeltype else modeltype,
+        found.seq_len if seq_len == plain.seq_len else seq_len,
+    )
+
+
+def recipes() -> Table:
+    """Return a table of all recipes, with the time that each is meant for if none is given."""
+    rows = [[each.name, f"{each.plan['max_seconds']:g}", each.about] for each in RECIPES.values()]
+    return Table(["recipe", "seconds", ""], rows)
+
+
+def rate(base: Recipe, size: int) -> float:
+    """Return the learning rate of a recipe for layers of a size.
+
+    Adam wants it in inverse proportion to their width (Yang et al., arXiv 2203.03466).
+
+    >>> [rate(RECIPES["best"], size) for size in (256, 128, 16)]
+    [0.004, 0.008, 0.012]
+    """
+    return min(round(base.hyper["learnrate"] * WIDTH / size, 4), HIGHEST)
+
+
+def reads(size: int, seconds: float, level: str = "char") -> float:
+    """Return about how many symbols a GRU with two layers of a size is trained on in a time.
+
+    Each weight takes part in three products, of a multiplication and an addition each.
+
+    >>> round(reads(256, 1.0), -3)
+    54000.0
+    """
+    weights = 9 * size**2 + OUTPUTS[level] * size
+    return seconds * SPEED / (6 * weights)
+
+
+def misfit(found: Recipe, size: int, symbols: int, level: str, units: str) -> str:
+    """Say that a text is far too short or too long for a recipe, and what to do; '' if it is not."""
+    seconds = found.plan["max_seconds"]
+    share = reads(size, seconds, level) / max(symbols, 1)
+    if symbols < SHORT and found.name != "small":
+        return (
+            f"{symbols:,} {units} to train on are few for recipe={found.name!r}: recipe='small' learns "
+            "less of such a text by heart."
+        )
+    if share < SHARE:
+        return (
+            f"In {seconds:g} seconds a model with layers of {size} reads about {_percent(share)} % of "
+            f"the {symbols:,} {units} to train on. More seconds= reads more; a part of the text would "
+            "do as well."
+        )
+    return ""
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1g}"
+
+
+def _upto(table: tuple[tuple[float, Any], ...], value: float) -> Any:
+    """Return what the first line of a table says whose limit is not below a value."""
+    return next(found for limit, found in table if value <= limit)
