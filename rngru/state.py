@@ -213,7 +213,8 @@ class ModelState(Instrument):
             Seed or Generator for all random numbers. The same seed gives the
             same run, to the bit.
         backend : str
-            ``'cpu'`` (fast) or ``'scan'`` (PyTensor's own, the reference).
+            ``'cpu'`` (fast), ``'jax'`` (GPUs, several devices and hosts; needs JAX)
+            or ``'scan'`` (PyTensor's own, the reference).
         overwrite : bool
             Whether a model that ``usedir`` holds already may be thrown away.
         encoding, errors : str
@@ -785,7 +786,9 @@ class ModelState(Instrument):
     hyper = Part[HyperParams]("_model.hyper", "Sizes, and the learning rate in force.", _RATE)
     chars = Part[Vocabulary]("_model.chars", "The symbols it knows, and their ids.", _ANOTHER)
     seq_len = Part[int]("_model.seq_len", "T: characters per training sequence.", _ANOTHER)
-    backend = Part[str]("_model.backend", "How it is computed: ``'cpu'``, ``'scan'``.", _LOAD)
+    backend = Part[str](
+        "_model.backend", "How it is computed: ``'cpu'``, ``'jax'``, ``'scan'``.", _LOAD
+    )
     rng = Part[np.random.Generator](
         "_model.rng",
         "A Generator of its own, saved with it: ``generatestring(rng=ms.rng)``.",

@@ -14,10 +14,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytensor.tensor as pt
 import pytest
 
 import rngru
-from rngru import ModelState, checkpoint, models
+from rngru import ModelState, cells, checkpoint, models
 from rngru.backends import backend, freshcaches
 from rngru.backends.team import Team
 from rngru.errors import InputError
@@ -95,6 +96,45 @@ def test_two_processes_compute_what_two_devices_do():
     one, other = processes(2, more=(coordinator(), "2", "{i}"))
     (alone,) = processes(1, devices=2)
     assert one == other == alone
+
+
+@pytest.mark.parametrize("truncate", [-1, 2])
+def test_a_cell_of_ones_own_has_its_gradient_from_jax(registered, truncate):
+    """There is no step backwards for it, and its state is wider than what it puts out."""
+    pytest.importorskip("jax")
+
+    def two(pre, state, gate, recurrent):
+        size = state.shape[1] // 2
+        slow = gate(pre[:, :size]) * state[:, size:] + pre[:, size:]
+        return pt.concatenate([pt.tanh(slow + state[:, :size] @ recurrent[:, size:]), slow], axis=1)
+
+    cells.register("Two", two, gates=["z", "c"], state=2)
+    model, rng = models.MODELS["TwoEncode"], np.random.default_rng(1)
+    hyper = HyperParams(7, state_size=5, bptt_truncate=truncate)
+    arrays, ids = model.initial(hyper, rng), rng.integers(0, 7, (4, 3)).astype(np.int32)
+    steps = []
+    for name in ("scan", "jax"):
+        computes = backend(name, model, hyper)
+        state, caches = computes.freshstate(3) + np.float32(0.1), freshcaches(arrays, hyper)
+        steps.append(computes.step(arrays, caches, ids, ids[::-1].copy(), state, 0.01))
+    for key, mean in steps[0].caches["mean"].items():  # squares of the gradients
+        np.testing.assert_allclose(steps[1].caches["mean"][key], mean, rtol=1e-4, atol=1e-9)
+    np.testing.assert_allclose(steps[1].state, steps[0].state, atol=1e-6)
+
+
+def test_products_are_as_precise_as_was_asked(monkeypatch):
+    """JAX's default on a GPU is less than float32; on a CPU one sees only what it is asked for."""
+    jax = pytest.importorskip("jax")
+    asked, default = [], jax.default_matmul_precision
+    monkeypatch.setattr(
+        jax, "default_matmul_precision", lambda how: asked.append(how) or default(how)
+    )
+    ids = np.zeros((1, 1), np.int32)
+    for precision in ("float32", "bf16"):
+        computes = backend("jax", models.RNNEncode, HyperParams(7, 4, precision=precision))
+        arrays = computes.model.initial(computes.hyper, np.random.default_rng(1))
+        computes.losses(arrays, ids, ids, computes.freshstate(1))
+    assert asked == ["float32", "BF16_BF16_F32"]
 
 
 @pytest.fixture

@@ -25,6 +25,8 @@ class Team:
     ----------
     count, process : int
         How many there are, and which this is. Process 0 writes checkpoints and reports.
+    version : str
+        That of JAX.
     gather : callable
         Returns the (n,) numbers of all processes as (count, n).
     part : callable
@@ -37,6 +39,7 @@ class Team:
     def __init__(self) -> None:
         self.count, self.process = 1, 0
         self.gather: Callable[[np.ndarray], np.ndarray] = lambda own: own[np.newaxis]
+        self.version = ""
         self.part: Callable[[], object] = lambda: None
         self._own: Callable[[], list[float]] = list
         self._heard = np.zeros(self.WORDS, np.float32)
@@ -102,6 +105,7 @@ class Team:
         """
         if self.count == 1:
             return
+        facts = {**facts, "the version of JAX": self.version}
         digests = [hashlib.blake2b(repr(each).encode(), digest_size=4) for each in facts.values()]
         own = np.array([int.from_bytes(each.digest(), "little") for each in digests], np.uint32)
         found = self.gather(own)

@@ -3,7 +3,7 @@
 The same arithmetic as :mod:`rngru.kernels.layers`. A step puts out one array, all that its gradient
 needs side by side, for on a GPU each array that a loop fills costs a kernel a step; and the weight
 gradients are products after the loop. A cell has its step and its step backwards in :data:`CELLS`; one
-that is not there is taken from :data:`rngru.cells.STEPS`, and JAX finds its gradient.
+that is not there, a user's own say, is taken from :data:`rngru.cells.STEPS`, and JAX finds its gradient.
 
 Shapes: T steps, B lanes, I inputs, S units, G gates, H state, V symbols, K what a step keeps.
 
@@ -17,7 +17,6 @@ cell           kept of each step, S columns each       K
 =============  ======================================  =======
 """
 
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -181,13 +180,10 @@ def _advancing(spec: LayerSpec, weights: Sequence[Any]) -> Callable:
     return lambda pre, state: cell.advance(gate, pre, state, matrices, second)
 
 
-@functools.cache
 def defined(spec: LayerSpec) -> Callable:
     """Return a cell's step as :data:`rngru.cells.STEPS` defines it."""
     gate = GATE_FUNCTIONS["hard_sigmoid" if spec.hard else "sigmoid"]
-    kinds = {"recurrent": spec.row.main > 0, "second": spec.row.second_bias}
-    weights = [pt.fmatrix("recurrent"), pt.fvector("second")]
-    given = [each for each, there in zip(weights, kinds.values(), strict=True) if there]
+    given = [pt.fmatrix("recurrent")] if spec.row.recurrent else []
     pre, state = pt.fmatrix("pre"), pt.fmatrix("state")
     step = computing([pre, state, *given], [STEPS[spec.cell](pre, state, gate, *given)])
     return lambda *values: step(*values)[0]

@@ -42,6 +42,7 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
         ) from problem
     TEAM.count, TEAM.process = jax.process_count(), jax.process_index()
     TEAM.gather, TEAM.part = _gathered, jax.distributed.shutdown
+    TEAM.version = jax.__version__
 
 
 @contextmanager
