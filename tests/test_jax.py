@@ -23,6 +23,8 @@ from rngru.backends import backend, freshcaches
 from rngru.backends.team import Team
 from rngru.errors import InputError
 from rngru.hyper import HyperParams
+from rngru.reader import Reader
+from rngru.text import CharSet
 from tests.robust import until
 
 ROOT = Path(__file__).parents[1]
@@ -32,7 +34,7 @@ HYPER = {"state_size": 12, "optimizer": "adam", "dropout": 0.2, "learnrate": 0.0
 
 
 def trained(lanes=LANES):
-    """Train a small model: (losses, gradient lengths, digest of what was learnt)."""
+    """Train a small model: (losses and gradient lengths, digest of what was learnt, validation loss)."""
     model, hyper = models.GRUEncode, HyperParams(7, **HYPER)
     rng = np.random.default_rng(1)
     computes, arrays = backend("jax", model, hyper), model.initial(hyper, rng)
@@ -46,9 +48,14 @@ def trained(lanes=LANES):
         step = computes.step(arrays, caches, x, y, state, 0.01, number=number, noise=noise)
         arrays, caches, state = step.arrays, step.caches, step.state
         losses.append([step.loss, step.gradnorm])
+    vocab = CharSet("abcdef")
+    reader = Reader(model, hyper, vocab, arrays, computes, together=True)
+    nats = np.concatenate(list(reader.losses(np.resize(text, 12_000), 0, 12_000)))
+    assert nats.shape == (11_999,), "every symbol once"
+    valid = [round(float(nats.mean()), 5)]
     found = {**computes.fetch(arrays), **computes.fetch({"state": state})}
     digest = hashlib.sha256(b"".join(each.tobytes() for each in found.values())).hexdigest()
-    return losses, digest
+    return losses, digest, valid
 
 
 def processes(count, devices=1, more=()):

@@ -111,6 +111,10 @@ class Shielded(Backend):
         """Say which lanes this process feeds."""
         return self._shield(("share",), lambda inside: inside.share(lanes))
 
+    def dealt(self, lanes: int) -> slice:
+        """Say which lanes of a text this process reads."""
+        return self._shield(("dealt",), lambda inside: inside.dealt(lanes))
+
     def firstlane(self, state: np.ndarray) -> np.ndarray:
         """Return the first lane of a state."""
         return self._shield(("firstlane",), lambda inside: inside.firstlane(state))

@@ -81,6 +81,10 @@ class JAX(Backend):
     def share(self, lanes):
         return world().share(lanes)
 
+    def dealt(self, lanes):
+        devices = world()
+        return devices.share(lanes) if devices.shared(lanes) else slice(0, lanes)
+
     def firstlane(self, state):
         return first(state)[:, :1]
 
