@@ -10,7 +10,7 @@ Shapes: T steps, B lanes, I inputs, S units, G gates, H state, V symbols, K what
 =============  ======================================  =======
 cell           kept of each step, S columns each       K
 =============  ======================================  =======
-``GRU``        s', z, r, c, r ∘ s                      5 S
+``GRU``        s', z, r, c                             4 S
 ``GRU_AFTER``  s', z, r, c, s·Wc + d                   5 S
 ``LSTM``       h', m', i, f, o, c                      6 S
 ``RNN``        s'                                      S
@@ -94,13 +94,12 @@ def _gru(gate: Any, pre: Any, state: Any, matrices: Any, second: Any) -> Any:
     size = state.shape[1]
     gates = gate(pre[:, : 2 * size] + state @ matrices[0])
     z, r = _split(gates, 2)
-    reset = r * state
-    c = jnp.tanh(pre[:, 2 * size :] + reset @ matrices[1])
-    return _beside(c + z * (state - c), gates, c, reset)
+    c = jnp.tanh(pre[:, 2 * size :] + (r * state) @ matrices[1])
+    return _beside(c + z * (state - c), gates, c)
 
 
 def _gru_back(slope: Any, carry: Any, kept: Any, before: Any, matrices: Any) -> Any:
-    _, z, r, c, _ = _split(kept, 5)
+    _, z, r, c = _split(kept, 4)
     dz = carry * (before - c) * slope(z)
     dc = carry * (1 - z) * (1 - c * c)
     dreset = dc @ matrices[1]
@@ -305,7 +304,7 @@ def _retreating(
     pre, outputs = deltas[:, :, :width], before[:, :, :size].reshape(-1, size).T
     rows = deltas.reshape(-1, deltas.shape[2])
     if spec.cell == "GRU":
-        reset = kept[:, :, 4 * size :].reshape(-1, size).T
+        reset = (kept[:, :, 2 * size : 3 * size] * before).reshape(-1, size).T
         gradient = _beside(outputs @ rows[:, : 2 * size], reset @ rows[:, 2 * size :])
         return began, pre, gradient, None
     if spec.cell == "GRU_AFTER":
