@@ -144,10 +144,40 @@ def test_products_are_as_precise_as_was_asked(monkeypatch):
     assert asked == ["float32", "BF16_BF16_F32"]
 
 
+def test_steps_side_by_side_are_the_same_steps(monkeypatch):
+    """As they are compiled for a GPU; of seven steps, some are left over."""
+    pytest.importorskip("jax")
+    from rngru.backends.jaxed import layers
+
+    model, hyper, rng = models.LSTMEncode, HyperParams(7, 4), np.random.default_rng(1)
+    arrays, ids = model.initial(hyper, rng), rng.integers(0, 7, (7, 3)).astype(np.int32)
+    steps, caches = [], freshcaches(arrays, hyper)
+    for many in (1, 3):
+        monkeypatch.setattr(layers, "UNROLL", {"cpu": many})
+        computes = backend("jax", model, hyper)
+        steps.append(computes.step(arrays, caches, ids, ids, computes.freshstate(3), 0.01))
+    for name, array in steps[0].arrays.items():
+        np.testing.assert_allclose(steps[1].arrays[name], array, atol=1e-6)
+
+
+def test_a_device_without_memory_is_told_of_as_such():
+    """It is an error of JAX's own; a batch that does not fit is to be answered with advice."""
+    jax = pytest.importorskip("jax")
+    from rngru.backends.jaxed.processes import failing
+
+    with pytest.raises(MemoryError), failing():
+        raise jax.errors.JaxRuntimeError(
+            "RESOURCE_EXHAUSTED: out of memory while trying to allocate"
+        )
+    with pytest.raises(jax.errors.JaxRuntimeError), failing():
+        raise jax.errors.JaxRuntimeError("INTERNAL: something else")
+
+
 @pytest.fixture
-def together(tmp_path):
+def together(tmp_path, monkeypatch):
     """Start two processes that train one model until they are told to stop; they end with the test."""
     pytest.importorskip("jax")
+    monkeypatch.setenv("RNGRU_HEARTBEAT", "10")
     flags = [
         "--workdir", str(tmp_path / "model"), "--coordinator", coordinator(), "--processes", "2",
         "--seconds", "100", "--train-len", "1000000", "--save-every", "0.5", "--batchsize", "4",
@@ -199,7 +229,18 @@ def test_a_signal_at_one_process_ends_all_after_the_same_batch(together):
         np.testing.assert_allclose(ms.parameters()[name], array, atol=1e-4, err_msg=name)
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.long
+def test_when_one_process_hangs_the_other_ends(together):
+    """Nothing is closed, so only its silence shows."""
+    folder, running = together
+    running[1].send_signal(signal.SIGSTOP)
+    assert running[0].wait(60) != 0
+    assert ModelState.load(folder / "model").position > 0
+
+
+@pytest.mark.parametrize(
+    "victim", [0, 1, *(pytest.param(i % 2, marks=pytest.mark.long) for i in range(20))]
+)
 def test_when_one_process_dies_the_other_ends_and_one_goes_on(together, victim):
     """It waited for ever for its sum; and what was saved last must be whole, for any number of processes."""
     folder, running = together

@@ -30,8 +30,10 @@ from rngru.backends.jaxed.computing import computing
 from rngru.cells import GATE_FUNCTIONS, STEPS
 from rngru.kernels.spec import LayerSpec, Weights
 
-UNROLL = 1
-"""Steps of a loop that are compiled side by side."""
+UNROLL = {"cpu": 1}
+"""Steps of a loop that are compiled side by side, by platform; fewer kernels, more to compile."""
+
+_MANY = 10
 
 FEW = 256
 """Symbols whose gradients are a product with rows of zeros and a one; of more, rows are added one by one.
@@ -200,6 +202,10 @@ def _further(layer: Weights) -> list[Any]:
     return [each for each in (layer.recurrent, layer.second) if each is not None]
 
 
+def _unroll() -> int:
+    return UNROLL.get(jax.default_backend(), _MANY)
+
+
 def _unrolled(spec: LayerSpec, pre: Any, state: Any, weights: Sequence[Any], width: int) -> Any:
     """Return (ending (B, H), the first ``width`` numbers of what each step keeps (T, B, width))."""
     height, advance = state.shape[1], _advancing(spec, weights)
@@ -208,7 +214,7 @@ def _unrolled(spec: LayerSpec, pre: Any, state: Any, weights: Sequence[Any], wid
         kept = advance(pre, state)
         return kept[:, :height], kept[:, :width]
 
-    return lax.scan(step, state, pre, unroll=UNROLL)
+    return lax.scan(step, state, pre, unroll=_unroll())
 
 
 def forward(
@@ -299,7 +305,7 @@ def _retreating(
         carry = new if carry.shape == new.shape else _beside(new, carry[:, size:])
         return cell.retreat(slope, carry, kept, before, matrices)
 
-    began, deltas = lax.scan(step, carry, (kept, before, above), reverse=True, unroll=UNROLL)
+    began, deltas = lax.scan(step, carry, (kept, before, above), reverse=True, unroll=_unroll())
     width = spec.gates * size
     pre, outputs = deltas[:, :, :width], before[:, :, :size].reshape(-1, size).T
     rows = deltas.reshape(-1, deltas.shape[2])
