@@ -213,8 +213,8 @@ class ModelState(Instrument):
             Seed or Generator for all random numbers. The same seed gives the
             same run, to the bit.
         backend : str
-            ``'cpu'`` (fast), ``'jax'`` (GPUs, several devices and hosts; needs JAX)
-            or ``'scan'`` (PyTensor's own, the reference).
+            ``'cpu'`` (fast), ``'jax'`` (GPUs, several devices; needs JAX) or
+            ``'scan'`` (PyTensor's own, the reference).
         overwrite : bool
             Whether a model that ``usedir`` holds already may be thrown away.
         encoding, errors : str
