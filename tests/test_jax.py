@@ -21,7 +21,7 @@ import rngru
 from rngru import ModelState, cells, checkpoint, models
 from rngru.backends import backend, freshcaches
 from rngru.backends.team import Team
-from rngru.errors import InputError
+from rngru.errors import InputError, RngruError
 from rngru.hyper import HyperParams
 from rngru.reader import Reader
 from rngru.text import CharSet
@@ -158,6 +158,27 @@ def test_steps_side_by_side_are_the_same_steps(monkeypatch):
         steps.append(computes.step(arrays, caches, ids, ids, computes.freshstate(3), 0.01))
     for name, array in steps[0].arrays.items():
         np.testing.assert_allclose(steps[1].arrays[name], array, atol=1e-6)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_a_forked_process_says_that_jax_cannot_compute_there():
+    """It waited for ever for threads that only its parent has."""
+    pytest.importorskip("jax")
+    computes = backend("jax", models.RNNEncode, HyperParams(7, 4))
+    arrays, ids = (
+        computes.model.initial(computes.hyper, np.random.default_rng(1)),
+        np.zeros((1, 1), int),
+    )
+    state = computes.freshstate(1)
+    child = os.fork()
+    if not child:
+        try:
+            computes.losses(arrays, ids, ids, state)
+        except RngruError:
+            os._exit(7)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 
 
 def test_a_device_without_memory_is_told_of_as_such():

@@ -26,7 +26,7 @@ from rngru.backends.jaxed.devices import (
     world,
 )
 from rngru.backends.jaxed.ops import Together
-from rngru.backends.jaxed.processes import failing
+from rngru.backends.jaxed.processes import check, failing
 from rngru.backends.recurrence import fused
 from rngru.backends.team import TEAM
 
@@ -188,6 +188,7 @@ class JAX(Backend):
         return list(near().close(self.place(arrays)).values())
 
     def _call(self, name: str, devices: Devices, lanes: int, *arguments: Any, exact: bool = False):
+        check()
         # PyTensor, or the user, may have switched float64 on.
         precise = jax.default_matmul_precision(PRECISIONS[self.hyper.precision])
         with self._lock.held(), jax.enable_x64(exact), precise:

@@ -16,6 +16,18 @@ HEARTBEAT = 30
 """Seconds after which a process that is not heard of is taken for dead, and the others end."""
 
 
+_PID = os.getpid()
+
+
+def check() -> None:
+    """Raise RngruError in a forked process: the threads of JAX are in the other, and would be waited for."""
+    if os.getpid() != _PID:
+        raise RngruError(
+            "JAX was imported before this process was forked, and cannot compute here. Start processes "
+            "anew, as multiprocessing.get_context('spawn') does, or load the model with backend='cpu'."
+        )
+
+
 def join(coordinator: str | None, processes: int | None, process: int | None) -> None:
     """Join this process to the others; returns when all are there.
 
