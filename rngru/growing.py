@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 
 from rngru.backends import freshcaches
-from rngru.hyper import HyperParams
+from rngru.hyper import REGULARISERS, HyperParams
 from rngru.snapshot import Snapshot
 from rngru.text import Vocabulary
 from rngru.training import Progress
 
 LATER = {
     "learnrate", "decay", "regcost", "optimizer", "momentum", "beta2", "weightdecay", "schedule",
-    "warmup", "dropout", "locked", "clipnorm", "clip", "bptt_truncate", "average", "average_from", "floor",
-    "cycles", "lifetime", "nesterov",
+    "warmup", "clipnorm", "clip", "bptt_truncate", "average", "average_from", "floor", "cycles", "lifetime",
+    *REGULARISERS,
 }  # fmt: skip
 """Hyperparameters that an old model may be given anew; the others say what it is."""
 

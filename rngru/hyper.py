@@ -20,9 +20,6 @@ GATES: Final = ("sigmoid", "hard_sigmoid")
 OPTIMIZERS: Final = ("rmsprop", "adam", "adamw", "sgd", "adagrad")
 """The update rules; `rngru.optim` has their equations."""
 
-MOMENTUM: Final = ("adam", "adamw", "sgd")
-"""The update rules that keep a mean of gradients."""
-
 FALLING: Final = ("cosine", "linear", "onecycle")
 """The schedules that go from one end of a span of training to the other."""
 
@@ -44,6 +41,12 @@ CACHES: Final = {
 MEAN: Final = "average"
 """The cache of the averaged weights, if there is one: it comes last."""
 
+REGULARISERS: Final = (
+    "dropout", "dropout_in", "dropout_out", "embed_dropout", "dropconnect", "locked", "ar", "tar",
+    "smoothing", "random_len",
+)  # fmt: skip
+"""What changes training alone: a model means the same with and without them."""
+
 
 class HyperParams(Settings, positional=3, noun="hyperparameter"):
     """The numbers that make a model and decide how it learns.
@@ -55,6 +58,8 @@ class HyperParams(Settings, positional=3, noun="hyperparameter"):
     + regcost * sum of squared weights / 2) / batch size; ``clip`` acts on its gradient, before
     the optimizer sees it. Where weights are averaged, the averaged ones validate, read, write and are
     exported, while training goes on from the others: see :func:`rngru.optim.averaged`.
+    ``ar``, ``tar`` and ``smoothing`` add to the cross-entropy that is minimised, but not to a loss that
+    is shown: see :func:`rngru.backends.graphs.penalties`.
 
     A record never changes: ``replace`` makes a changed copy. Its repr shows what differs from the
     defaults. Two records are equal when all their values are.
@@ -145,9 +150,6 @@ class HyperParams(Settings, positional=3, noun="hyperparameter"):
         real(0, 1, below=True),
         0.999,
     )
-    nesterov = Setting(
-        "step to where the momentum leads next (sgd, adam, adamw)", "yes or no", flag(), False
-    )
     weightdecay = Setting(
         "how much each update shrinks weights, times the rate (adamw)",
         "share/update",
@@ -190,6 +192,30 @@ class HyperParams(Settings, positional=3, noun="hyperparameter"):
         real(0, 1, below=True),
         0.0,
     )
+    dropout_in = Setting(
+        "share of what the first layer reads that is zero in training (Encode models)",
+        "share",
+        real(0, 1, below=True),
+        0.0,
+    )
+    dropout_out = Setting(
+        "share of the last layer's outputs set to zero in training; None: as dropout",
+        "share",
+        or_none(real(0, 1, below=True)),
+        None,
+    )
+    embed_dropout = Setting(
+        "share of all symbols that one training batch reads as zeros",
+        "share",
+        real(0, 1, below=True),
+        0.0,
+    )
+    dropconnect = Setting(
+        "share of the recurrent weights set to zero for one training batch",
+        "share",
+        real(0, 1, below=True),
+        0.0,
+    )
     locked = Setting(
         "one dropout mask for a whole sequence instead of a fresh one each step",
         "yes or no",
@@ -198,6 +224,37 @@ class HyperParams(Settings, positional=3, noun="hyperparameter"):
     )
     tied = Setting(
         "output weights are the encoder's, transposed (Encode models)", "yes or no", flag(), False
+    )
+    embed_size = Setting(
+        "numbers that encode a symbol (Encode models); None: as many as state_size",
+        "numbers",
+        or_none(whole(1, 1_000_000)),
+        None,
+    )
+    layernorm = Setting(
+        "each layer's outputs are normalised before they go up", "yes or no", flag(), False
+    )
+    residual = Setting(
+        "each layer above the first adds what it reads to its outputs", "yes or no", flag(), False
+    )
+    ar = Setting("penalty on the squares of what the output layer reads", "nats", real(), 0.0)
+    tar = Setting(
+        "penalty on squared changes of the last layer's states from step to step",
+        "nats",
+        real(),
+        0.0,
+    )
+    smoothing = Setting(
+        "share of each target that is spread over all symbols in training",
+        "share",
+        real(0, 1, below=True),
+        0.0,
+    )
+    random_len = Setting(
+        "share of batches of about half the length; all lengths vary then; 0: none does",
+        "share",
+        real(0, 1),
+        0.0,
     )
     clipnorm = Setting(
         "bound on the length of the whole gradient; None: no bound",
@@ -232,11 +289,6 @@ class HyperParams(Settings, positional=3, noun="hyperparameter"):
             raise InputError(
                 f"average_from={self.average_from} says when averaging begins, but average=None averages "
                 "nothing. Choose average=1 for the plain mean from then on, or leave it out."
-            )
-        if self.nesterov and self.optimizer not in MOMENTUM:
-            raise InputError(
-                f"nesterov=True: optimizer={self.optimizer!r} has no momentum. Choose one of "
-                f"{', '.join(MOMENTUM)}, or leave it out."
             )
         if self.schedule in FALLING:
             return

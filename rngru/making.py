@@ -166,6 +166,7 @@ def drawn(
     model = models.named(modeltype)
     size = corpus.vocab.vocab_size
     hyper = hyperfor(old, size, hyperparams) if old else HyperParams(size, **hyperparams)
+    model.check(hyper)
     if hyper.vocab_size > LARGE_VOCABULARY:
         _warnoflarge(model, hyper, seq_len, corpus.vocab.units)
     with fits(f"A model with {hyper!r}", "Choose smaller sizes."):

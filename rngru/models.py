@@ -1,20 +1,21 @@
-r"""The models: which parameters they have, and how characters become states.
+r"""The models: which parameters they have, how those begin, and what noise training multiplies them by.
 
-A model is defined once. A :class:`Network` composes layers from whatever computes one (an
-:class:`Engine`: a ``pytensor.scan``, the fused ``Op``, or the kernels called on NumPy arrays), so a
-graph to differentiate and a sampler that never imports PyTensor follow the same lines.
+How they are composed from layers stands in :mod:`rngru.network`.
 
-Shapes: V vocabulary, S state size, L layers, T sequence length, B batch, H numbers in a layer's state.
+Shapes: V vocabulary, S state size, I = S or ``embed_size``, L layers, T sequence length, B batch, H
+numbers in a layer's state.
 
 =====================  ============  ===============================================================
 name                   shape         meaning
 =====================  ============  ===============================================================
-``E``                  (V, S)        encoder: one row per character (``…Encode`` only)
-``a``                  (S,)          its bias
+``E``                  (V, I)        encoder: one row per character (``…Encode`` only)
+``a``                  (I,)          its bias
 ``layers.<l>.U``       (in, G S)     input weights of layer l, gates side by side
 ``layers.<l>.W``       (S, G S)      recurrent weights (``Min…`` has none)
 ``layers.<l>.b``       (G S,)        bias
 ``layers.<l>.d``       (S,)          second bias of the candidate (``reset_after`` only)
+``layers.<l>.g``       (S,)          what normalised outputs are multiplied by (``layernorm`` only)
+``layers.<l>.h``       (S,)          and what is added to them
 ``V``                  (S, V)        output weights (``tied``: those of E, transposed)
 ``c``                  (V,)          output bias
 ``back.<l>.…``         as layers     the stack that reads backwards (``Bi…``; V is (2 S, V))
@@ -30,15 +31,15 @@ A ``…Resize`` model has no encoder: its first layer takes the character itself
 """
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from rngru.errors import InputError, choose
 from rngru.hyper import HyperParams
-from rngru.kernels.spec import LayerSpec, Weights
+from rngru.kernels.spec import LayerSpec
 
 _FULL = 64.0
 """A bias with which a gate is 0 or 1, as far as float32 can tell, whatever the gate function."""
@@ -98,21 +99,44 @@ class Model:
                 f"tied=True shares the encoder's weights with the output, but {self.name} has no "
                 f"encoder. Leave it out, or choose {self.cell}Encode."
             )
+        for name in ("embed_size", "dropout_in"):
+            if getattr(hyper, name) and not self.encode:
+                raise InputError(
+                    f"{name}={getattr(hyper, name)} is about the encoder, but {self.name} has none. "
+                    f"Leave it out, or choose {self.cell}Encode."
+                )
+        if hyper.dropconnect and not self.spec(hyper).row.recurrent:
+            raise InputError(
+                f"dropconnect={hyper.dropconnect} drops recurrent weights, but {self.name} has none. Leave "
+                "it out; dropout= drops the outputs of layers."
+            )
+        if hyper.tied and hyper.embed_size not in (None, hyper.state_size):
+            raise InputError(
+                f"tied=True needs an encoder as wide as the layers: embed_size={hyper.embed_size}, but "
+                f"state_size={hyper.state_size}. Leave one of the two out."
+            )
+
+    def width(self, hyper: HyperParams) -> int:
+        """Return how many numbers encode a symbol."""
+        return hyper.embed_size or hyper.state_size
 
     def shapes(self, hyper: HyperParams) -> dict[str, tuple[int, ...]]:
         """Return the shape of every parameter, in the order of the table above."""
         symbols, size, spec = hyper.vocab_size, hyper.state_size, self.spec(hyper)
+        width = self.width(hyper) if self.encode else symbols
         shapes: dict[str, tuple[int, ...]] = {}
         if self.encode:
-            shapes |= {"E": (symbols, size), "a": (size,)}
+            shapes |= {"E": (symbols, width), "a": (width,)}
         for name in (f"{tower}.{i}" for tower in self.towers for i in range(hyper.layers)):
-            into = symbols if name.endswith(".0") and not self.encode else size
+            into = width if name.endswith(".0") else size
             shapes[f"{name}.U"] = (into, spec.gates * size)
             if spec.row.recurrent:
                 shapes[f"{name}.W"] = (size, spec.gates * size)
             shapes[f"{name}.b"] = (spec.gates * size,)
             if spec.row.second_bias:
                 shapes[f"{name}.d"] = (size,)
+            if hyper.layernorm:
+                shapes |= {f"{name}.g": (size,), f"{name}.h": (size,)}
         return (
             shapes
             | ({} if hyper.tied else {"V": (len(self.towers) * size, symbols)})
@@ -123,6 +147,8 @@ class Model:
         self, hyper: HyperParams, rng: np.random.Generator, counts: np.ndarray | None = None
     ) -> dict[str, np.ndarray]:
         """Draw fresh parameters: weights uniform in ±1/√fan-in, biases zero but as below; float32.
+
+        Layer norm begins with factors of one.
 
         The fan-in is how many numbers are added up: the number of rows of a matrix, but 1 for a table
         of which each character reads one row. (The 2016 rngru used V there, and the text had hardly
@@ -140,7 +166,7 @@ class Model:
         tables = ["E"] if self.encode else [f"{tower}.0.U" for tower in self.towers]
         for name, shape in self.shapes(hyper).items():
             if len(shape) == 1:
-                arrays[name] = np.zeros(shape, np.float32)
+                arrays[name] = np.full(shape, name.endswith(".g"), np.float32)
             else:
                 bound = 1.0 if name in tables else shape[0] ** -0.5
                 if name == "E" and hyper.tied:
@@ -231,19 +257,61 @@ class Model:
             new = (1 - _KEPT) * memory
         return {"i": _FULL, "o": _FULL, "f": forget, "c": _artanh(new)}
 
+    def noiseshapes(
+        self, hyper: HyperParams, steps: int | None = None, lanes: int | None = None
+    ) -> dict[str, tuple[int | None, ...]]:
+        """Return the shape of the noise of one training batch, by the name of what it multiplies.
+
+        Only what there is noise for; all of it is 0 or 1 / (1 - p), so that the mean is 1.
+
+        ===============  ==================  ===================================================
+        ``"outputs"``    (L, T or 1, B, S)   the outputs of each layer of each stack
+        ``"inputs"``     (1 or 2, … B, I)    what the first layer of each stack reads
+        ``"embedding"``  (V, 1)              the row of each symbol
+        ``"recurrent"``  (L, S, G S)         the recurrent weights of each layer
+        ===============  ==================  ===================================================
+        """
+        depth, size = self.depth(hyper), hyper.state_size
+        time = (1 if hyper.locked else steps, lanes)
+        shapes: dict[str, tuple[int | None, ...]] = {}
+        if hyper.dropout or hyper.dropout_out:
+            shapes["outputs"] = (depth, *time, size)
+        if hyper.dropout_in:
+            shapes["inputs"] = (len(self.towers), *time, self.width(hyper))
+        if hyper.embed_dropout:
+            shapes["embedding"] = (hyper.vocab_size, 1)
+        if hyper.dropconnect:
+            shapes["recurrent"] = (depth, size, self.spec(hyper).gates * size)
+        return shapes
+
     def noise(
         self, hyper: HyperParams, steps: int, lanes: int, rng: np.random.Generator
     ) -> dict[str, np.ndarray]:
-        """Draw the noise of one training batch, by the name of what it multiplies.
+        """Draw the noise of one training batch: arrays of :meth:`noiseshapes`, float32.
 
-        ``"outputs"``, for dropout: (L, T or 1, B, S), 0 or 1 / (1 - p), for each layer of each stack.
+        Dropout of outputs and inputs, ``locked`` as in Gal and Ghahramani (arXiv 1512.05287), who drop
+        whole symbols, too; DropConnect of recurrent weights as in Merity et al. (arXiv 1708.02182).
         """
-        if not hyper.dropout:
-            return {}
-        depth = self.depth(hyper)
-        shape = (depth, 1 if hyper.locked else steps, lanes, hyper.state_size)
-        kept = rng.integers(0, 1 << 16, shape, np.uint16) >= round(hyper.dropout * (1 << 16))
-        return {"outputs": kept.astype(np.float32) / np.float32(1 - hyper.dropout)}
+        shares = {
+            "outputs": hyper.dropout,
+            "inputs": hyper.dropout_in,
+            "embedding": hyper.embed_dropout,
+            "recurrent": hyper.dropconnect,
+        }
+        found = {
+            name: _mask(rng, shape, shares[name])
+            for name, shape in self.noiseshapes(hyper, steps, lanes).items()
+        }
+        if "outputs" in found and hyper.dropout_out not in (None, hyper.dropout):
+            last = found["outputs"][hyper.layers - 1 :: hyper.layers]
+            last[:] = _mask(rng, last.shape, hyper.dropout_out)
+        return found
+
+
+def _mask(rng: np.random.Generator, shape: Any, share: Any) -> np.ndarray:
+    """Draw 0 with probability ``share``, else 1 / (1 - share)."""
+    kept = rng.integers(0, 1 << 16, shape, np.uint16) >= round(share * (1 << 16))
+    return kept.astype(np.float32) / np.float32(1 - share)
 
 
 GRUEncode = Model("GRUEncode", "GRU", encode=True)
@@ -300,141 +368,3 @@ def _artanh(value: float) -> float:
 def penalised(ndim: int) -> bool:
     """Whether the penalty includes a parameter of ``ndim`` dimensions: weights yes, biases no."""
     return ndim > 1
-
-
-@dataclass(frozen=True, slots=True)
-class Engine:
-    """What computes layers and the few functions between them, for one kind of numbers.
-
-    Parameters
-    ----------
-    layers: ``layers(spec, ids, weights, start, masks)`` gives (outputs, endings) of each layer of a stack;
-        the arguments are those of :func:`rngru.kernels.layers.forward`.
-    affine: ``affine(rows, weights, bias)``.
-    tanh, zeros_like, concatenate: as in NumPy.
-    """
-
-    layers: Callable
-    affine: Callable
-    tanh: Callable
-    zeros_like: Callable
-    concatenate: Callable
-
-
-def apart(layer: Callable) -> Callable:
-    """Return ``layers`` of an :class:`Engine` from what computes a single layer.
-
-    ``layer(spec, inputs, into, start[, recurrent[, second bias]])`` gives (states, ending).
-    """
-
-    def layers(spec: LayerSpec, inputs: Any, weights: Any, start: Any, masks: Any = None) -> Any:
-        outputs, endings = [], []
-        for i, each in enumerate(weights):
-            more = each.all()[len(each.into) :]
-            states, ending = layer(spec, inputs, each.into, start[i], *more)
-            inputs = states if masks is None else states * masks[i]
-            outputs.append(inputs)
-            endings.append(ending)
-        return outputs, endings
-
-    return layers
-
-
-@dataclass(frozen=True, slots=True)
-class Network:
-    """A model with parameters: turns characters into the states that the next are predicted from.
-
-    Parameters
-    ----------
-    model, hyper: what to compute.
-    parameters: arrays or graph variables by name.
-    engine: computes with that kind of parameters.
-    tables: results of :meth:`table` by tower, if they are known already.
-    """
-
-    model: Model
-    hyper: HyperParams
-    parameters: Mapping[str, Any]
-    engine: Engine
-    tables: Mapping[str, Any] = field(default_factory=dict)
-
-    def table(self, tower: str = "layers") -> Any:
-        """Return the first layer's pre-activations for each character, (V, G S).
-
-        They depend on the character alone: V rows, not T B.
-        """
-        if tower in self.tables:
-            return self.tables[tower]
-        into, bias = self.parameters[f"{tower}.0.U"], self.parameters[f"{tower}.0.b"]
-        if self.model.encode:
-            encoded = self.engine.tanh(self.parameters["E"] + self.parameters["a"])
-            return self.engine.affine(encoded, into, bias)
-        return into + bias
-
-    def readout(self) -> tuple[Any, Any]:
-        """Return output weights (S, V), or (2 S, V) for two directions, and bias (V,)."""
-        weights = self.parameters["E"].T if self.hyper.tied else self.parameters["V"]
-        return weights, self.parameters["c"]
-
-    def run(
-        self, ids: Any, start: Any, masks: Any = None, tower: str = "layers"
-    ) -> tuple[list[Any], list[Any]]:
-        """Run text through one stack of layers.
-
-        Parameters
-        ----------
-        ids: (T, B) characters, int32.
-        start: (L, B, H), the state before the first of them.
-        masks: (L, T or 1, B, S), what each layer's output is multiplied by, for dropout; or None.
-        tower: which stack.
-
-        Returns
-        -------
-        (outputs of each layer (T, B, S), ending of each layer (B, H)).
-        """
-        spec, parameters = self.model.spec(self.hyper), self.parameters
-        weights: list[Weights] = []
-        for name in (f"{tower}.{i}" for i in range(self.hyper.layers)):
-            into = (parameters[f"{name}.U"], parameters[f"{name}.b"])
-            first = (self.table(tower),) if not weights else into
-            # Not every cell has recurrent weights, or a second bias.
-            weights.append(Weights(first, parameters.get(f"{name}.W"), parameters.get(f"{name}.d")))
-        return self.engine.layers(spec, ids, weights, start, masks)
-
-    def predict(
-        self, x: Any, y: Any, start: Any, noise: Mapping[str, Any] | None = None
-    ) -> tuple[Any, list[Any]]:
-        """Return what each of ``y`` (T, B) is predicted from, (T, B, S or 2 S), and the last states.
-
-        That is the text up to ``x``, the character before it; and, in two directions, the rest of
-        ``y`` after it. ``noise`` is that of :meth:`Model.noise`.
-        """
-        masks = (noise or {}).get("outputs")
-        if not self.model.both:
-            states, endings = self.run(x, start, masks)
-            return states[-1], endings
-        depth, engine = self.hyper.layers, self.engine
-        before, after = (None, None) if masks is None else (masks[:depth], masks[depth:])
-        states, endings = self.run(x, start, before)
-        back, _ = self.run(y[::-1], engine.zeros_like(start), after, "back")
-        around = [states[-1], self._earlier(back[-1])[::-1]]
-        return engine.concatenate(around, axis=2), endings
-
-    def look(self, ids: Any, start: Any) -> tuple[list[Any], Any, list[Any]]:
-        """Return (outputs of every layer of every stack, what each prediction is made from, last states).
-
-        In one direction the prediction at t is of the character after ``ids[t]``; in two it is of
-        ``ids[t]`` itself, from all the others.
-        """
-        states, endings = self.run(ids, start)
-        if not self.model.both:
-            return states, states[-1], endings
-        back, _ = self.run(ids[::-1], self.engine.zeros_like(start), tower="back")
-        around = [self._earlier(states[-1]), self._earlier(back[-1])[::-1]]
-        every = [*states, *(each[::-1] for each in back)]
-        return every, self.engine.concatenate(around, axis=2), endings
-
-    def _earlier(self, states: Any) -> Any:
-        """Return the states one step earlier, with zeros before the first."""
-        engine = self.engine
-        return engine.concatenate([engine.zeros_like(states[:1]), states[:-1]], axis=0)

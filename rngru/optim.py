@@ -54,20 +54,12 @@ def adam(parameters, gradients, caches, *, rate, hyper, number, shrinks):
     :math:`\beta_1` is ``momentum``, :math:`\beta_2` is ``beta2``; w is ``weightdecay`` for AdamW and 0
     for Adam. The same numbers as torch's, except that biases are never decayed. Kingma and Ba, arXiv
     1412.6980; Loshchilov and Hutter, arXiv 1711.05101.
-
-    With ``nesterov`` the momentum acts one step ahead: the mean of gradients is
-
-    .. math:: \frac{\beta_1 m'}{1 - \beta_1^{t+1}} + \frac{(1 - \beta_1) g}{1 - \beta_1^t}
-
-    in place of :math:`m' / (1 - \beta_1^t)` (Dozat, ICLR workshop 2016, with a constant momentum).
     """
     updates = {}
     for p, g, m, v, w in zip(parameters, gradients, *caches, shrinks, strict=True):
         b1, b2, one, small, shrink = _constants(m, hyper.momentum, hyper.beta2, 1, 1e-8, w)
         new_m, new_v = b1 * m + (one - b1) * g, b2 * v + (one - b2) * g**2
         mean, square = new_m / (one - b1**number), new_v / (one - b2**number)
-        if hyper.nesterov:
-            mean = b1 * new_m / (one - b1 ** (number + one)) + (one - b1) * g / (one - b1**number)
         updates[p] = p - rate * (mean / (pt.sqrt(square) + small) + shrink * p)
         updates[m], updates[v] = new_m, new_v
     return updates
@@ -78,14 +70,13 @@ def sgd(parameters, gradients, caches, *, rate, hyper, number=None, shrinks=None
 
     .. math:: v' = \mu v + g, \qquad p' = p - \eta v'
 
-    :math:`\mu` is ``momentum``. With ``nesterov``, :math:`p' = p - \eta (g + \mu v')`. Sutskever et al.,
-    ICML 2013, scale the velocity by the rate instead.
+    :math:`\mu` is ``momentum``. Sutskever et al., ICML 2013, scale the velocity by the rate instead.
     """
     updates = {}
     for p, g, v in zip(parameters, gradients, caches[0], strict=True):
         (keep,) = _constants(v, hyper.momentum)
         updates[v] = keep * v + g
-        updates[p] = p - rate * (g + keep * updates[v] if hyper.nesterov else updates[v])
+        updates[p] = p - rate * updates[v]
     return updates
 
 

@@ -60,7 +60,7 @@ def versions() -> dict[str, str]:
 
 
 _MEMORY = "|".join(sorted({MEAN, *(cache for caches in CACHES.values() for cache in caches)}))
-_NAME = re.compile(rf"(({_MEMORY})\.)?([EaVc]|(layers|back)\.\d+\.[UWbd])")
+_NAME = re.compile(rf"(({_MEMORY})\.)?([EaVc]|(layers|back)\.\d+\.[UWbdgh])")
 """Every array that this version gives to some model; another one is a later version's."""
 
 

@@ -198,8 +198,9 @@ class ModelState(Instrument):
         usedir
             The working directory; made if it does not exist.
         modeltype : str
-            ``GRU``, ``LSTM``, ``RNN``, ``MinGRU`` or ``MinLSTM`` with ``Encode`` (an
-            encoder before the layers) or ``Resize`` (none): ``'GRUEncode'``, …
+            ``GRU``, ``LSTM``, ``RNN``, ``MinGRU`` or ``MinLSTM`` with
+            ``Encode`` (an encoder before the layers) or ``Resize`` (none):
+            ``'GRUEncode'``, …
         seq_len : int
             T: characters per training sequence; gradients do not reach further
             back.
@@ -335,8 +336,8 @@ class ModelState(Instrument):
     ) -> Self:
         """Return a model with the weights of one from PyTorch, packed into a file.
 
-        It generates, scores and inspects like any other that :meth:`pack` wrote;
-        ``initfromsrcfile(text, workdir, model=path)`` trains it on.
+        It generates, scores and inspects like any other that :meth:`pack`
+        wrote; ``initfromsrcfile(text, workdir, model=path)`` trains it on.
 
         Parameters
         ----------
@@ -489,9 +490,9 @@ class ModelState(Instrument):
         process ends as usual.
 
         What is not given is as in the call before, also on another day; only
-        ``num_rounds``, ``max_seconds``, ``clear_state`` and ``schedule`` hold for
-        one call. The first call does what a recipe says, if the model was made
-        by one.
+        ``num_rounds``, ``max_seconds``, ``clear_state`` and ``schedule`` hold
+        for one call. The first call does what a recipe says, if the model was
+        made by one.
 
         Parameters
         ----------
@@ -725,7 +726,8 @@ class ModelState(Instrument):
 
         Training goes on from there: at the same character, with what the
         optimizer remembers of these parameters empty, and no other average of
-        them. The next checkpoint has them; until then :meth:`restore` goes back.
+        them. The next checkpoint has them; until then :meth:`restore` goes
+        back.
 
         Parameters
         ----------

@@ -18,6 +18,7 @@ KINDS = {
     "lstm": ("LSTMEncode", "byte", {}),
     "lstm-resize": ("LSTMResize", "char", {"layers": 1}),
     "lstm-hard-tied": ("LSTMEncode", "word", {"gate": "hard_sigmoid", "tied": True}),
+    "lstm-embedded": ("LSTMEncode", "char", {"embed_size": 7}),
     "rnn": ("RNNEncode", "char", {}),
     "rnn-resize": ("RNNResize", "byte", {}),
     "min-gru-hard": ("MinGRUEncode", "char", {"gate": "hard_sigmoid"}),

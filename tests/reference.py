@@ -102,6 +102,22 @@ def log_softmax(x):
     return Array(value, (x, lambda g: g - np.exp(value) * g.sum(-1, keepdims=True)))
 
 
+def power(x, exponent):
+    slope = exponent * x.value ** (exponent - 1)
+    return Array(x.value**exponent, (x, lambda g: g * slope))
+
+
+def mean(x):
+    """The mean of each row, (B, 1)."""
+    n = x.value.shape[-1]
+    return x @ array(np.full((n, 1), 1 / n))
+
+
+def layernorm(x, gain, shift):
+    centred = x - mean(x)
+    return centred * power(mean(centred * centred) + 1e-5, -0.5) * gain + shift
+
+
 def gradients(result, wanted):
     """Return the gradient of the number ``result`` for each Array of ``wanted``."""
     found, waiting = {result: np.ones_like(result.value)}, {result}
@@ -210,45 +226,73 @@ def layer(cell, hard, pre, start, W, second_bias=None, truncate=-1):
 # ------------------------------------------------------------------------------------ models
 
 
-def tower(modeltype, hyper, p, name, ids, start, masks=None):
-    """Run text ``ids`` (T, B) through a stack of layers: their states per step, and their endings.
+def tower(modeltype, hyper, p, name, ids, start, noise):
+    """Run text ``ids`` (T, B) through a stack of layers: their states per step, what goes up from the
+    last one per step, and their endings.
 
-    ``p`` are Arrays by name, ``start`` is (L, B, H), and ``masks`` (L, T or 1, B, S) multiply what
-    each layer hands upwards, not what it keeps.
+    ``p`` are Arrays by name, ``start`` is (L, B, H), and ``noise`` is that of the stack.
     """
     kind = modeltype.removeprefix("Bi").removesuffix("Encode").removesuffix("Resize")
     cell, hard = "GRU_AFTER" if hyper.reset_after else kind, hyper.gate == "hard_sigmoid"
     states, endings, inputs = [], [], None
+
+    def masked(rows, masks):
+        return [each * masks[t % len(masks)] for t, each in enumerate(rows)]
+
     for k in range(hyper.layers):
         U, W, b = (p.get(f"{name}.{k}.{letter}") for letter in "UWb")
-        if k > 0:
+        if k == 0:
+            kept = noise.get("embedding", np.ones((hyper.vocab_size, 1)))
+            if modeltype.endswith("Resize"):
+                pre = [U[row] * kept[row] + b for row in ids]
+            else:
+                inputs = [tanh(p["E"][row] + p["a"]) * kept[row] for row in ids]
+                if "inputs" in noise:
+                    inputs = masked(inputs, noise["inputs"])
+        if inputs is not None:
             pre = [each @ U + b for each in inputs]
-        elif modeltype.endswith("Resize"):
-            pre = [U[row] + b for row in ids]
-        else:
-            pre = [tanh(p["E"][row] + p["a"]) @ U + b for row in ids]
+        if "recurrent" in noise:
+            W = W * noise["recurrent"][k]
         d, s = p.get(f"{name}.{k}.d"), array(start[k])
-        inputs, ending = layer(cell, hard, pre, s, W, d, truncate=hyper.bptt_truncate)
-        if masks is not None:
-            inputs = [each * masks[k, t % masks.shape[1]] for t, each in enumerate(inputs)]
-        states.append(inputs)
+        outputs, ending = layer(cell, hard, pre, s, W, d, truncate=hyper.bptt_truncate)
+        states.append(outputs)
         endings.append(ending)
-    return states, endings
+        if hyper.layernorm:
+            gain, shift = p[f"{name}.{k}.g"], p[f"{name}.{k}.h"]
+            outputs = [layernorm(each, gain, shift) for each in outputs]
+        if hyper.residual and k > 0:
+            outputs = [each + below for each, below in zip(outputs, inputs, strict=True)]
+        inputs = masked(outputs, noise["outputs"][k]) if "outputs" in noise else outputs
+    return states, inputs, endings
 
 
-def model(modeltype, hyper, p, x, y, start, masks=None):
-    """Predict ``y`` (T, B) from ``x``, the characters before them: states, logits, endings.
+def model(modeltype, hyper, p, x, y, start, noise):
+    """Predict ``y`` (T, B) from ``x``, the characters before them: states, logits, endings, penalty.
 
     In two directions each is predicted from what follows it in ``y`` as well, but for itself.
     """
-    given = (None, None) if masks is None else (masks[: hyper.layers], masks[hyper.layers :])
-    states, endings = tower(modeltype, hyper, p, "layers", x, start, given[0])
-    top, readout = states[-1], p["E"].T if hyper.tied else p["V"]
-    if modeltype.startswith("Bi"):
-        back, _ = tower(modeltype, hyper, p, "back", y[::-1], np.zeros_like(start), given[1])
-        after = [array(np.zeros_like(back[-1][0].value)), *back[-1][:-1]][::-1]
+    depth, both = hyper.layers, modeltype.startswith("Bi")
+    there = dict(noise)
+    for name, array_ in noise.items():
+        if name != "embedding":
+            half = 1 if name == "inputs" else depth
+            there[name], noise = array_[half:], {**noise, name: array_[:half]}
+    if "inputs" in noise:
+        noise["inputs"] = noise["inputs"][0]
+    states, top, endings = tower(modeltype, hyper, p, "layers", x, start, noise)
+    raw, readout = [states[-1]], p["E"].T if hyper.tied else p["V"]
+    if both:
+        if "inputs" in there:
+            there["inputs"] = there["inputs"][0]
+        back, up, _ = tower(modeltype, hyper, p, "back", y[::-1], np.zeros_like(start), there)
+        raw.append(back[-1])
+        after = [array(np.zeros_like(up[-1].value)), *up[:-1]][::-1]
         top = [beside(*each) for each in zip(top, after, strict=True)]
-    return states, [each @ readout + p["c"] for each in top], endings
+    squares = sum((each * each).sum() for each in top)
+    moves = [now - old for each in raw for old, now in itertools.pairwise(each)]
+    moved = sum((each * each).sum() for each in moves) if moves else 0.0
+    penalty = (squares * hyper.ar + moved * hyper.tar) * (1 / top[0].value.shape[1])
+    return states, [each @ readout + p["c"] for each in top], endings, penalty
 
 
 class Result:
@@ -259,17 +303,19 @@ class Result:
     name, and ``gradnorm``, their length.
     """
 
-    def __init__(self, modeltype, hyper, parameters, x, y, start, masks=None):
+    def __init__(self, modeltype, hyper, parameters, x, y, start, noise=None):
         p = {name: Array(np.asarray(value, np.float64)) for name, value in parameters.items()}
-        states, logits, endings = model(
-            modeltype, hyper, p, x, y, np.asarray(start, np.float64), masks
+        states, logits, endings, penalty = model(
+            modeltype, hyper, p, x, y, np.asarray(start, np.float64), noise or {}
         )
         scores = [log_softmax(each) for each in logits]
         lanes = np.arange(x.shape[1])
         chosen = [each[lanes, targets] for each, targets in zip(scores, y, strict=True)]
         loss = -sum(each.sum() for each in chosen)
+        evenly = -sum((each * (1 / hyper.vocab_size)).sum() for each in scores)
+        wanted = loss * (1 - hyper.smoothing) + evenly * hyper.smoothing + penalty
         squares = sum((w * w).sum() for w in p.values() if w.value.ndim == 2)
-        cost = (loss + hyper.regcost / 2 * squares) * (1 / x.shape[1])
+        cost = (wanted + hyper.regcost / 2 * squares) * (1 / x.shape[1])
         self.logits = np.stack([each.value for each in logits])
         self.losses = -np.stack([each.value for each in chosen])
         self.loss, self.cost = float(loss.value), float(cost.value)
@@ -308,17 +354,13 @@ def descend(hyper, old, gradients, *, rate, weight=True):
             p = p - rate * gradients[n - 1] / np.sqrt(memory[0] + 1e-6)
         elif hyper.optimizer == "sgd":
             memory = (total(b1, 1, n),)
-            p = p - rate * (gradients[n - 1] + b1 * memory[0] if hyper.nesterov else memory[0])
+            p = p - rate * memory[0]
         elif hyper.optimizer == "adagrad":
             memory = (total(1, 2, n),)
             p = p - rate * gradients[n - 1] / np.sqrt(memory[0] + 1e-8)
         else:
             memory = ((1 - b1) * total(b1, 1, n), (1 - b2) * total(b2, 2, n))
             mean, square = memory[0] / (1 - b1**n), memory[1] / (1 - b2**n)
-            if hyper.nesterov:
-                mean = b1 * memory[0] / (1 - b1 ** (n + 1)) + (1 - b1) * gradients[n - 1] / (
-                    1 - b1**n
-                )
             decay = hyper.weightdecay if hyper.optimizer == "adamw" and weight else 0
             p = p - rate * (mean / (np.sqrt(square) + 1e-8) + decay * p)
     return p, memory

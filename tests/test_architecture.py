@@ -36,6 +36,7 @@ ROWS: dict[str, set[str]] = {
     "hyper": set(),
     "sampling": set(),
     "models": set(),
+    "network": set(),
     "cells": {"pytensor"},
     "optim": {"pytensor"},
     "backends": {"pytensor", "jax"},

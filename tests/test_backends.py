@@ -11,6 +11,7 @@ import pytensor
 import pytest
 from pytensor.compile.builders import OpFromGraph
 from pytensor.scan.op import Scan
+from pytensor.tensor.elemwise import Elemwise
 
 from rngru import kernels, models
 from rngru.backends import backend, freshcaches
@@ -45,7 +46,16 @@ FORMS = [
     ("MinLSTMResize", {"gate": "hard_sigmoid", "layers": 1, "state_size": 5}),
     ("BiGRU", {"layers": 1, "state_size": 33, "gate": "hard_sigmoid"}),
     ("BiLSTM", {"dropout": 0.3, "state_size": 5}),
-]
+    ("LSTMEncode", {"dropconnect": 0.4, "dropout_in": 0.3, "embed_size": 5, "state_size": 33}),
+    ("GRUResize", {"layernorm": True, "residual": True, "layers": 3, "dropout": 0.3, "locked": True,
+                   "embed_dropout": 0.4, "state_size": 10, "clip": 99.0}),
+    ("GRUEncode", {"residual": True, "embed_dropout": 0.3, "embed_size": 40, "state_size": 31}),
+    ("RNNEncode", {"ar": 2.0, "tar": 3.0, "smoothing": 0.3, "dropout_out": 0.5, "state_size": 6,
+                   "clip": 99.0}),
+    ("MinGRUEncode", {"layernorm": True, "residual": True, "dropout_in": 0.2, "state_size": 9}),
+    ("BiLSTM", {"layernorm": True, "ar": 2.0, "tar": 3.0, "dropout_in": 0.2, "dropconnect": 0.2,
+                "dropout": 0.3, "embed_size": 3, "layers": 1, "state_size": 5, "clip": 99.0}),
+]  # fmt: skip
 BATCHES = [(1, 1), (1, 5), (8, 1), (7, 3)]
 """Steps and lanes: one of each, odd ones, and more steps than a gradient may reach back."""
 SYMBOLS = 7
@@ -97,12 +107,11 @@ class Form:
         rng, hyper = np.random.default_rng(seed), self.hyper
         x, y = rng.integers(0, SYMBOLS, (2, steps, lanes)).astype(np.int32)
         state = rng.uniform(-1, 1, self.cpu.freshstate(lanes).shape).astype(np.float32)
-        noise = {}
-        if hyper.dropout:
-            depth = len(self.model.towers) * hyper.layers
-            shape = (depth, 1 if hyper.locked else steps, lanes, hyper.state_size)
-            kept = rng.random(shape) >= hyper.dropout
-            noise["outputs"] = (kept / (1 - hyper.dropout)).astype(np.float32)
+        shapes, share = self.model.noiseshapes(hyper, steps, lanes), hyper.dropout or 0.3
+        noise = {
+            name: ((rng.random(shape) >= share) / (1 - share)).astype(np.float32)
+            for name, shape in shapes.items()
+        }
         return x, y, state, noise
 
 
@@ -139,9 +148,7 @@ def test_loss_and_every_gradient_agree_with_the_loop(form):
     """
     for steps, lanes in BATCHES:
         x, y, state, noise = form.batch(steps, lanes)
-        expected = Result(
-            form.modeltype, form.hyper, form.arrays, x, y, state, noise.get("outputs")
-        )
+        expected = Result(form.modeltype, form.hyper, form.arrays, x, y, state, noise)
         for name, compute in form.backends.items():
             if (steps, lanes) not in SHAPES.get(name, BATCHES):
                 continue
@@ -283,6 +290,15 @@ def test_no_generated_code(form):
     for name, function in functions.items():
         assert any(isinstance(node.op, Scan) for node in function.vm.nodes)
         assert not [*generated(function)], name
+
+
+def test_the_fast_backend_goes_through_no_array_in_python(form):
+    """PyTensor's gradients fill arrays element by element where there is no generated code."""
+    form.cpu.prepare()
+    nodes = form.cpu._gradients.maker.fgraph.toposort()
+    for node in nodes:
+        if isinstance(node.op, Elemwise) and node.outputs[0].ndim > 1:
+            assert node.op.nfunc_spec, node
 
 
 def test_nothing_that_was_given_is_written_to(form):

@@ -159,7 +159,7 @@ def test_the_size_is_the_loss(ms, verse, tmp_path, adapt):
     found = ms.compress(text, path, adapt=adapt)
     bits = ms.score("\n" + text, adapt=adapt).bits.sum()
     payload = len(File.unpack(path, path.read_bytes()).data)
-    assert 8 * payload == pytest.approx(bits, rel=1e-3)
+    assert 8 * payload == pytest.approx(bits, rel=7e-4)
     assert found.after - payload <= 21
     assert found.bits == pytest.approx(8 * found.after / len(text))
     assert ms.decompress(path) == text
@@ -294,7 +294,6 @@ def test_hostile_files_end(data, count, tmp_path_factory):
     path = tmp_path_factory.getbasetemp() / "hostile.rngz"
     whole = compress(reader, TEXT, path, overwrite=True).path.read_bytes()
     good = File.unpack(path, whole)
-    data = data[: len(data) // 4 * 4]
     for each in (count, 300):
         bad = File(good.rounding, False, good.model, good.arithmetic, good.text, each, data)
         if each > longest(len(data)) or each == 300:
@@ -353,6 +352,18 @@ def test_what_is_no_text_and_what_reads_both_ways(tmp_path):
     both = newreader(modeltype="BiGRU")
     with pytest.raises(InputError, match="both sides"):
         compress(both, TEXT, tmp_path / "it.rngz")
+
+
+def test_what_cannot_learn_says_how_to_compress_all_the_same(ms, newmodel, verse, tmp_path):
+    plain = newmodel(verse, optimizer="sgd")
+    friend = ModelState.load(plain.pack(tmp_path / "model.rngru", training=False))
+    for other in (friend, ms.clamped({(0, 1): 0.0})):
+        with pytest.raises((InputError, WorkdirError), match="adapt=False"):
+            other.compress(TEXT, tmp_path / "it.rngz")
+    friend.compress(TEXT, tmp_path / "it.rngz", adapt=False)
+    assert plain.decompress(tmp_path / "it.rngz") == TEXT, "the same model, elsewhere"
+    with pytest.raises(InputError, match=r"no file 'letter.txt'"):
+        ms.compress("letter.txt")
 
 
 def test_without_the_coder_it_says_what_to_install(tmp_path, monkeypatch):

@@ -241,6 +241,19 @@ def test_a_model_that_reads_both_ways_can_be_saved(verse, tmp_path):
     assert all(np.array_equal(found[name], model.weights[name]) for name in model.weights)
 
 
+@pytest.mark.parametrize("option", ["layernorm", "residual"])
+def test_what_is_between_layers_is_saved_and_refused_elsewhere(verse, tmp_path, option):
+    """A file without it would write something else, and nobody would know that it is wrong."""
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
+    model = reader(verse, "GRUEncode", **{option: True})
+    for ending in (".py", ".html", ".onnx", ".pt"):
+        with pytest.raises(InputError, match=f"{option}=True.*safetensors"):
+            export(model, tmp_path / f"verse{ending}")
+    found = weights(export(model, tmp_path / "verse.safetensors"))
+    assert HyperParams(model.vocab.vocab_size, **found.options) == model.hyper
+    assert all(np.array_equal(found[name], model.weights[name]) for name in model.weights)
+
+
 @pytest.mark.parametrize("ending", [".py", ".html", ".onnx", ".pt"])
 def test_a_model_that_reads_both_ways_is_refused_elsewhere(verse, tmp_path, ending):
     """Half of it would write something, and nobody would know that it is wrong."""

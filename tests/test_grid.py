@@ -53,6 +53,42 @@ def test_a_model_trains_at_every_level_with_every_optimizer(modeltype, optimizer
                 np.testing.assert_allclose(array, other[name], atol=1e-4, err_msg=name)
 
 
+ALONE = [
+    {"dropconnect": 0.3}, {"embed_dropout": 0.3}, {"dropout_in": 0.3}, {"dropout_out": 0.3},
+    {"dropout_in": 0.3, "locked": True}, {"embed_size": 3}, {"layernorm": True}, {"residual": True},
+    {"ar": 2.0}, {"tar": 2.0}, {"smoothing": 0.2},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("modeltype", "options"),
+    [*zip(itertools.cycle(n for n in MODELS if "Resize" not in n), ALONE, strict=False)],
+)
+def test_each_regulariser_works_alone_and_alike_on_both_backends(modeltype, options):
+    """One that works only where another is on, or that is forgotten on one of the backends."""
+    model, hyper = MODELS[modeltype], HyperParams(7, state_size=5, layers=2, **options)
+    plain = HyperParams(7, state_size=5, layers=2)
+    rng = np.random.default_rng(1)
+    fresh, found = model.initial(hyper, np.random.default_rng(2)), []
+    x, y = rng.integers(0, 7, (2, STEPS, LANES), np.int32)
+    noise = [model.noise(hyper, STEPS, LANES, rng) for _ in "12"]
+    for name, own in (("cpu", hyper), ("scan", hyper), ("cpu", plain)):
+        computes = backend(name, model, own)
+        arrays = fresh if own is hyper else model.initial(plain, np.random.default_rng(2))
+        caches, state, losses = freshcaches(arrays, own), computes.freshstate(LANES), []
+        for number in (1, 2):
+            given = noise[number - 1] if own is hyper else {}
+            step = computes.step(arrays, caches, x, y, state, 0.01, number=number, noise=given)
+            arrays, caches, state = step.arrays, step.caches, step.state
+            losses += [step.loss, step.gradnorm]
+        found.append((arrays, losses))
+    (one, losses), (other, same), (_, without) = found
+    assert losses == pytest.approx(same, rel=1e-5)
+    assert losses != pytest.approx(without, rel=1e-4), "it does nothing"
+    for name, array in one.items():
+        np.testing.assert_allclose(array, other[name], atol=1e-4, err_msg=name)
+
+
 def test_each_model_and_each_optimizer_is_compared():
     """One that was added since would be trusted on the fast backend alone."""
     assert {model for model, _ in COMPARED} == set(MODELS)

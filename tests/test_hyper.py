@@ -67,7 +67,6 @@ VALUES = {
     "optimizer": name(OPTIMIZERS),
     "momentum": real(0, 1, below=True),
     "beta2": real(0, 1, below=True),
-    "nesterov": flag(),
     "weightdecay": real(0, 1e30),
     "schedule": name(SCHEDULES),
     "warmup": real(0, 1, none=True),
@@ -75,8 +74,22 @@ VALUES = {
     "cycles": whole(1, 10**18),
     "lifetime": whole(1, 10**18, None),
     "dropout": real(0, 1, below=True),
+    "dropout_in": real(0, 1, below=True),
+    "dropout_out": real(0, 1, below=True, none=True),
+    "embed_dropout": real(0, 1, below=True),
+    "dropconnect": real(0, 1, below=True),
     "locked": flag(),
     "tied": flag(),
+    "embed_size": (
+        st.integers(1, 10**6) | st.none(),
+        st.integers(max_value=0) | st.floats() | JUNK,
+    ),
+    "layernorm": flag(),
+    "residual": flag(),
+    "ar": real(0, 1e30),
+    "tar": real(0, 1e30),
+    "smoothing": real(0, 1, below=True),
+    "random_len": real(0, 1),
     "clipnorm": real(0, 1e30, above=True, none=True),
     "clip": real(0, 1e30, above=True, none=True),
     "average": real(0, 1, none=True),
@@ -115,7 +128,10 @@ def test_what_2016_did_not_have_is_off():
     hyper = HyperParams(66)
     assert (hyper.optimizer, hyper.schedule) == ("rmsprop", "constant")
     assert not (hyper.dropout or hyper.locked or hyper.tied or hyper.reset_after or hyper.clipnorm)
-    assert hyper.average is None and not hyper.nesterov
+    assert not (hyper.dropconnect or hyper.embed_dropout or hyper.dropout_in or hyper.dropout_out)
+    assert not (hyper.layernorm or hyper.residual or hyper.embed_size or hyper.random_len)
+    assert not (hyper.ar or hyper.tar or hyper.smoothing)
+    assert hyper.average is None
 
 
 def test_only_the_first_three_go_by_position():

@@ -7,11 +7,13 @@ import pytensor
 import pytensor.tensor as pt
 import pytest
 
-from rngru import models
+from rngru import models, network
+from rngru.backends import backend
 from rngru.backends.ops import CPU_MODE, Affine, CrossEntropy
 from rngru.backends.recurrence import PLAIN, fused, scanned
 from rngru.errors import InputError
 from rngru.hyper import HyperParams
+from rngru.kernels import output
 from tests.reference import Result, close, slope
 
 KINDS = [
@@ -57,6 +59,26 @@ def test_the_reference_agrees_with_finite_differences(modeltype, gate, after):
         return Result(modeltype, hyper, parameters, x, y, state).cost
 
     check(found, parameters, cost)
+
+
+@pytest.mark.parametrize(
+    ("modeltype", "options"),
+    [
+        ("GRUEncode", {"layernorm": True, "residual": True, "ar": 2.0, "tar": 3.0}),
+        ("LSTMResize", {"dropconnect": 0.3, "embed_dropout": 0.3, "smoothing": 0.2, "residual": True}),
+        ("BiGRU", {"dropout_in": 0.3, "dropout_out": 0.5, "dropconnect": 0.2, "tar": 3.0}),
+    ],
+)  # fmt: skip
+def test_regularised_references_agree_with_finite_differences(modeltype, options):
+    """The same for what is between layers, and for what is added to the loss."""
+    hyper, model = HyperParams(4, 3, 2, embed_size=None, **options), models.MODELS[modeltype]
+    parameters, x, y, state = case(modeltype, hyper, 4, 2)
+    noise = model.noise(hyper, 4, 2, np.random.default_rng(5))
+
+    def result():
+        return Result(modeltype, hyper, parameters, x, y, state, noise)
+
+    check(result().gradients, parameters, lambda: result().cost)
 
 
 @pytest.mark.parametrize("modeltype", ["GRUEncode", "LSTMResize"])
@@ -106,12 +128,12 @@ def test_graph_agrees_with_the_loops(modeltype, gate, after, fast):
              for name in numbers}  # fmt: skip
         ids, targets, start = pt.imatrix("x"), pt.imatrix("y"), pt.dtensor3("start")
         affine = Affine() if fast else lambda rows, weights, bias: rows @ weights + bias
-        plain = models.apart(partial(scanned, mode=PLAIN))
+        plain = network.apart(partial(scanned, mode=PLAIN))
         layers, mode = (fused, CPU_MODE) if fast else (plain, PLAIN)
         model = models.MODELS[modeltype]
-        engine = models.Engine(layers, affine, pt.tanh, pt.zeros_like, pt.concatenate)
-        network = models.Network(model, hyper, p, engine)
-        top, endings = network.predict(ids, targets, start)
+        engine = network.Engine(layers, affine, pt.tanh, pt.zeros_like, pt.concatenate)
+        net = network.Network(model, hyper, p, engine)
+        top, endings, _ = net.predict(ids, targets, start)
         rows = top.reshape((-1, p["V"].shape[0]))
         logits = affine(rows, p["V"], p["c"])
         if fast:
@@ -154,6 +176,11 @@ def test_shapes_are_those_of_the_design():
     assert models.MODELS["RNNEncode"].shapes(hyper)["layers.1.W"] == (4, 4)
     both = models.MODELS["BiGRU"].shapes(hyper)
     assert both["back.0.U"] == (4, 12) and both["V"] == (8, 9)
+    wide = models.MODELS["BiGRU"].shapes(hyper.replace(embed_size=7))
+    assert wide["E"] == (9, 7) and wide["a"] == (7,)
+    assert wide["layers.0.U"] == wide["back.0.U"] == (7, 12) and wide["layers.1.U"] == (4, 12)
+    normed = models.MODELS["GRUEncode"].shapes(hyper.replace(layernorm=True))
+    assert normed["layers.0.g"] == normed["layers.1.h"] == (4,)
     after = models.MODELS["GRUEncode"].shapes(hyper.replace(reset_after=True))
     assert after["layers.0.d"] == after["layers.1.d"] == (4,)
     assert models.MODELS["MinGRUResize"].shapes(hyper) == {
@@ -185,6 +212,13 @@ def test_initial_weights_are_uniform_and_biases_zero(modeltype):
             assert 0.98 * bound < np.abs(values).max() <= bound, name
             assert abs(values.var() / (bound**2 / 3) - 1) < 0.05, name
             assert abs(values.mean()) < 0.05 * bound, name
+
+
+def test_layer_norm_begins_with_factors_of_one():
+    """With zeros, nothing would go up, and no gradient would come down."""
+    arrays = models.BiGRU.initial(HyperParams(5, 4, layernorm=True), np.random.default_rng(3))
+    assert all((arrays[f"{tower}.1.g"] == 1).all() for tower in ("layers", "back"))
+    assert not any(arrays[f"{tower}.1.h"].any() for tower in ("layers", "back"))
 
 
 def test_a_tied_encoder_is_between_a_table_and_a_matrix():
@@ -221,6 +255,85 @@ def test_fresh_state_is_zero_for_every_lane():
     for modeltype, width in (("GRUEncode", 4), ("RNNResize", 4), ("LSTMEncode", 8)):
         state = models.MODELS[modeltype].freshstate(hyper, 7)
         assert state.shape == (3, 7, width) and state.dtype == np.float32 and not state.any()
+
+
+def test_noise_is_drawn_for_what_is_dropped():
+    """The share of one kind taken for another, or a scale that changes the mean."""
+    hyper = HyperParams(
+        900, 20, 2, dropout=0.2, dropout_out=0.6, dropout_in=0.3, embed_dropout=0.4, dropconnect=0.5,
+        embed_size=15,
+    )  # fmt: skip
+    noise = models.BiGRU.noise(hyper, 6, 5, np.random.default_rng(4))
+    shares = {"outputs": 0.4, "inputs": 0.3, "embedding": 0.4, "recurrent": 0.5}
+    assert {name: array.shape for name, array in noise.items()} == {
+        "outputs": (4, 6, 5, 20), "inputs": (2, 6, 5, 15), "embedding": (900, 1),
+        "recurrent": (4, 20, 60),
+    }  # fmt: skip
+    for name, array in noise.items():
+        assert array.dtype == np.float32
+        assert abs((array == 0).mean() - shares[name]) < 5 * (0.25 / array.size) ** 0.5, name
+        assert abs(array.mean() - 1) < 7 * (1 / array.size) ** 0.5, name
+    for layer, share in enumerate((0.2, 0.6, 0.2, 0.6)):
+        drawn = noise["outputs"][layer]
+        assert set(np.unique(drawn)) == {0, np.float32(1) / np.float32(1 - share)}
+        assert abs((drawn == 0).mean() - share) < 0.09
+    locked = models.BiGRU.noise(hyper.replace(locked=True), 6, 5, np.random.default_rng(4))
+    assert locked["outputs"].shape == (4, 1, 5, 20) and locked["inputs"].shape == (2, 1, 5, 15)
+    assert not models.BiGRU.noise(HyperParams(9), 6, 5, np.random.default_rng(4))
+
+
+def test_layer_norm_is_that_of_pytorch():
+    """A variance of n - 1 numbers, or its root taken before what is added."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    rng = np.random.default_rng(5)
+    rows, gain, shift = rng.normal(size=(4, 3, 6)), rng.normal(size=6), rng.normal(size=6)
+    rows[0] = 1e-3 * rows[0]  # where what is added to the variance matters
+    expected = torch.nn.functional.layer_norm(
+        *map(torch.tensor, (rows,)), (6,), *map(torch.tensor, (gain, shift))
+    )
+    close(network.normalised(rows, gain, shift), expected.numpy(), 1e-7)
+
+
+def test_smoothing_is_that_of_pytorch():
+    """Spread over the V - 1 others, or taken off the loss that is shown."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    rng = np.random.default_rng(6)
+    rows, weights, bias = rng.normal(size=(8, 5)), rng.normal(size=(5, 7)), rng.normal(size=7)
+    targets = rng.integers(0, 7, 8)
+    losses, deltas = output.score(rows, weights, bias, targets, smoothing=0.3, count=1)
+    found = output.score_back(rows, weights, deltas, 1.0, count=1)
+    given = [torch.tensor(each, requires_grad=True) for each in (rows, weights, bias)]
+    logits = given[0] @ given[1] + given[2]
+    entropy = torch.nn.functional.cross_entropy
+    close(losses, entropy(logits, torch.tensor(targets), reduction="none").detach(), 1e-12)
+    entropy(logits, torch.tensor(targets), reduction="sum", label_smoothing=0.3).backward()
+    for one, other in zip(found, given, strict=True):
+        close(one[..., : other.shape[-1]], other.grad.numpy(), 1e-12)
+
+
+def test_a_held_neuron_is_held_whatever_is_between_layers():
+    """What goes up is normalised and added to; what is held is the neuron."""
+    hyper, model = HyperParams(5, 6, 2, layernorm=True, residual=True), models.GRUEncode
+    arrays, start = model.clamped(
+        hyper, model.initial(hyper, np.random.default_rng(1)), {(0, 2): 0.5, (1, 3): -0.75}
+    )
+    ids = np.zeros((4, 1), np.int32)
+    states = backend("cpu", model, hyper).trace(arrays, ids, np.nan_to_num(start)).states
+    close(states[0, :, 0, 2], np.full(4, 0.5), 1e-6)
+    close(states[1, :, 0, 3], np.full(4, -0.75), 1e-6)
+
+
+def test_options_need_what_they_are_about():
+    """A width or a share that nothing has would be believed to do something."""
+    for options in ({"embed_size": 3}, {"dropout_in": 0.2}):
+        with pytest.raises(InputError, match="encoder.*GRUEncode"):
+            models.GRUResize.check(HyperParams(5, 4, **options))
+        models.GRUEncode.check(HyperParams(5, 4, **options))
+    with pytest.raises(InputError, match=r"dropconnect.*MinGRUEncode has none"):
+        models.MinGRUEncode.check(HyperParams(5, 4, dropconnect=0.3))
+    with pytest.raises(InputError, match="embed_size=3"):
+        models.GRUEncode.check(HyperParams(5, 4, embed_size=3, tied=True))
+    models.GRUEncode.check(HyperParams(5, 4, embed_size=4, tied=True))
 
 
 def test_an_unknown_model_type_is_answered_with_the_nearest():

@@ -47,6 +47,7 @@ def uniforms(rng: int, count: int) -> str:
         ("gru-after", {"top_p": 0.8}),
         ("lstm-hard-tied", {"temp": 0.0}),
         ("lstm-resize", {"temp": 1.5}),
+        ("lstm-embedded", {}),
         ("rnn-resize", {"top_p": 0.5, "temp": 0.55}),
         ("gru-after-hard", {}),
     ],

@@ -61,6 +61,14 @@ def test_the_settings_of_the_readme_are_a_recipe():
     assert 45_000 < reads(256, 1.0) < 60_000, "the README has 53,000"
 
 
+@pytest.mark.parametrize("modeltype", MODELS)
+def test_every_kind_of_model_can_be_made_by_every_recipe(modeltype):
+    """Catches a setting in a recipe that only some cells have."""
+    for name in RECIPES:
+        hyper = HyperParams(66, **recipe(name, 10**6, 3600).completed({}))
+        MODELS[modeltype].check(hyper)
+
+
 def test_the_table_names_all():
     """Catches a recipe that nobody can find."""
     shown = repr(recipes.recipes()).splitlines()

@@ -362,6 +362,32 @@ def test_a_constant_rate_stays():
     assert bank.run.progress.learnrate == RATE
 
 
+def test_batches_of_random_length_follow_on_and_move_as_far_as_they_are_long():
+    """Text that is skipped or read twice, a loss that is not per symbol, a rate that is not scaled."""
+    bank = bench(random_len=0.3)
+    told = list(bank.session(seq_len=40, num_rounds=2, train_len=200))
+    lengths = np.array([len(call.x) for call in bank.backend.stepped])
+    begins = np.cumsum([0, *lengths])
+    assert all(
+        (call.state[:, :, 0] == begin).all()
+        for call, begin in zip(bank.backend.stepped, begins, strict=False)
+    )
+    assert all(
+        call.x[0, 0] == begin % 4 + 1
+        for call, begin in zip(bank.backend.stepped, begins, strict=False)
+    )
+    assert bank.run.progress.position == LANES * begins[-1]
+    np.testing.assert_allclose(bank.rates, RATE * lengths / 40)
+    assert {batch.loss for batch in of(Batch, told)} == {1.0}
+    assert {done.learnrate for done in of(Round, told)} == {RATE}
+    short = lengths < 30
+    assert short.mean() == pytest.approx(0.3, abs=4 * (0.21 / 400) ** 0.5)
+    assert lengths[short].mean() == pytest.approx(20, abs=2)
+    assert lengths[~short].mean() == pytest.approx(40, abs=2)
+    assert lengths[~short].std() == pytest.approx(5, abs=1)
+    assert lengths.min() >= 5 and lengths.max() <= 50
+
+
 def test_plateau_lowers_the_rate_after_a_round():
     """A rate lowered on the first loss, which has none before it, or one round late; then lost."""
     bank = bench(valid=[2.0, 2.0, 3.0, 1.0, 1.0], schedule="plateau")

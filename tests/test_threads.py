@@ -166,6 +166,31 @@ def test_a_thread_that_cannot_be_started_is_done_without(tmp_path):
     assert never == "0" and fewer == [[text, "1"], [text, "1"]]
 
 
+@pytest.mark.parametrize(("normed", "residual"), [(True, False), (False, True), (True, True)])
+def test_threads_that_share_a_layer_agree_on_what_goes_up(monkeypatch, normed, residual):
+    """One that goes on before all have written their part reads half of an older state."""
+    monkeypatch.setattr(sampler, "CACHE_BYTES", 0)
+    rng = np.random.default_rng(1)
+    size, lanes, depth = 100, 3, 3
+    (table, readout), bias = rng.normal(size=(2, 7, 3 * size)), rng.normal(size=7)
+    inputs = [(rng.normal(size=(size, 3 * size)), rng.normal(size=3 * size)) for _ in "12"]
+    weights, norms = rng.normal(size=(depth, size, 3 * size)), rng.normal(size=(2, depth, size))
+    made = sampler.Sampler(
+        LayerSpec("GRU"), table, inputs, list(weights), None,
+        (np.ascontiguousarray(readout[:, :size].T), bias), [*map(list, norms)] if normed else None,
+        residual,
+    )  # fmt: skip
+    uniforms, found = rng.random((200, lanes)), []
+    for count in (1, 3, 3, 3):
+        ids, state = np.zeros(lanes, np.int32), np.zeros((depth, lanes, size))
+        rule = 1.0, None, 1.0, 0.0
+        drawn, likely = made.generate(ids, state, uniforms, rule, count=count)
+        found.append([drawn, likely, state])
+    assert made.pace.keys() == {1, 3}
+    for other in found[1:]:
+        assert all(map(np.array_equal, found[0], other))
+
+
 @pytest.mark.parametrize("why", ["fewer before", "more before", "busy", "none to be had"])
 def test_a_number_of_threads_never_tried_is_no_obstacle(monkeypatch, why):
     """The fifth call compared its pace with another's, and there was none: KeyError."""

@@ -12,7 +12,7 @@ from rngru.kernels import layers, output, threads, update
 from rngru.kernels.memory import Recycled
 from rngru.kernels.preparing import prepare
 from rngru.kernels.sampler import Sampler
-from rngru.models import Engine, Network
+from rngru.network import Engine, Network
 
 
 @final
@@ -41,9 +41,10 @@ class CPU(Backend):
         from rngru.backends.recurrence import fused
 
         network = graphs.network(self.model, self.hyper, fused, Affine())
-        (x, y, *more), rows, endings = graphs.predicting(network)
-        loss = CrossEntropy()(rows, *network.readout(), y.flatten())[0]
-        cost = loss / x.shape[1].astype("float32")
+        (x, y, *more), rows, endings, penalties = graphs.predicting(network)
+        scored = CrossEntropy(self.hyper.smoothing)
+        loss = scored(rows, *network.readout(), y.flatten())[0]
+        cost = sum(penalties, loss) / x.shape[1].astype("float32")
         parameters = list(network.parameters.values())
         gradients = pytensor.grad(cost, parameters)
         function = pytensor.function(
@@ -80,7 +81,6 @@ class CPU(Backend):
             decay=hyper.decay,
             momentum=hyper.momentum,
             beta2=hyper.beta2,
-            nesterov=hyper.nesterov,
             shrinks=shrinks(hyper, weights),
             newest=newest(hyper, number),
             count=count,
@@ -95,7 +95,7 @@ class CPU(Backend):
 
     def losses(self, arrays, x, y, state):
         network = self._network(arrays)
-        top, endings = network.predict(x, y, state)
+        top, endings, _ = network.predict(x, y, state)
         rows, count = top.reshape(-1, top.shape[2]), threads.available()
         losses, _ = output.score(rows, *_readout(network), y.reshape(-1), count=count)
         return Losses(losses.reshape(y.shape), np.stack(endings))
@@ -140,6 +140,10 @@ class CPU(Backend):
             [arrays[f"layers.{i}.W"] for i in depth] if spec.row.recurrent else [],
             [arrays[f"layers.{i}.d"] for i in depth] if spec.row.second_bias else None,
             _readout(network),
+            norms=[[arrays[f"layers.{i}.{letter}"] for i in depth] for letter in "gh"]
+            if self.hyper.layernorm
+            else None,
+            residual=self.hyper.residual,
         )
 
 

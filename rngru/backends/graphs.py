@@ -2,7 +2,7 @@
 
 Each function returns (inputs, outputs) for ``pytensor.function``. They are written in PyTensor's own
 operations, so any backend that can compile those can use them; ``layers`` computes a stack
-of layers, as in :class:`rngru.models.Engine`. Parameters come first among the inputs, in the order of
+of layers, as in :class:`rngru.network.Engine`. Parameters come first among the inputs, in the order of
 ``model.shapes(hyper)``.
 
 Shapes: T steps, B lanes, L layers, S units, H state, V vocabulary, n symbols drawn.
@@ -21,7 +21,8 @@ from rngru.backends.base import shrinks
 from rngru.backends.ops import zeros_like
 from rngru.backends.recurrence import setmode, stepped
 from rngru.hyper import MEAN, HyperParams
-from rngru.models import Engine, Model, Network, apart
+from rngru.models import Model
+from rngru.network import Engine, Network, apart
 
 _KINDS = {1: pt.fvector, 2: pt.fmatrix}
 
@@ -49,18 +50,46 @@ def network(model: Model, hyper: HyperParams, layers: Callable, product: Callabl
 
 
 def predicting(net: Network, *, training: bool = True):
-    """Return ([x, y, start, …noise], rows to predict from (T B, S or 2 S), last states (L, B, H)).
+    """Return ([x, y, start, …noise], rows to predict from (T B, S or 2 S), last states, penalties).
 
-    The noise, which comes last, is that of :meth:`rngru.models.Model.noise`.
+    The last states are (B, H) for each layer; the noise, which comes last, is that of
+    :meth:`rngru.models.Model.noise`; the penalties are those of :func:`penalties`.
     """
     x, y, start = pt.imatrix("x"), pt.imatrix("y"), pt.ftensor3("start")
-    noise = {}
-    if net.hyper.dropout and training:
-        shape = (None, 1 if net.hyper.locked else None, None, None)
-        noise["outputs"] = pt.tensor("outputs", dtype="float32", shape=shape)
-    top, endings = net.predict(x, y, start, noise)
+    shapes = net.model.noiseshapes(net.hyper) if training else {}
+    noise = {
+        name: pt.tensor(name, dtype="float32", shape=tuple(1 if n == 1 else None for n in shape))
+        for name, shape in shapes.items()
+    }
+    top, endings, states = net.predict(x, y, start, noise)
     rows = top.reshape((-1, len(net.model.towers) * net.hyper.state_size))
-    return [x, y, start, *noise.values()], rows, endings
+    return [x, y, start, *noise.values()], rows, endings, penalties(net.hyper, rows, states)
+
+
+def penalties(hyper: HyperParams, rows, states) -> list[Any]:
+    r"""Return what is added to the cross-entropy of a batch, in nats.
+
+    Activation regularisation and its temporal form, after Merity et al. (arXiv 1708.02182): for each
+    symbol, ``ar`` times the mean square of what it is predicted from, after dropout, and ``tar`` times the
+    mean square of how far the last layer's states, before dropout, have moved since the step before; at the
+    first step of a batch they have not. (Merity et al. take the second mean over one step less.)
+
+    Label smoothing, :math:`\epsilon` (Szegedy et al., arXiv 1512.00567), is not among them:
+    :class:`~rngru.backends.ops.CrossEntropy` has it. With it the target is the symbol with weight
+    :math:`1 - \epsilon` and each of all V symbols with :math:`\epsilon / V`.
+
+    Parameters
+    ----------
+    rows: (T B, S or 2 S), what symbols are predicted from.
+    states: (T, B, S), those of the last layer of each stack.
+    """
+    found, width = [], hyper.state_size * len(states)
+    if hyper.ar:
+        found.append(np.float32(hyper.ar / width) * pt.sqr(rows).sum())
+    if hyper.tar:
+        moved = [pt.sqr(each[1:] - each[:-1]).sum() for each in states]
+        found.append(np.float32(hyper.tar / width) * sum(moved[1:], moved[0]))
+    return found
 
 
 def step(
@@ -73,11 +102,16 @@ def step(
     """
     net = network(model, hyper, layers)
     values = list(net.parameters.values())
-    (x, y, *given), rows, endings = predicting(net)
-    loss = crossentropy(affine(rows, *net.readout()), y.flatten()).sum()
+    (x, y, *given), rows, endings, more = predicting(net)
+    logits, targets = affine(rows, *net.readout()), y.flatten()
+    loss = crossentropy(logits, targets).sum()
+    if hyper.smoothing:
+        far = logits[pt.arange(targets.size), targets] - logits.mean(axis=-1)
+        more.append(np.float32(hyper.smoothing) * far.sum())
     weights = [models.penalised(each.ndim) for each in values]
     squares = sum(pt.sqr(p).sum() for p, weight in zip(values, weights, strict=True) if weight)
-    cost = (loss + np.float32(hyper.regcost / 2) * squares) / x.shape[1].astype("float32")
+    more.append(np.float32(hyper.regcost / 2) * squares)
+    cost = sum(more, loss) / x.shape[1].astype("float32")
     loss, *gradients = gathered([loss, *pytensor.grad(cost, values)])
     norm = optim.norm(gradients)
     caches = {cache: [p.type(f"{cache}.{p.name}") for p in values] for cache in hyper.caches}
@@ -103,7 +137,7 @@ def step(
 def losses(model: Model, hyper: HyperParams, layers: Callable) -> tuple[list[Any], list[Any]]:
     """Losses of a text: parameters, x, y, start to (losses (T, B), endings)."""
     net = network(model, hyper, layers)
-    (x, y, start), rows, endings = predicting(net, training=False)
+    (x, y, start), rows, endings, _ = predicting(net, training=False)
     found = crossentropy(affine(rows, *net.readout()), y.flatten())
     return [*net.parameters.values(), x, y, start], [found.reshape(y.shape), *endings]
 

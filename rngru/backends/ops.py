@@ -26,6 +26,8 @@ from pytensor.graph.op import Op
 from pytensor.graph.rewriting.basic import GraphRewriter, MergeOptimizer, SequentialGraphRewriter
 from pytensor.graph.utils import InconsistencyError
 from pytensor.link.basic import PerformLinker
+from pytensor.scalar.basic import Second
+from pytensor.tensor.elemwise import Elemwise
 
 from rngru.kernels import layers, output, threads
 from rngru.kernels.spec import LayerSpec, Weights
@@ -244,10 +246,14 @@ class CrossEntropy(Op):
 
     Inputs: states (N, S), weights (S, V), bias (V,), targets (N,) int32. Outputs: the total loss in
     nats (), the loss of each row (N,), and what the gradient needs (N, padded(V)). Only the total
-    has a gradient.
+    has a gradient; it is that of the loss with ``smoothing``, a share of each target that is spread
+    over all symbols. What is put out is the loss without it.
     """
 
-    __props__ = ()
+    __props__ = ("smoothing",)
+
+    def __init__(self, smoothing: float = 0.0) -> None:
+        self.smoothing = smoothing
 
     def make_node(self, *inputs) -> Apply:
         dtype = inputs[0].dtype
@@ -257,8 +263,9 @@ class CrossEntropy(Op):
     def perform(self, node, inputs, output_storage) -> None:
         _, losses, deltas = (cell[0] for cell in output_storage)
         results = output.score(
-            *map(np.ascontiguousarray, inputs), old=(losses, deltas), count=threads.available()
-        )
+            *map(np.ascontiguousarray, inputs), smoothing=self.smoothing,
+            old=(losses, deltas), count=threads.available(),
+        )  # fmt: skip
         total = results[0].sum(dtype=np.float64).astype(results[0].dtype)
         for cell, result in zip(output_storage, (np.asarray(total), *results), strict=True):
             cell[0] = result
@@ -302,6 +309,21 @@ class CrossEntropyGradient(Op):
             cell[0] = result
 
 
+class Filled(GraphRewriter):
+    """Let NumPy fill arrays with a number: PyTensor's own ``second`` does so number by number in Python.
+
+    Gradients are full of it. The numbers are the same, more than ten times faster.
+    """
+
+    def apply(self, fgraph) -> None:
+        for node in fgraph.toposort():
+            if isinstance(node.op, Elemwise) and isinstance(node.op.scalar_op, Second):
+                [made], (like, value) = node.outputs, node.inputs
+                ones = zip(like.shape, made.type.broadcastable, strict=True)
+                shape = [1 if one else length for length, one in ones]
+                fgraph.replace(made, pt.alloc(value, *shape), reason="filled")
+
+
 class InPlace(GraphRewriter):
     """Let each gradient write over the arrays that nothing reads after it."""
 
@@ -326,6 +348,6 @@ class InPlace(GraphRewriter):
 
 CPU_MODE = Mode(
     linker=PerformLinker(allow_gc=False),
-    optimizer=SequentialGraphRewriter(MergeOptimizer(), InPlace()),
+    optimizer=SequentialGraphRewriter(Filled(), MergeOptimizer(), InPlace()),
 )
 """No generated code at all, and results kept, so that the next batch writes into them."""

@@ -21,15 +21,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytensor
-import pytensor.tensor as pt
 from pytensor.compile.mode import Mode
-from pytensor.graph.features import ReplaceValidate
-from pytensor.graph.rewriting.basic import GraphRewriter
 from pytensor.link.vm import VMLinker
-from pytensor.scalar.basic import Second
 from pytensor.scan.op import Scan
 
-from rngru.backends.ops import Recurrence, Stack
+from rngru.backends.ops import Filled, Recurrence, Stack
 from rngru.cells import GATE_FUNCTIONS, STEPS
 from rngru.kernels.spec import LayerSpec, Weights
 
@@ -91,25 +87,6 @@ def stepped(spec: LayerSpec, inputs, weights, start, *recurrent):
     pre = weights[0][inputs[0]] if inputs.ndim == 2 else inputs[0] @ weights[0] + weights[1]
     ending = STEPS[spec.cell](pre, start, gate, *recurrent)
     return ending[:, : spec.size(start.shape[1])].dimshuffle("x", 0, 1), ending
-
-
-class Filled(GraphRewriter):
-    """Let NumPy fill arrays with a number: PyTensor's own ``second`` does so number by number in Python.
-
-    Gradients are full of it. The numbers are the same, more than ten times faster.
-    """
-
-    def add_requirements(self, fgraph) -> None:
-        """Have replacements checked."""
-        fgraph.attach_feature(ReplaceValidate())
-
-    def apply(self, fgraph) -> None:
-        """Replace each ``second``."""
-        for node in fgraph.toposort():
-            if isinstance(getattr(node.op, "scalar_op", None), Second):
-                like, value = node.inputs
-                filled = pt.alloc(value, *(like.shape[axis] for axis in range(like.ndim)))
-                fgraph.replace_validate(node.outputs[0], filled, reason="filled")
 
 
 PLAIN = Mode(linker=VMLinker(use_cloop=False, c_thunks=False), optimizer=Filled())

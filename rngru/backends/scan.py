@@ -11,7 +11,7 @@ import pytensor
 from rngru.backends import graphs
 from rngru.backends.base import Backend, Losses, Step, Trace, Written, given
 from rngru.backends.recurrence import PLAIN, scanned
-from rngru.models import apart
+from rngru.network import apart
 
 
 @final

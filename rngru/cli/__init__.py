@@ -57,7 +57,7 @@ STATUS: Final = {InputError: 2, NoModelError: 3, WorkdirBusy: 4, RngruError: 1, 
 INTERRUPTED, UNREAD = 130, 141
 
 ADVISED: Final = (
-    "batchsize", "dropout", "encoding", "errors", "keep_best", "learnrate", "level", "max_vocab",
+    "adapt", "batchsize", "dropout", "encoding", "errors", "keep_best", "learnrate", "level", "max_vocab",
     "min_count", "overwrite", "recipe", "seconds", "seq_len", "skip", "state_size",
     "trainfrac", "valid_len", "validfiles",
 )  # fmt: skip
@@ -122,15 +122,19 @@ def say(text: str) -> None:
 def asflags(text: str) -> str:
     """Return advice that is given for Python as one types it at a shell.
 
-    >>> asflags("level='byte' reads any file; skip=True leaves it out; give encoding=.")
-    '--level byte reads any file; --skip leaves it out; give --encoding.'
+    >>> asflags("level='byte' reads any file; skip=True leaves it out, skip=False does not.")
+    '--level byte reads any file; --skip leaves it out, --no-skip does not.'
+    >>> asflags("give encoding=.")
+    'give --encoding.'
     """
 
     def flag(found: re.Match[str]) -> str:
         name, value = found[1].replace("_", "-"), found[2] or ""
+        if value == "False":
+            return f"--no-{name}"
         return f"--{name}" + ("" if value in ("", "True") else " " + value.strip("'"))
 
-    return re.sub(rf"\b({'|'.join(ADVISED)})=('[^']*'|True|[\d.]+\b)?", flag, text)
+    return re.sub(rf"\b({'|'.join(ADVISED)})=('[^']*'|True|False|[\d.]+\b)?", flag, text)
 
 
 @contextlib.contextmanager

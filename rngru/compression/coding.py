@@ -111,8 +111,17 @@ class Encoder:
 
     @property
     def data(self) -> bytes:
-        """What has been written."""
-        return self._encoder.get_compressed().astype("<u4").tobytes()
+        """What has been written, with as few bytes at its end as lead into the last interval."""
+        words, (done, (low, width)) = self._encoder.get_compressed(), self._encoder.pos()
+        found = words.astype(">u4").tobytes()
+        if low + width > 1 << 64:  # a carry is still to come, and is in the words only
+            return found
+        for size in range(5):  # the width is 2**32 at least
+            unit = 1 << 64 - 8 * size
+            point = -(-low // unit) * unit
+            if point < low + width:
+                break
+        return found[: 4 * done] + point.to_bytes(8, "big")[:size]
 
 
 @final
@@ -126,7 +135,8 @@ class Decoder:
     """
 
     def __init__(self, data: bytes) -> None:
-        words = np.frombuffer(data, "<u4").astype(np.uint32)
+        whole = data + bytes(-len(data) % 4)  # what is left out at the end are zeros
+        words = np.frombuffer(whole, ">u4").astype(np.uint32)
         self._decoder, self._left = _coder().queue.RangeDecoder(words), 1.01 * _held(len(data))
 
     def __call__(self, weights: np.ndarray) -> int:

@@ -105,6 +105,6 @@ class File:
             rate = struct.unpack("<f", rest[:4].ljust(4, b"\0"))[0]
             rest = rest[4:]
         sensible = isinstance(rate, bool) or 0 < rate < float("inf")
-        if not size or len(rest) % 4 or not sensible:
+        if not size or not sensible:
             raise TextError(f"{where} is damaged: what it says makes no sense.")
         return cls(ROUNDINGS[rounding], rate, model, arithmetic, text, count, rest)

@@ -93,11 +93,16 @@ def compress(
     _refuseboth(reader)
     given = _given(source)
     if path is None and not isinstance(given, Path):
-        raise InputError(f"Compressing a text needs path=, the file to write: {source!r:.60}.")
+        raise InputError(
+            f"There is no file {source!r:.60}. To compress a text, say with path= which file to write."
+        )
     target = _free(f"{given!s}{ENDING}" if path is None else path, overwrite)
     data = _content(reader, given)
     count, numbers = _numbered(reader, data)
-    learn = learning(rate)
+    try:
+        learn = learning(rate)
+    except (InputError, WorkdirError) as error:
+        raise type(error)(f"{error} With adapt=False nothing is learned.") from error
     arithmetic, encoder = _arithmetic(reader, learn), Encoder(numbers)
     for _ in follow(reader, learn and learn(), count, encoder):
         check()

@@ -42,9 +42,10 @@ def program(reader: Reader) -> dict[str, Any]:
     -------
     dict
         ``cell``, ``hard`` (gates), ``encode``, ``tied``, ``state`` (layers, numbers in the state of
-        each), ``size`` (neurons), ``level``, ``symbols`` (a list, None for bytes), ``barred`` (ids
-        that are never drawn), ``blank`` (those that do not begin a text either), ``firsts`` (how often
-        each id begins a line), ``split`` (for words: the regular expression of a token).
+        each), ``size`` (neurons), ``inputs`` (numbers that encode a symbol), ``level``, ``symbols`` (a
+        list, None for bytes), ``barred`` (ids that are never drawn), ``blank`` (those that do not begin a
+        text either), ``firsts`` (how often each id begins a line), ``split`` (for words: the regular
+        expression of a token).
     """
     model, hyper, vocab = reader.model, reader.hyper, reader.vocab
     spec, barred, starts = model.spec(hyper), reader.barred(Sampling()), firsts(vocab)
@@ -57,6 +58,7 @@ def program(reader: Reader) -> dict[str, Any]:
         "encode": model.encode,
         "tied": hyper.tied,
         "size": hyper.state_size,
+        "inputs": model.width(hyper),
         "state": [hyper.layers, spec.state(hyper.state_size)],
         "source": source(vocab),
         "level": vocab.level,
@@ -119,6 +121,11 @@ def forwards(reader: Reader, ending: str) -> None:
             f"{reader.model.name} reads a text in both directions, and what a {ending} file does is go "
             "forwards, one symbol after the other. A .safetensors file holds its weights."
         )
+    for name in ("layernorm", "residual"):
+        if getattr(reader.hyper, name):
+            raise InputError(
+                f"{name}=True is not in what a {ending} file does. A .safetensors file holds the weights."
+            )
     row = reader.model.spec(reader.hyper).row
     if row.own or (ending == ".pt" and not row.recurrent):
         raise InputError(

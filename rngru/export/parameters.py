@@ -79,6 +79,9 @@ class Parameters(dict[str, np.ndarray]):
         found.options = {"state_size": size, "layers": layers} | options
         found.options |= {"tied": True} if "V" not in found else {}
         found.options |= {"reset_after": True} if "layers.0.d" in found else {}
+        found.options |= {"layernorm": True} if "layers.0.g" in found else {}
+        if encode and found["E"].shape[1:] not in ((), (size,)):
+            found.options["embed_size"] = found["E"].shape[1]
         found._check(len(c))
         return found
 

@@ -64,7 +64,7 @@ def weights(
     arrays, about = read(place)
     if not about:
         return fromtorch(arrays, symbols=symbols, vocab=vocab)
-    found = Parameters.of(arrays, **_gate(about))
+    found = Parameters.of(arrays, **_untold(about))
     if "modeltype" in about and about["modeltype"] != found.modeltype:
         raise InputError(
             f"{place} holds a {about['modeltype']!r:.40}, which has a cell that rngru does not have."
@@ -79,7 +79,8 @@ def weights(
     return found.forvocab(symbolsof(own) if symbols is None else symbols, vocab)
 
 
-def _gate(about: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the one option that the arrays do not tell."""
+def _untold(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that the arrays do not tell."""
     hyper = about.get("hyper")
-    return {"gate": hyper["gate"]} if isinstance(hyper, dict) and "gate" in hyper else {}
+    known = hyper if isinstance(hyper, dict) else {}
+    return {name: known[name] for name in ("gate", "residual") if name in known}

@@ -131,11 +131,12 @@ def affine_back(rows, weights, deltas, *, scale=None, old=None, count):
     return narrowed(drows, 1, size), narrowed(dweights, 1, columns), dbias[:columns]
 
 
-def score(states, weights, bias, targets, *, old=(None, None), count):
+def score(states, weights, bias, targets, *, smoothing=0.0, old=(None, None), count):
     """Return the losses (N,) in nats of ``targets`` (N,), and what :func:`score_back` needs.
 
     ``states`` is (N, S), ``weights`` (S, K), ``bias`` (K,); ``old`` holds the results of an earlier
-    call, to be overwritten.
+    call, to be overwritten. The gradient is that of the losses with label ``smoothing``, a share of each
+    target that is spread over all K; the losses are without it.
     """
     provide(weights.dtype)
     losses = reused(old[0], (len(states),), states.dtype)
@@ -146,6 +147,9 @@ def score(states, weights, bias, targets, *, old=(None, None), count):
         len(states),
         count,
     )
+    if smoothing:
+        deltas[:, : bias.size] -= deltas.dtype.type(smoothing / bias.size)
+        deltas[np.arange(len(targets)), targets] += deltas.dtype.type(smoothing)
     return losses, deltas
 
 

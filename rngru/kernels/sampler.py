@@ -135,11 +135,31 @@ def _logprob(logits, symbol, weights):
     return logits[symbol] - largest - math.log(even + odd)
 
 
+@kernel(**VECTOR)
+def _lift(state, normed, gain, shift, added, up):
+    """Replace what a layer has read, ``up`` (S,), by what goes up from its new ``state`` (S,).
+
+    That is the state: first ``normed``, as in :func:`rngru.network.normalised`, then ``added`` to
+    what is there.
+    """
+    mean, variance, scale = 0.0, 0.0, 1.0
+    if normed:
+        for j in range(state.size):
+            mean += state[j]
+        mean /= state.size
+        for j in range(state.size):
+            variance += (state[j] - mean) ** 2
+        scale = 1 / math.sqrt(variance / state.size + 1e-5)
+    for j in range(state.size):
+        new = (state[j] - mean) * scale * gain[j] + shift[j] if normed else state[j]
+        up[j] = up[j] + new if added else new
+
+
 @kernel()
 def _generate(
-    cell, hard, table, inputs, biases, mains, extras, seconds, readout, output_bias,
-    state, other, side, logits, uniforms, mask, penalty, temperature, top_k, top_p, min_p, drawn,
-    logprobs, here, scratch, row, heap, ruled, recent, share, shares, counter,
+    cell, hard, table, inputs, biases, mains, extras, seconds, gains, shifts, residual, readout,
+    output_bias, state, other, side, logits, uniforms, mask, penalty, temperature, top_k, top_p,
+    min_p, drawn, logprobs, here, scratch, row, heap, ruled, recent, up, share, shares, counter,
 ):  # fmt: skip
     """Fill ``drawn`` and ``logprobs`` (characters, n), as thread ``share`` of ``shares``.
 
@@ -149,7 +169,8 @@ def _generate(
     (n, K). ``mask`` (K,) is added to them for the draw, and ``penalty`` is taken off those of
     ``recent`` (r, n), the last characters of each stream, oldest first. The thread's own are
     ``here`` (n,), the last character of each stream, ``scratch`` (n G P,), ``row``, ``heap`` and
-    ``ruled`` (K,), and ``recent``, which becomes a ring.
+    ``ruled`` (K,), ``recent``, which becomes a ring, and ``up`` (1, n, S), what goes up from a layer
+    if that is not its state: if there are ``gains`` and ``shifts`` (L, S), or it is ``residual``.
     """
     depth, lanes, height = state.shape
     columns, symbols = table.shape[1], output_bias.size
@@ -162,6 +183,9 @@ def _generate(
     symbol_left = symbols // PANEL * share // shares
     symbol_right = symbols // PANEL * (share + 1) // shares
     own_of = gates_of * own
+    normed = gains.size > 0
+    lifted = normed or residual
+    stride = size if lifted else height
     now, new = state, other
     met = 0
     for i in range(drawn.shape[0]):
@@ -179,9 +203,10 @@ def _generate(
             for g in range(gates_of):
                 panel = (g * pad + first) // PANEL
                 if k > 0:
-                    below, into = layer - lanes * height, span(inputs, (k - 1) * inputs.shape[1], 0)
+                    below = 0 if lifted else layer - lanes * height
+                    into = span(inputs, (k - 1) * inputs.shape[1], 0)
                     multiply(
-                        new, below, height, 1, lanes, size,
+                        up if lifted else new, below, stride, 1, lanes, size,
                         into, panel, right - left, scratch, g * own, own_of,
                     )  # fmt: skip
                 if g < products:
@@ -218,11 +243,17 @@ def _generate(
                         copyrow(kept, span(new, memory, last - first))
             met += shares
             meet(counter, met)
+            for b in range(lanes if lifted else 0):  # every thread all of it, as it is needed
+                _lift(
+                    span(new, layer + b * height, size), normed, span(gains, k * size, size),
+                    span(shifts, k * size, size), residual and k > 0, span(up, b * size, size),
+                )  # fmt: skip
         symbol, count = symbol_left * PANEL, (symbol_right - symbol_left) * PANEL
         for b in range(lanes):
             copyrow(span(output_bias, symbol, count), span(logits, b * symbols + symbol, count))
+        top = 0 if lifted else (depth - 1) * lanes * height
         multiply(
-            new, (depth - 1) * lanes * height, height, 1, lanes, size,
+            up if lifted else new, top, stride, 1, lanes, size,
             readout, symbol_left, symbol_right - symbol_left, logits, symbol, symbols,
         )  # fmt: skip
         met += shares
@@ -252,9 +283,21 @@ class Sampler:
     recurrent: W of each layer, (S, G S); empty for a cell without.
     seconds: second bias of each layer, (S,), for GRU_AFTER; or None.
     readout: (S, V) and (V,).
+    norms: gain and shift of each layer, (S,) each, for layer norm; or None.
+    residual: whether layers above the first add what they read to their outputs.
     """
 
-    def __init__(self, spec: LayerSpec, table, inputs, recurrent, seconds, readout) -> None:
+    def __init__(
+        self,
+        spec: LayerSpec,
+        table,
+        inputs,
+        recurrent,
+        seconds,
+        readout,
+        norms=None,
+        residual=False,
+    ) -> None:
         provide(table.dtype)
         self.spec, self.size = spec, len(readout[0])
         width = padded(self.size)
@@ -270,6 +313,8 @@ class Sampler:
         self.mains = stacked([packed(each, 1, right=split) for each in wide])
         self.extras = stacked([packed(each, 1, left=split) for each in wide])
         self.seconds = stacked([] if seconds is None else [widened(each, 1) for each in seconds])
+        self.gains, self.shifts = map(stacked, norms or ([], []))
+        self.residual = residual
         self.readout = packed(readout[0], 1)
         self.bias = np.full(padded(readout[1].size), -np.inf, table.dtype)
         self.bias[: readout[1].size] = readout[1]
@@ -337,10 +382,12 @@ class Sampler:
         def run(shares: int) -> None:
             # Before any begins: one that failed for want of memory would let the others wait for ever.
             width, symbols = lanes * self.table.shape[1], bias.size
+            lifted = self.residual or self.gains.size > 0
             own = [
                 (
                     ids.copy(), np.empty(width, bias.dtype), np.empty_like(bias),
                     np.empty(symbols, np.int32), np.empty_like(bias), recent.astype(np.int32),
+                    np.empty((1, lanes, self.size if lifted else 0), bias.dtype),
                 )
                 for _ in range(shares)
             ]  # fmt: skip
@@ -348,9 +395,9 @@ class Sampler:
             def share(first: int, last: int) -> None:
                 _generate(
                     self.spec.code, self.spec.hard, self.table, self.inputs, self.biases,
-                    self.mains, self.extras, self.seconds, self.readout, bias,
-                    state, other, side, logits, uniforms, added, bias.dtype.type(penalty), *numbers,
-                    drawn, logprobs, *own[first], first, shares, counter,
+                    self.mains, self.extras, self.seconds, self.gains, self.shifts, self.residual,
+                    self.readout, bias, state, other, side, logits, uniforms, added,
+                    bias.dtype.type(penalty), *numbers, drawn, logprobs, *own[first], first, shares, counter,
                 )  # fmt: skip
 
             began = time.perf_counter()

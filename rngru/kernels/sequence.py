@@ -69,9 +69,9 @@ def advance(cell, phase, hard, gates, before, memory, side, state):
     if cell == MIN_LSTM:
         width = gates.size // 3
         i, f, c = span(gates, 0, n), span(gates, width, n), span(gates, 2 * width, n)
+        for j in range(2 * width):
+            gates[j] = gate(gates[j], hard)
         for j in range(n):
-            i[j] = gate(i[j], hard)
-            f[j] = gate(f[j], hard)
             share = one / (i[j] + f[j] + tiny)
             state[j] = (f[j] * before[j] + i[j] * c[j]) * share
         return

@@ -44,12 +44,12 @@ def _penalise(gradient, parameter, penalty, first, last):
 
 @kernel(**VECTOR)
 def _apply(
-    rule, g, scale, clip, rate, keep, keep_square, ahead, now, fix_square, newest, shrink,
+    rule, g, scale, clip, rate, keep, keep_square, fix, fix_square, newest, shrink,
     p, m, v, a, new_p, new_m, new_v, new_a,
 ):  # fmt: skip
     """Apply one rule to parameter p and caches m and v (v: Adam only), then average p in a.
 
-    A momentum m counts ``ahead`` times, and the gradient g, which is overwritten, ``now`` times.
+    The gradient g is overwritten.
     """
     kind = g.dtype.type
     one, small, tiny = kind(1), kind(1e-6), kind(1e-8)
@@ -65,13 +65,12 @@ def _apply(
         for i in range(g.size):
             new_m[i] = keep * m[i] + (one - keep) * g[i]
             new_v[i] = keep_square * v[i] + (one - keep_square) * g[i] * g[i]
-            mean = new_m[i] * ahead + g[i] * now
-            step = mean / (np.sqrt(new_v[i] * fix_square) + tiny)
+            step = new_m[i] * fix / (np.sqrt(new_v[i] * fix_square) + tiny)
             new_p[i] = p[i] - rate * (step + shrink * p[i])
     elif rule == SGD:
         for i in range(g.size):
             new_m[i] = keep * m[i] + g[i]
-            new_p[i] = p[i] - rate * (new_m[i] * ahead + g[i] * now)
+            new_p[i] = p[i] - rate * new_m[i]
     else:
         for i in range(g.size):
             new_m[i] = m[i] + g[i] * g[i]
@@ -115,16 +114,6 @@ def norm(
     return math.sqrt(math.fsum(squares)) if all(map(math.isfinite, squares)) else math.nan
 
 
-def _weighed(rule: int, momentum: float, number: int, nesterov: bool) -> tuple[float, float]:
-    """Return how often the new mean of gradients counts in a step, and the gradient beside it."""
-    if rule == ADAM:
-        first = 1 / (1 - momentum**number)
-        if not nesterov:
-            return first, 0.0
-        return momentum / (1 - momentum ** (number + 1)), (1 - momentum) * first
-    return (momentum, 1.0) if nesterov else (1.0, 0.0)
-
-
 def apply(
     name: str,
     gradients: Sequence[np.ndarray],
@@ -138,7 +127,6 @@ def apply(
     decay: float,
     momentum: float,
     beta2: float,
-    nesterov: bool = False,
     shrinks: Sequence[float],
     newest: float = 0.0,
     count: int,
@@ -152,15 +140,16 @@ def apply(
     rate: the learning rate.
     number: updates so far plus one; Adam's correction needs it.
     scale, clip: multiply the gradient, then clip it elementwise; infinity for no clipping.
-    decay, momentum, beta2, nesterov: the hyperparameters of those names.
+    decay, momentum, beta2: the hyperparameters of those names.
     shrinks: weight decay of each parameter (adamw).
     newest: share of the new parameters in their average, the last cache; 0 if there is none.
     count: how many threads.
     """
     rule = RULES[name]
     keep = decay if rule == RMSPROP else momentum
-    ahead, now = _weighed(rule, momentum, number, nesterov)
-    numbers = scale, clip, rate, keep, beta2, ahead, now, 1 / (1 - beta2**number), newest
+    numbers = (
+        scale, clip, rate, keep, beta2, 1 / (1 - momentum**number), 1 / (1 - beta2**number), newest,
+    )  # fmt: skip
     blocks = _blocks(gradients)
     places = 0, 1, 2, len(old) - 1
 

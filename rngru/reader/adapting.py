@@ -23,6 +23,7 @@ import numpy as np
 from rngru import backends
 from rngru.backends import Backend, Caches, Step
 from rngru.errors import InputError
+from rngru.hyper import REGULARISERS, SETTINGS
 from rngru.interrupts import never
 from rngru.reader.reader import Reader
 
@@ -128,9 +129,10 @@ def teaching(reader: Reader) -> Backend:
             f"{reader.model.name} predicts each symbol from the text on both sides of it, so it "
             "cannot learn a text before it has read it. Leave out adapt=."
         )
+    plain = {name: SETTINGS[name].default for name in REGULARISERS}
     hyper = reader.hyper.replace(
-        optimizer="rmsprop", decay=DECAY, regcost=0.0, dropout=0.0, clip=None, clipnorm=None,
-        average=None, average_from=0, nesterov=False,
+        optimizer="rmsprop", decay=DECAY, regcost=0.0, clip=None, clipnorm=None,
+        average=None, average_from=0, **plain,
     )  # fmt: skip
     return backends.shielded(reader.backend.name, reader.model, hyper)
 

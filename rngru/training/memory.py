@@ -17,15 +17,14 @@ def needed(model: Model, hyper: HyperParams, lanes: int, steps: int) -> int:
     """Return about how many bytes the arrays of one training step take.
 
     Those that grow with the batch: of each layer its gates, its states, what it keeps beside them and
-    their gradient; the logits and their gradient.
+    their gradient, and what layer norm makes of them; the logits and their gradient.
 
     >>> from rngru.models import MODELS
     >>> needed(MODELS["GRUEncode"], HyperParams(66, 512), 64, 100) // 2**20
     153
     """
-    numbers = (
-        model.depth(hyper) * (model.spec(hyper).gates + 3) * hyper.state_size + 2 * hyper.vocab_size
-    )
+    layer = (model.spec(hyper).gates + (21 if hyper.layernorm else 3)) * hyper.state_size
+    numbers = model.depth(hyper) * layer + 2 * hyper.vocab_size
     return 4 * lanes * steps * numbers
 
 

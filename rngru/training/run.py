@@ -15,6 +15,9 @@ from rngru.reader import Evaluation, averaging, finished
 from rngru.training.memory import SMALLER, checkmemory
 from rngru.training.progress import Progress
 
+_LENGTH = 1
+"""What tells the draw of a batch's length from that of its noise."""
+
 
 @final
 class Run:
@@ -58,6 +61,20 @@ class Run:
         """Whether every number of parameters and caches is finite."""
         now = self.progress
         return all(map(self.backend.finite, (now.arrays, *now.caches.values())))
+
+    def length(self, seq_len: int) -> int:
+        """Return how many symbols each lane reads in the next batch: ``seq_len``, or about so many.
+
+        With ``random_len`` p it is drawn as in Merity et al. (arXiv 1708.02182), but for the seed of the
+        batch: from a normal distribution around ``seq_len``, or with probability p around half of it, with
+        standard deviation 5; from 5 to ``seq_len + 10``.
+        """
+        share = self.hyper.random_len
+        if not share:
+            return seq_len
+        rng = np.random.default_rng((self.seed, self.progress.batches, _LENGTH))
+        around = seq_len / 2 if rng.random() < share else seq_len
+        return int(np.clip(rng.normal(around, 5), min(5, seq_len), seq_len + 10))
 
     def propose(self, batchsize: int, seq_len: int, rate: float) -> Step:
         """Compute one training step from here, without taking it."""
@@ -145,7 +162,8 @@ class Run:
         return state
 
     def _noise(self, seq_len: int, lanes: int) -> dict[str, np.ndarray]:
-        if not self.hyper.dropout:
+        model = self.backend.model
+        if not model.noiseshapes(self.hyper):
             return {}  # a generator is not free
         rng = np.random.default_rng((self.seed, self.progress.batches))
-        return self.backend.model.noise(self.hyper, seq_len, lanes, rng)
+        return model.noise(self.hyper, seq_len, lanes, rng)

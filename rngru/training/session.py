@@ -264,8 +264,9 @@ class Session:
             if due:
                 self.keeper.keep(run.progress)
                 self._saved_here()
-            run.take(step, self._size)
-            self._symbols += self._size
+            size = self.plan.batchsize * run.length(self.seq_len)
+            run.take(step, size)
+            self._symbols += size
             here.rate = rate
             yield self._took(here, loss, step.gradnorm)
             if self._showing() and not self._stopped:
@@ -319,8 +320,9 @@ class Session:
         lanes = self.plan.batchsize
         if rate is None:
             return None, self.run.lookahead(1, lanes, min(self.seq_len, LOOKAHEAD)).nats
-        step = self.run.propose(lanes, self.seq_len, rate)
-        return step, step.loss / self._size
+        length = self.run.length(self.seq_len)  # where that varies, so does the rate
+        step = self.run.propose(lanes, length, rate * (length / self.seq_len))
+        return step, step.loss / (lanes * length)
 
     def _took(self, here: _Round, loss: float, gradnorm: float) -> Batch:
         """Note a batch that was taken."""

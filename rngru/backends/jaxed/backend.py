@@ -40,7 +40,8 @@ class JAX(Backend):
 
     The batches, noise and draws are those of ``cpu``, and so are the numbers but for roundings. Parameters
     stay on the devices from one step to the next, and the hidden state with its lanes. Each length and
-    number of lanes is compiled once; that is kept on the disk.
+    number of lanes is compiled once, which takes a second or more; it is kept on the disk. (With
+    ``random_len`` there are many lengths.)
 
     **Several devices.** All that JAX finds share a batch if they get equally many lanes. For n weights
     a step computes 6 n T B floating-point operations, and sums 4 n bytes of gradients. With two layers of S

@@ -17,7 +17,8 @@ from rngru.backends import graphs
 from rngru.backends.jaxed.computing import computing
 from rngru.backends.recurrence import stepped
 from rngru.hyper import HyperParams
-from rngru.models import Model, Network, apart
+from rngru.models import Model
+from rngru.network import Network, apart
 
 AT_ONCE = 256
 """Symbols that one call of the compiled loop draws at most."""

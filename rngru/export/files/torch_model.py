@@ -37,10 +37,10 @@ class Model(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         symbols, size, layers = len(ABOUT["firsts"]), ABOUT["size"], ABOUT["state"][0]
-        inputs = size if ABOUT["encode"] else symbols
+        inputs = ABOUT["inputs"] if ABOUT["encode"] else symbols
         if ABOUT["encode"]:
-            self.embedding = nn.Embedding(symbols, size)
-            self.shift = nn.Parameter(torch.zeros(size))
+            self.embedding = nn.Embedding(symbols, inputs)
+            self.shift = nn.Parameter(torch.zeros(inputs))
         cell, hard = ABOUT["cell"], ABOUT["hard"]
         kinds = {"RNN": nn.RNN} if hard else {"RNN": nn.RNN, "GRU_AFTER": nn.GRU, "LSTM": nn.LSTM}
         if cell in kinds:
