@@ -51,6 +51,7 @@ from rngru.version import __version__ as __version__
 _HOMES = {
     "ModelState": "state",
     "generatestring": "state",
+    "distributed": "backends",
     "HyperParams": "hyper",
     "CharSet": "text",
     "WordSet": "text",
@@ -92,6 +93,7 @@ if not TYPE_CHECKING:
     __all__ = _Names(_HOMES)
 
 if TYPE_CHECKING:  # what __getattr__ brings, for editors and type checkers
+    from rngru.backends import distributed as distributed
     from rngru.checkpoint import Checkpoint as Checkpoint
     from rngru.dataset import DataSet as DataSet
     from rngru.errors import RngruError as RngruError

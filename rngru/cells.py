@@ -167,8 +167,9 @@ def register(
     """Make a cell of your own: afterwards ``<name>Encode`` and ``<name>Resize`` are model types.
 
     Such a model trains, saves, resumes, scores, writes and is looked into as any other. There are no
-    kernels for it: on both backends PyTensor's scan computes it, several times slower. Its checkpoints
-    name the cell, and hold no code: call ``register`` in each process before the model is loaded.
+    kernels for it: PyTensor's scan computes it, several times slower; or JAX, with ``backend='jax'``. Its
+    checkpoints name the cell, and hold no code: call ``register`` in each process before the model is
+    loaded.
 
     Parameters
     ----------

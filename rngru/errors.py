@@ -176,6 +176,7 @@ _ELSEWHERE: Final = {
     "mingru": "MinGRUEncode", "minlstm": "MinLSTMEncode",
     "bidirectional": "BiGRU", "characters": "char", "chars": "char", "words": "word", "tokens": "word",
     "bytes": "byte", "numpy": "cpu", "numba": "cpu", "pytensor": "scan", "theano": "scan",
+    "gpu": "jax", "cuda": "jax", "tpu": "jax",
     "quiet": "silent", "none": "silent", "bar": "rich", "tqdm": "rich",
 }  # fmt: skip
 """What people type who come from other libraries, and what it is called here."""

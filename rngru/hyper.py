@@ -23,6 +23,9 @@ OPTIMIZERS: Final = ("rmsprop", "adam", "adamw", "sgd", "adagrad")
 FALLING: Final = ("cosine", "linear", "onecycle")
 """The schedules that go from one end of a span of training to the other."""
 
+PRECISIONS: Final = ("float32", "tf32", "bf16")
+"""How the factors of a product may be rounded; sums are float32 always."""
+
 SCHEDULES: Final = ("constant", "plateau", "exponential", *FALLING)
 """The learning-rate schedules; `rngru.training` has their formulas."""
 
@@ -295,6 +298,13 @@ class HyperParams(Settings, positional=3, noun="hyperparameter"):
                 f"{name}={getattr(self, name)}: the rate of schedule={self.schedule!r} does not go from "
                 f"one end of training to the other. Choose one of {', '.join(FALLING)}, or leave it out."
             )
+
+    precision = Setting(
+        "how GPUs round the factors of products: float32, tf32 or bf16 (jax)",
+        "name",
+        one_of(PRECISIONS),
+        "float32",
+    )
 
 
 SETTINGS: Final = HyperParams.settings()

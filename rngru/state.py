@@ -4,6 +4,7 @@ Each verb has its manual here, and its body in a room below. ``help(ModelState)`
 """
 
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -14,7 +15,7 @@ from typing import Any, Literal, NoReturn, Self, overload
 import numpy as np
 
 from rngru import backends, models
-from rngru.backends import Backend
+from rngru.backends import TEAM, Backend
 from rngru.checkpoint import Checkpoint, Checkpoints, ispacked
 from rngru.corpus import Corpus
 from rngru.errors import InputError, WorkdirError, helpful, warn
@@ -221,7 +222,8 @@ class ModelState(Instrument):
             Seed or Generator for all random numbers. The same seed gives the
             same run, to the bit.
         backend : str
-            ``'cpu'`` (fast) or ``'scan'`` (PyTensor's own, the reference).
+            ``'cpu'`` (fast), ``'jax'`` (GPUs, several devices; needs JAX) or
+            ``'scan'`` (PyTensor's own, the reference).
         overwrite : bool
             Whether a model that ``usedir`` holds already may be thrown away.
         encoding, errors : str
@@ -577,7 +579,8 @@ class ModelState(Instrument):
             max_seconds=max_seconds, learnrate=learnrate, patience=patience, keep=keep,
             keep_best=keep_best, save_every=save_every,
         )  # fmt: skip
-        train = partial(self._train, plan, schedule, Listeners(listen))
+        heard = Listeners(listen if TEAM.leads else ())
+        train = partial(self._train, plan, schedule, heard)
         if background:
             return Running(lambda hear, stop: train(stop, stop, "silent", hear))
         with Interrupts(terminate=True) as stop:
@@ -793,7 +796,9 @@ class ModelState(Instrument):
     hyper = Part[HyperParams]("_model.hyper", "Sizes, and the learning rate in force.", _RATE)
     chars = Part[Vocabulary]("_model.chars", "The symbols it knows, and their ids.", _ANOTHER)
     seq_len = Part[int]("_model.seq_len", "T: characters per training sequence.", _ANOTHER)
-    backend = Part[str]("_model.backend", "How it is computed: ``'cpu'``, ``'scan'``.", _LOAD)
+    backend = Part[str](
+        "_model.backend", "How it is computed: ``'cpu'``, ``'jax'``, ``'scan'``.", _LOAD
+    )
     rng = Part[np.random.Generator](
         "_model.rng",
         "A Generator of its own, saved with it: ``generatestring(rng=ms.rng)``.",
@@ -892,13 +897,16 @@ class ModelState(Instrument):
     ) -> History:
         """Do what a plan says, until asked to stop."""
         corpus, disk = self._text(), self._disk
-        with disk.locked(text=True), reporter(kind) as show, heard:
+        hold = disk.locked(text=True) if TEAM.leads else nullcontext()
+        with hold, reporter(kind if TEAM.leads else "silent") as show, heard:
             # Not before the lock is held: another thread may just have trained this model.
             run, keeper = self._run(), self._keeper(plan)
+            TEAM.compare(keeper.shared(plan))
             session = Session(
-                run, plan, keeper, seq_len=self.seq_len, sample=self._sample, asked=asked, again=again,
-                told=heard.told, schedule=schedule, symbols=validlen(run, corpus, plan, self.seq_len),
+                run, plan, keeper, seq_len=self.seq_len, sample=self._sample if TEAM.leads else str,
+                schedule=schedule, symbols=validlen(run, corpus, plan, self.seq_len),
                 validate=partial(validate, run, corpus, plan, self.seq_len),
+                **TEAM.agreed(asked, again, heard.told, time.monotonic),
             )  # fmt: skip
             try:
                 history = watched(
@@ -906,6 +914,7 @@ class ModelState(Instrument):
                 )
             finally:  # what gives up, or cannot save, has gone somewhere without an event
                 self._follow(run, keeper)
+            TEAM.finish()
             if plan.keep_best:
                 best = disk.best(self._model)
                 self._become(replace(best, backend=self.backend, plan=self._model.plan))

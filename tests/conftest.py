@@ -18,6 +18,11 @@ os.environ["PYTENSOR_FLAGS"] = ",".join(
     filter(None, [os.environ.get("PYTENSOR_FLAGS"), "warn_float64=raise"])
 )
 
+# XLA compiles for a second each time that a shape is new, and most tests look at one batch.
+os.environ["XLA_FLAGS"] = " ".join(
+    filter(None, [os.environ.get("XLA_FLAGS"), "--xla_backend_optimization_level=0"])
+)
+
 # Tables fit the terminal; those that tests look at, one of this width.
 os.environ["COLUMNS"] = "80"
 

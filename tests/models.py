@@ -1,5 +1,6 @@
 """Models that compute nothing, for tests of what is done with a model."""
 
+import importlib.util
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -7,9 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from rngru.backends import Arrays, Backend, Losses, Step, Trace, Written
+from rngru.backends import BACKENDS, Arrays, Backend, Losses, Step, Trace, Written
 from rngru.hyper import HyperParams
 from rngru.models import GRUEncode, Model
+
+INSTALLED = [name for name in BACKENDS if name != "jax" or importlib.util.find_spec("jax")]
+"""The backends that can be tried here; JAX is an extra."""
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ ROWS: dict[str, set[str]] = {
     "network": set(),
     "cells": {"pytensor"},
     "optim": {"pytensor"},
-    "backends": {"pytensor"},
+    "backends": {"pytensor", "jax"},
     "plots": {"matplotlib"},
     "reader": {"regex"},
     "training": set(),
@@ -166,7 +166,7 @@ def test_importing_the_package_is_light():
     file, *modules = json.loads(done.stdout)
     assert file is not None, "rngru has no __init__.py"
     loaded = {module.split(".")[0] for module in modules}
-    assert not loaded & {"pytensor", "numba", "llvmlite", "scipy", "matplotlib", "rich"}
+    assert not loaded & {"pytensor", "numba", "llvmlite", "scipy", "matplotlib", "rich", "jax"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)

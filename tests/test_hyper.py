@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rngru.errors import CheckpointTooNew, InputError
-from rngru.hyper import GATES, OPTIMIZERS, SCHEDULES, SETTINGS, HyperParams
+from rngru.hyper import GATES, OPTIMIZERS, PRECISIONS, SCHEDULES, SETTINGS, HyperParams
 
 JUNK = (
     st.text(max_size=5)
@@ -94,6 +94,7 @@ VALUES = {
     "clip": real(0, 1e30, above=True, none=True),
     "average": real(0, 1, none=True),
     "average_from": whole(0, 10**18),
+    "precision": name(PRECISIONS),
 }
 """Strategies for values that each hyperparameter may have, and for values that it may not."""
 

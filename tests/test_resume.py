@@ -33,6 +33,7 @@ from rngru.errors import WorkdirError
 from rngru.hyper import OPTIMIZERS, SCHEDULES
 from rngru.kernels import target
 from rngru.models import MODELS
+from tests.models import INSTALLED
 from tests.robust import QUIET, program, until
 
 LANES, LENGTH = 3, 7
@@ -212,6 +213,13 @@ def design() -> list[Case]:
     return cases
 
 
+def further() -> list[Case]:
+    """A few of them on the backend that compiles for seconds, if it is there."""
+    there = INSTALLED[2:]
+    some = [case for case in design()[:9:3] for _ in there]
+    return [dataclasses.replace(case, options=case.options | {"backend": "jax"}) for case in some]
+
+
 def test_the_design_leaves_nothing_out():
     """Twenty-six places; each model with each schedule and backend, nearly each with each optimizer."""
     cases = design()
@@ -239,6 +247,7 @@ def test_another_process_goes_on_to_the_bit(newmodel, verse, elsewhere, long):
     cases = design()
     if not long:
         cases = cases[:13]  # every model, on the backend that people train on
+    cases += further()
     text, rate, jobs, pairs, expected = verse[:80], 0.002, [], [], []
     middle, crossing, moving = False, False, set()
     for case in cases:
@@ -470,6 +479,23 @@ def test_another_backend_is_noticed(trained):
     assert caught[0].filename == __file__, "the warning points at the call"
     again.newcheckpoint()
     assert ModelState.load(trained.workdir).backend == "scan"
+
+
+@pytest.mark.skipif("jax" not in INSTALLED, reason="JAX is an extra")
+def test_a_run_moves_to_another_backend_and_back(newmodel, verse):
+    """A checkpoint is not of a backend: trained on one, gone on with on another, read on the first."""
+    straight, moved = (newmodel(verse, state_size=5, seq_len=LENGTH, learnrate=0.002) for _ in "12")
+    losses = rounds(straight, 4, 4, 4)
+    found = rounds(moved, 4)
+    for name in ("jax", "cpu"):
+        with pytest.warns(UserWarning, match="Saved with backend"):
+            moved = ModelState.load(moved.workdir, backend=name)
+        found += rounds(moved, 4)
+    for one, other in zip(found, losses, strict=True):
+        np.testing.assert_allclose(one.losses, other.losses, rtol=1e-5)
+    for name, array in straight.parameters().items():
+        np.testing.assert_allclose(moved.parameters()[name], array, atol=1e-4, err_msg=name)
+    assert str(moved.generatestring(40, rng=1)) == str(straight.generatestring(40, rng=1))
 
 
 def test_a_processor_that_rounds_otherwise_is_told_of(newmodel, verse, monkeypatch):

@@ -4,6 +4,7 @@
 ``cpu``    the kernels: training through fused ``Op``s and PyTensor's gradient, everything else
            without importing PyTensor
 ``scan``   ``pytensor.scan`` and PyTensor's own differentiation; the reference, and slow
+``jax``    the same graphs in JAX, for GPUs and for several devices
 =========  =====================================================================================
 
 :class:`Backend` is the contract. What computes is imported when it is first needed: to look a name
@@ -33,7 +34,8 @@ from rngru.backends.base import (
     Written,
     freshcaches,
 )
-from rngru.errors import choose
+from rngru.backends.team import TEAM
+from rngru.errors import MissingExtra, choose
 from rngru.hyper import HyperParams
 from rngru.models import Model
 
@@ -48,7 +50,9 @@ __all__ = [
     "Step",
     "Trace",
     "Written",
+    "TEAM",
     "backend",
+    "distributed",
     "freshcaches",
     "named",
     "rounding",
@@ -68,7 +72,20 @@ def _scan() -> type[Backend]:
     return Scan
 
 
-BACKENDS = {"cpu": _cpu, "scan": _scan}
+def _jax() -> type[Backend]:
+    try:
+        import jax  # noqa: F401
+    except ImportError as missing:
+        raise MissingExtra(
+            "backend='jax' needs JAX: pip install 'rngru[jax]', or for a GPU pip install 'jax[cuda13]'; "
+            "see docs.jax.dev for others."
+        ) from missing
+    from rngru.backends.jaxed import JAX
+
+    return JAX
+
+
+BACKENDS = {"cpu": _cpu, "scan": _scan, "jax": _jax}
 """What imports each backend, by name."""
 
 
@@ -90,6 +107,40 @@ def backend(name: str, model: Model, hyper: HyperParams) -> Backend:
     """
     name = "scan" if model.spec(hyper).row.own and name == "cpu" else named(name)
     return BACKENDS[name]()(model, hyper)
+
+
+def distributed(
+    coordinator: str | None = None, processes: int | None = None, process: int | None = None
+) -> None:
+    """Join this process to others that train the same model, with ``backend="jax"``.
+
+    Call it first, in every process; it returns when all are there. Then each does the same calls on
+    the same model: its working directory is one that all can read, or a copy of it. Each computes its
+    share of the lanes of a batch; process 0 alone writes checkpoints and reports. Ctrl-C or SIGTERM at any
+    of them stops all after the same batch; if one dies, the others end, and the same command goes on from
+    the last checkpoint, with as many processes as there are then.
+
+    Parameters
+    ----------
+    coordinator : str
+        Address and port at which process 0 listens, ``"10.0.0.1:1234"``. Whoever can reach it can take
+        part: there is no password, so it must not be open to others.
+    processes, process : int
+        How many there are, and which this is, from 0 on.
+
+    With nothing said, they are found where SLURM or a TPU pod has started the processes.
+
+    Raises
+    ------
+    InputError
+        If the others do not come, or this process has computed something already.
+    MissingExtra
+        If JAX is not installed.
+    """
+    BACKENDS["jax"]()
+    from rngru.backends.jaxed import join
+
+    join(coordinator, processes, process)
 
 
 def rounding(name: str) -> str:

@@ -164,6 +164,18 @@ class Backend(ABC):
         """Say which of the lanes of a batch this process feeds: all, where there is one process."""
         return slice(0, lanes)
 
+    def dealt(self, lanes: int) -> slice:
+        """Say which lanes of a text this process reads that all read together: all, if it is alone."""
+        return slice(0, lanes)
+
+    def firstlane(self, state: np.ndarray) -> np.ndarray:
+        """Return the first lane of a state (L, B, H), or the first of this process."""
+        return state[:, :1]
+
+    def remark(self, lanes: int) -> str:
+        """Return what a person should know of how batches of so many lanes are computed; '' mostly."""
+        return ""
+
     def finite(self, arrays: Arrays) -> bool:
         """Whether every number of placed arrays is finite."""
         return all(bool(np.isfinite(array).all()) for array in arrays.values())
@@ -213,7 +225,11 @@ class Backend(ABC):
 
     @abstractmethod
     def losses(self, arrays: Arrays, x: np.ndarray, y: np.ndarray, state: np.ndarray) -> Losses:
-        """Return the cross-entropy of each symbol of ``y`` (T, B), each after its ``x``."""
+        """Return the cross-entropy of each symbol of ``y`` (T, B), each after its ``x``.
+
+        Where ``state`` has more lanes than ``x``, other processes have the rest, and ask for it at the same
+        time; the losses are those of all lanes.
+        """
 
     @abstractmethod
     def generate(

@@ -92,9 +92,13 @@ def penalties(hyper: HyperParams, rows, states) -> list[Any]:
     return found
 
 
-def step(model: Model, hyper: HyperParams, layers: Callable) -> tuple[list[Any], list[Any]]:
+def step(
+    model: Model, hyper: HyperParams, layers: Callable, gathered: Callable = list
+) -> tuple[list[Any], list[Any]]:
     """A training step: parameters, caches, x, y, rate, number, start, noise to
     (loss, norm, endings, new parameters, new caches).
+
+    ``gathered`` is given loss and gradients, and returns them for all lanes, where others have more.
     """
     net = network(model, hyper, layers)
     values = list(net.parameters.values())
@@ -108,7 +112,7 @@ def step(model: Model, hyper: HyperParams, layers: Callable) -> tuple[list[Any],
     squares = sum(pt.sqr(p).sum() for p, weight in zip(values, weights, strict=True) if weight)
     more.append(np.float32(hyper.regcost / 2) * squares)
     cost = sum(more, loss) / x.shape[1].astype("float32")
-    gradients = pytensor.grad(cost, values)
+    loss, *gradients = gathered([loss, *pytensor.grad(cost, values)])
     norm = optim.norm(gradients)
     caches = {cache: [p.type(f"{cache}.{p.name}") for p in values] for cache in hyper.caches}
     memory = [each for cache in caches.values() for each in cache]

@@ -16,6 +16,7 @@ import numpy as np
 
 from rngru import forks
 from rngru.backends.base import Ahead, Arrays, Backend, Caches, Losses, Noise, Step, Trace, Written
+from rngru.backends.team import TEAM
 from rngru.hyper import HyperParams
 from rngru.interrupts import Interrupts
 from rngru.models import Model
@@ -106,6 +107,22 @@ class Shielded(Backend):
         """Return placed arrays as NumPy's."""
         return self._shield(("fetch",), lambda inside: inside.fetch(arrays))
 
+    def share(self, lanes: int) -> slice:
+        """Say which lanes this process feeds."""
+        return self._shield(("share",), lambda inside: inside.share(lanes))
+
+    def dealt(self, lanes: int) -> slice:
+        """Say which lanes of a text this process reads."""
+        return self._shield(("dealt",), lambda inside: inside.dealt(lanes))
+
+    def firstlane(self, state: np.ndarray) -> np.ndarray:
+        """Return the first lane of a state."""
+        return self._shield(("firstlane",), lambda inside: inside.firstlane(state))
+
+    def remark(self, lanes: int) -> str:
+        """Return what a person should know of how batches are computed."""
+        return self._shield(("remark",), lambda inside: inside.remark(lanes))
+
     def finite(self, arrays: Arrays) -> bool:
         """Whether every number of placed arrays is finite."""
         return self._shield(("finite",), lambda inside: inside.finite(arrays))
@@ -188,7 +205,9 @@ class Shielded(Backend):
                 result = call()
             else:
                 known = usual < math.inf and not interrupts.raises
-                patience = max(interrupts.level, 1 if known else 0)
+                patience: float = max(interrupts.level, 1 if known else 0)
+                if TEAM.count > 1:  # the others wait for this batch
+                    patience = math.inf
                 result = self._aside(call, lambda: interrupts.level > patience)
             self._seconds[kind] = time.perf_counter() - began
         return result

@@ -8,6 +8,7 @@ import argparse
 import itertools
 import json
 import math
+import os
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from rngru import corpora
+from rngru.backends import TEAM, distributed
 from rngru.checkpoint import Checkpoints
 from rngru.cli import INTERRUPTED, Parser, compressing, say
 from rngru.cli import demo as first
@@ -110,6 +112,11 @@ def _trainflags(command: Parser) -> None:
     addsettings(training, Plan, leave=["learnrate"], also=also)
     addarguments(training, ModelState.trainmodel, ["report"])
     addjson(command)
+    addarguments(
+        command.add_argument_group("several processes, on one host or several"),
+        distributed,
+        ["coordinator", "processes", "process"],
+    )
     making = "a new model, and the text"
     addarguments(
         command.add_argument_group(making),
@@ -123,11 +130,29 @@ def _trainflags(command: Parser) -> None:
 def _train(options: argparse.Namespace) -> Outcome:
     plan = given(options, [*Plan.settings(), "report"])
     with redirect_stdout(sys.stderr):  # all that tells how it goes on
+        _join(options)
+        if not TEAM.leads:
+            TEAM.wait()  # until the first has made the model
         ms = _model(options)
+        if TEAM.leads:
+            TEAM.wait()
         history = ms.trainmodel(**plan)
-    show(options, history, [asdict(each) for each in history])
-    say(f"saved in {ms.workdir}")
+    if TEAM.leads:
+        show(options, history, [asdict(each) for each in history])
+        say(f"saved in {ms.workdir}")
     return (INTERRUPTED if history.interrupted else 0), ms
+
+
+def _join(options: argparse.Namespace) -> None:
+    """Join the other processes, if there are any: those that are named, or were started by SLURM."""
+    named = given(options, ["coordinator", "processes", "process"])
+    backend = given(options, ["backend"]).get("backend", "jax" if named else "")
+    if named and backend != "jax":
+        raise InputError(f"coordinator: several processes need backend='jax', not {backend!r}.")
+    if named or (backend == "jax" and int(os.environ.get("SLURM_NTASKS", 1)) > 1):
+        distributed(**named)
+        options.backend = backend
+        options.overwrite = options.overwrite and TEAM.leads
 
 
 def _model(options: argparse.Namespace) -> ModelState:

@@ -25,6 +25,8 @@ VARIABLES: Final = {
     "RNGRU_THREADS": "how many threads compute",
     "NUMBA_NUM_THREADS": "how many at most",
     "OMP_NUM_THREADS": "how many at most",
+    "RNGRU_HEARTBEAT": "seconds until a process that is silent counts as dead",
+    "SLURM_NTASKS": "how many processes SLURM has started",
     "NUMBA_CACHE_DIR": "where compiled kernels are kept",
     "XDG_CACHE_HOME": "where caches of programs are",
     "LOCALAPPDATA": "the same on Windows",

@@ -67,7 +67,7 @@ class Learner:
         rate: float,
         teacher: Backend | None = None,
     ) -> None:
-        self.reader, self._first, self._rate = reader, reader.weights, rate
+        self.reader, self._first, self._rate = reader, reader.backend.fetch(reader.weights), rate
         self._backend = teaching(reader) if teacher is None else teacher
         self._caches: Caches = {"mean": dict(squares)}
         sizes = {name: np.sqrt(each) for name, each in squares.items()}
@@ -105,7 +105,8 @@ class Learner:
         from rngru.kernels import threads, update  # Numba takes a while to load
 
         if step.finite:  # else it teaches nothing
-            weights = {name: np.ascontiguousarray(each) for name, each in step.arrays.items()}
+            there = self._backend.fetch(step.arrays)
+            weights = {name: np.ascontiguousarray(each) for name, each in there.items()}
             sides = [
                 [side[name].reshape(-1) for name in weights]
                 for side in (weights, self._first, self._pull)

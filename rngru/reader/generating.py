@@ -395,7 +395,7 @@ def glimpse(
         start = position % len(data)
         ids = data.ids[start : start + 80].astype(np.int32)
         return str(fill(reader, ids, np.arange(4, len(ids), 8)))
-    first = None if state is None else state[:, :1]
+    first = None if state is None else reader.backend.firstlane(state)
     # The first symbol, which starts a line, is what a person would give as a seed.
     sample = generate(reader, 101, Sampling(), seed="", start=first, rng=rng)
     return reader.vocab.decode(sample.ids[1:])

@@ -48,6 +48,9 @@ class Reader:
         What computes.
     held : array, (L, 1, H), float32, optional
         The part of the state that every text begins with, NaN where that is not decided.
+    together : bool
+        Whether all processes, where there are several, ask for the same losses at the same time: then each
+        reads some of the lanes.
     """
 
     model: Model
@@ -56,6 +59,7 @@ class Reader:
     weights: Arrays
     backend: Backend
     held: np.ndarray | None = None
+    together: bool = False
 
     def encode(self, text: Text) -> np.ndarray:
         """Return the ids of what a user typed, (T,), int32; warns of symbols never seen.
@@ -219,7 +223,8 @@ class Reader:
             state = self.freshstate(x.shape[1]) if state is None else state
             # Not a step beyond the last that counts: what is read there is padding.
             steps = 1 + max(np.flatnonzero(counted.any(axis=1)), default=len(counted) - 1)
-            nats, state = self.backend.losses(self.weights, x[:steps], y[:steps], state)
+            own = self.backend.dealt(x.shape[1]) if self.together else slice(None)
+            nats, state = self.backend.losses(self.weights, x[:steps, own], y[:steps, own], state)
             yield nats[counted[:steps]]
 
     def write(

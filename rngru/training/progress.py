@@ -66,4 +66,5 @@ class Progress:
     def fetched(self, backend: Backend) -> Self:
         """Return it with NumPy's arrays instead of those that a backend has placed elsewhere."""
         caches = {name: backend.fetch(cache) for name, cache in self.caches.items()}
-        return replace(self, arrays=backend.fetch(self.arrays), caches=caches)
+        state = None if self.state is None else backend.fetch({"state": self.state})["state"]
+        return replace(self, arrays=backend.fetch(self.arrays), caches=caches, state=state)

@@ -90,7 +90,7 @@ def validate(
         return run.lookahead(batches, plan.batchsize, seq_len, weights=weights, asked=asked)
     start, stop = corpus.split, corpus.split + symbols
     backend, weights = run.backend, run.progress.weights
-    reader = Reader(backend.model, run.hyper, corpus.vocab, weights, backend)
+    reader = Reader(backend.model, run.hyper, corpus.vocab, weights, backend, together=True)
     return (yield from evaluating(reader, corpus.ids, start, stop, asked=asked))
 
 
@@ -221,6 +221,8 @@ class Session:
                 f"place in the text, but the hidden state starts empty; batchsize={run.lanes} "
                 "continues exactly."
             )
+        if said := run.backend.remark(plan.batchsize):
+            notices.append(said)
         state = None if plan.clear_state else now.state
         scores = now.scores
         if 0 < plan.patience <= scores.worse:

@@ -1,0 +1,122 @@
+"""Text drawn on the device, in one compiled loop of any length.
+
+The draw is that of :mod:`rngru.sampling`, in float64: who calls this has switched that on.
+
+Shapes: n symbols, K at most at a time, B lanes, V vocabulary, R recent symbols at most.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytensor.tensor as pt
+from jax import lax
+
+from rngru.backends import graphs
+from rngru.backends.jaxed.computing import computing
+from rngru.backends.recurrence import stepped
+from rngru.hyper import HyperParams
+from rngru.models import Model
+from rngru.network import Network, apart
+
+AT_ONCE = 256
+"""Symbols that one call of the compiled loop draws at most."""
+
+
+def program(model: Model, hyper: HyperParams, *, cuts: bool, repeats: bool) -> Callable:
+    """Return what draws: of (parameters, ids (B,), start (L, B, H), uniforms (K, B), count, temperature,
+    mask (V,), limits, recent (R, B), latest, penalty) the symbols (K, B), their log-probabilities (K, B),
+    and ids, state and recent symbols after them.
+
+    The first ``count`` symbols are drawn. ``limits`` are top_k, top_p and min_p, if it ``cuts``; and if it
+    ``repeats``, ``penalty`` is taken off the logits of the ``latest`` of the recent symbols.
+    """
+    net = graphs.network(model, hyper, apart(stepped))
+    names, parameters = list(net.parameters), list(net.parameters.values())
+    table = computing(parameters, [net.table()])
+    ids, start = pt.imatrix("ids"), pt.ftensor3("start")
+    rows = net.table().type("table")
+    _, top, endings = Network(
+        model, hyper, dict(zip(names, parameters, strict=True)), net.engine, {"layers": rows}
+    ).look(ids, start)
+    logits = graphs.affine(top[0], *net.readout())
+    advance = computing([*parameters, rows, ids, start], [logits, *endings])
+
+    def draw(
+        values: Sequence[Any],
+        ids: Any,
+        start: Any,
+        uniforms: Any,
+        count: Any,
+        temperature: Any,
+        mask: Any,
+        limits: Any,
+        recent: Any,
+        latest: Any,
+        penalty: Any,
+    ) -> tuple[Any, ...]:
+        (rows,) = table(*values)
+
+        def one(i: Any, carried: Any) -> Any:
+            ids, state, drawn, sure, recent = carried
+            logits, *endings = advance(*values, rows, ids[jnp.newaxis], state)
+            ruled = logits + mask
+            if repeats:
+                counts = (jnp.arange(len(recent)) >= len(recent) - latest)[
+                    :, jnp.newaxis, jnp.newaxis
+                ]
+                there = (counts & (recent[:, :, jnp.newaxis] == jnp.arange(hyper.vocab_size))).any(
+                    0
+                )
+                ruled = jnp.where(there, ruled - penalty, ruled)
+            new = _drawn(ruled, temperature, uniforms[i], limits if cuts else ())
+            chosen = jnp.take_along_axis(logits, new[:, jnp.newaxis], 1)[:, 0]
+            most = logits.max(axis=1)
+            total = jnp.log(jnp.exp(logits - most[:, jnp.newaxis]).sum(axis=1))
+            if repeats:
+                recent = jnp.concatenate([recent[1:], new[jnp.newaxis]])
+            drawn = drawn.at[i].set(new)
+            sure = sure.at[i].set(chosen - most - total)
+            return new, jnp.stack(endings), drawn, sure, recent
+
+        blank = jnp.zeros(uniforms.shape, jnp.int32)
+        carried = ids, start, blank, blank.astype(jnp.float32), recent
+        ids, state, drawn, sure, recent = lax.fori_loop(0, count, one, carried)
+        return drawn, sure, ids, state, recent
+
+    return draw
+
+
+def _drawn(logits: Any, temperature: Any, uniform: Any, limits: Sequence[Any]) -> Any:
+    """One symbol for each row of ``logits`` (B, V): int32 (B,)."""
+    exact, greedy = logits.astype(jnp.float64), temperature == 0
+    divisor = jnp.where(greedy, 1.0, temperature)
+    weights = jnp.exp((exact - exact.max(axis=1, keepdims=True)) / divisor)
+    shares = weights / weights.sum(axis=1, keepdims=True)
+    if limits:
+        shares = shares * _kept(exact, shares, divisor, *limits)
+    reached = shares.cumsum(axis=1)
+    above = reached > uniform[:, jnp.newaxis] * reached[:, -1:]
+    return jnp.where(greedy, exact.argmax(axis=1), above.argmax(axis=1)).astype(jnp.int32)
+
+
+def _kept(logits: Any, shares: Any, temperature: Any, top_k: Any, top_p: Any, min_p: Any) -> Any:
+    """Which symbols may be drawn, (B, V): :func:`rngru.sampling.kept`."""
+    order = jnp.argsort(-logits, axis=1, stable=True)
+    ranks = jnp.argsort(order, axis=1)
+    least = logits.max(axis=1, keepdims=True) + temperature * jnp.log(min_p)
+    likely = (ranks < top_k) & (logits >= least)
+    narrow = shares.astype(jnp.float32).astype(jnp.float64) * likely
+    ranked = jnp.take_along_axis(narrow, order, 1)
+    within = ranked.cumsum(axis=1) - ranked < top_p * ranked.sum(axis=1, keepdims=True)
+    return likely & jnp.take_along_axis(within, ranks, 1)
+
+
+def window(recent: np.ndarray | None, lanes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the recent symbols in whole 64, so that few lengths are compiled for, and how many count."""
+    if recent is None:
+        return np.zeros((0, lanes), np.int32), np.asarray(0, np.int32)
+    padding = np.full((-len(recent) % 64, lanes), -1, np.int32)
+    found = np.concatenate([padding, recent.astype(np.int32)])
+    return found, np.asarray(len(recent), np.int32)

@@ -1,0 +1,88 @@
+"""Several processes, on one host or on several, as one set of devices."""
+
+import atexit
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import jax
+import numpy as np
+
+from rngru.backends.team import TEAM
+from rngru.errors import InputError, RngruError
+
+HEARTBEAT = 30
+"""Seconds after which a process that is not heard of is taken for dead, and the others end."""
+
+
+_PID = os.getpid()
+
+
+def check() -> None:
+    """Raise RngruError in a forked process: the threads of JAX are in the other, and would be waited for."""
+    if os.getpid() != _PID:
+        raise RngruError(
+            "JAX was imported before this process was forked, and cannot compute here. Start processes "
+            "anew, as multiprocessing.get_context('spawn') does, or load the model with backend='cpu'."
+        )
+
+
+def join(coordinator: str | None, processes: int | None, process: int | None) -> None:
+    """Join this process to the others; returns when all are there.
+
+    See :func:`rngru.distributed`.
+    """
+    if TEAM.count > 1:
+        raise InputError("This process works together with others already.")
+    # It would take SIGTERM for itself, and nothing would be saved.
+    jax.config.update("jax_enable_preemption_service", False)
+    try:
+        jax.distributed.initialize(
+            coordinator,
+            processes,
+            process,
+            # Never to all interfaces: nobody has to show who they are.
+            coordinator_bind_address=coordinator,
+            heartbeat_timeout_seconds=int(os.environ.get("RNGRU_HEARTBEAT", HEARTBEAT)),
+        )
+    except (RuntimeError, ValueError) as problem:
+        raise InputError(
+            f"The processes do not come together: {problem}. Start all of them with the same "
+            "coordinator and processes, each with a process of its own from 0 on, before anything "
+            "is computed."
+        ) from problem
+    TEAM.count, TEAM.process = jax.process_count(), jax.process_index()
+    TEAM.gather, TEAM.part = _gathered, jax.distributed.shutdown
+    TEAM.version = jax.__version__
+
+
+@contextmanager
+def failing() -> Iterator[None]:
+    """Say in words what JAX says of a device without memory, and of others that are gone."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as problem:
+        if "RESOURCE_EXHAUSTED" in str(problem):
+            raise MemoryError(str(problem)) from problem
+        if TEAM.count == 1:
+            raise
+        atexit.register(_leave)
+        raise RngruError(
+            "Another process of this run has ended, or cannot be reached. The same command goes on from "
+            f"the last checkpoint. ({str(problem).splitlines()[0]:.200})"
+        ) from problem
+
+
+def _leave() -> None:
+    """End at once: JAX would wait for the others first, and then abort."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    os._exit(1)
+
+
+def _gathered(own: np.ndarray) -> np.ndarray:
+    from jax.experimental.multihost_utils import process_allgather
+
+    return np.asarray(process_allgather(own))

@@ -1,0 +1,306 @@
+"""The ``jax`` backend on several devices and in several processes: the numbers of one device.
+
+Run as a script, this file is one process of a run: it trains, and prints the losses and a digest of the
+parameters.
+"""
+
+import hashlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytensor.tensor as pt
+import pytest
+
+import rngru
+from rngru import ModelState, cells, checkpoint, models
+from rngru.backends import backend, freshcaches
+from rngru.backends.team import Team
+from rngru.errors import InputError, RngruError
+from rngru.hyper import HyperParams
+from rngru.reader import Reader
+from rngru.text import CharSet
+from tests.robust import until
+
+ROOT = Path(__file__).parents[1]
+
+LANES, STEPS, BATCHES = 8, 6, 50
+HYPER = {"state_size": 12, "optimizer": "adam", "dropout": 0.2, "learnrate": 0.01}
+
+
+def trained(lanes=LANES):
+    """Train a small model: (losses and gradient lengths, digest of what was learnt, validation loss)."""
+    model, hyper = models.GRUEncode, HyperParams(7, **HYPER)
+    rng = np.random.default_rng(1)
+    computes, arrays = backend("jax", model, hyper), model.initial(hyper, rng)
+    caches, state = freshcaches(arrays, hyper), computes.freshstate(lanes)
+    own, losses = computes.share(lanes), []
+    text = rng.integers(0, 7, 40).astype(np.int32)
+    for number in range(1, BATCHES + 1):
+        at = (number * STEPS + 5 * np.arange(lanes) + np.arange(STEPS + 1)[:, np.newaxis]) % 40
+        x, y = text[at[:-1]][:, own], text[at[1:]][:, own]
+        noise = model.noise(hyper, STEPS, lanes, rng)
+        step = computes.step(arrays, caches, x, y, state, 0.01, number=number, noise=noise)
+        arrays, caches, state = step.arrays, step.caches, step.state
+        losses.append([step.loss, step.gradnorm])
+    vocab = CharSet("abcdef")
+    reader = Reader(model, hyper, vocab, arrays, computes, together=True)
+    nats = np.concatenate(list(reader.losses(np.resize(text, 12_000), 0, 12_000)))
+    assert nats.shape == (11_999,), "every symbol once"
+    valid = [round(float(nats.mean()), 5)]
+    found = {**computes.fetch(arrays), **computes.fetch({"state": state})}
+    digest = hashlib.sha256(b"".join(each.tobytes() for each in found.values())).hexdigest()
+    return losses, digest, valid
+
+
+def processes(count, devices=1, more=()):
+    """Run this file in so many processes at a time, each with so many devices, and return what they print."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
+    running = [
+        subprocess.Popen(
+            [sys.executable, __file__, *(each.format(i=i) for each in more)],
+            env=os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": path},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(count)
+    ]
+    answers = [process.communicate(timeout=200)[0] for process in running]
+    assert not any(process.returncode for process in running)
+    return [json.loads(answer.splitlines()[-1]) for answer in answers]  # gloo talks, too
+
+
+def close(found, wanted):
+    """Losses agree to 1e-6; where the gradient is nearly nothing, its length to a little less."""
+    np.testing.assert_allclose(np.array(found)[:, 0], np.array(wanted)[:, 0], rtol=1e-6)
+    np.testing.assert_allclose(np.array(found)[:, 1], np.array(wanted)[:, 1], rtol=1e-5)
+
+
+def coordinator():
+    """An address that nobody listens at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+def test_four_devices_compute_what_one_does():
+    """A gradient that is summed twice or not at all, or a lane with another's noise, shows in a few steps."""
+    pytest.importorskip("jax")
+    one, again = processes(2, devices=4)
+    assert one == again, "two equal runs, to the bit"
+    close(one[0], trained()[0])
+
+
+def test_two_processes_compute_what_two_devices_do():
+    """To the bit: a process feeds and draws noise for its own lanes only, and all have the same sum."""
+    pytest.importorskip("jax")
+    one, other = processes(2, more=(coordinator(), "2", "{i}"))
+    (alone,) = processes(1, devices=2)
+    assert one == other == alone
+
+
+@pytest.mark.parametrize("truncate", [-1, 2])
+def test_a_cell_of_ones_own_has_its_gradient_from_jax(registered, truncate):
+    """There is no step backwards for it, and its state is wider than what it puts out."""
+    pytest.importorskip("jax")
+
+    def two(pre, state, gate, recurrent):
+        size = state.shape[1] // 2
+        slow = gate(pre[:, :size]) * state[:, size:] + pre[:, size:]
+        return pt.concatenate([pt.tanh(slow + state[:, :size] @ recurrent[:, size:]), slow], axis=1)
+
+    cells.register("Two", two, gates=["z", "c"], state=2)
+    model, rng = models.MODELS["TwoEncode"], np.random.default_rng(1)
+    hyper = HyperParams(7, state_size=5, bptt_truncate=truncate)
+    arrays, ids = model.initial(hyper, rng), rng.integers(0, 7, (4, 3)).astype(np.int32)
+    steps = []
+    for name in ("scan", "jax"):
+        computes = backend(name, model, hyper)
+        state, caches = computes.freshstate(3) + np.float32(0.1), freshcaches(arrays, hyper)
+        steps.append(computes.step(arrays, caches, ids, ids[::-1].copy(), state, 0.01))
+    for key, mean in steps[0].caches["mean"].items():  # squares of the gradients
+        np.testing.assert_allclose(steps[1].caches["mean"][key], mean, rtol=1e-4, atol=1e-9)
+    np.testing.assert_allclose(steps[1].state, steps[0].state, atol=1e-6)
+
+
+def test_products_are_as_precise_as_was_asked(monkeypatch):
+    """JAX's default on a GPU is less than float32; on a CPU one sees only what it is asked for."""
+    jax = pytest.importorskip("jax")
+    asked, default = [], jax.default_matmul_precision
+    monkeypatch.setattr(
+        jax, "default_matmul_precision", lambda how: asked.append(how) or default(how)
+    )
+    ids = np.zeros((1, 1), np.int32)
+    for precision in ("float32", "bf16"):
+        computes = backend("jax", models.RNNEncode, HyperParams(7, 4, precision=precision))
+        arrays = computes.model.initial(computes.hyper, np.random.default_rng(1))
+        computes.losses(arrays, ids, ids, computes.freshstate(1))
+    assert asked == ["float32", "BF16_BF16_F32"]
+
+
+def test_steps_side_by_side_are_the_same_steps(monkeypatch):
+    """As they are compiled for a GPU; of seven steps, some are left over."""
+    pytest.importorskip("jax")
+    from rngru.backends.jaxed import layers
+
+    model, hyper, rng = models.LSTMEncode, HyperParams(7, 4), np.random.default_rng(1)
+    arrays, ids = model.initial(hyper, rng), rng.integers(0, 7, (7, 3)).astype(np.int32)
+    steps, caches = [], freshcaches(arrays, hyper)
+    for many in (1, 3):
+        monkeypatch.setattr(layers, "UNROLL", {"cpu": many})
+        computes = backend("jax", model, hyper)
+        steps.append(computes.step(arrays, caches, ids, ids, computes.freshstate(3), 0.01))
+    for name, array in steps[0].arrays.items():
+        np.testing.assert_allclose(steps[1].arrays[name], array, atol=1e-6)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_a_forked_process_says_that_jax_cannot_compute_there():
+    """It waited for ever for threads that only its parent has."""
+    pytest.importorskip("jax")
+    computes = backend("jax", models.RNNEncode, HyperParams(7, 4))
+    arrays, ids = (
+        computes.model.initial(computes.hyper, np.random.default_rng(1)),
+        np.zeros((1, 1), int),
+    )
+    state = computes.freshstate(1)
+    child = os.fork()
+    if not child:
+        try:
+            computes.losses(arrays, ids, ids, state)
+        except RngruError:
+            os._exit(7)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+def test_a_device_without_memory_is_told_of_as_such():
+    """It is an error of JAX's own; a batch that does not fit is to be answered with advice."""
+    jax = pytest.importorskip("jax")
+    from rngru.backends.jaxed.processes import failing
+
+    with pytest.raises(MemoryError), failing():
+        raise jax.errors.JaxRuntimeError(
+            "RESOURCE_EXHAUSTED: out of memory while trying to allocate"
+        )
+    with pytest.raises(jax.errors.JaxRuntimeError), failing():
+        raise jax.errors.JaxRuntimeError("INTERNAL: something else")
+
+
+@pytest.fixture
+def together(tmp_path, monkeypatch):
+    """Start two processes that train one model until they are told to stop; they end with the test."""
+    pytest.importorskip("jax")
+    monkeypatch.setenv("RNGRU_HEARTBEAT", "10")
+    flags = [
+        "--workdir", str(tmp_path / "model"), "--coordinator", coordinator(), "--processes", "2",
+        "--seconds", "100", "--train-len", "1000000", "--save-every", "0.5", "--batchsize", "4",
+        "--state-size", "8", "--seq-len", "10", "--rng", "1", "--report", "plain", "--print-every", "0",
+    ]  # fmt: skip
+    running = []
+    for i in range(2):
+        command = [
+            sys.executable,
+            "-m",
+            "rngru",
+            "train",
+            str(ROOT / "tests" / "verse.txt"),
+            *flags,
+        ]
+        with open(tmp_path / f"{i}.txt", "w") as told:
+            running.append(
+                subprocess.Popen(
+                    [*command, "--process", str(i)], cwd=ROOT, stdout=told, stderr=subprocess.STDOUT
+                )
+            )
+    until(lambda: max(checkpoint.steps(tmp_path / "model" / "checkpoints"), default=0) > 4)
+    yield tmp_path, running
+    for process in running:
+        process.kill()
+        process.wait()
+
+
+def test_a_signal_at_one_process_ends_all_after_the_same_batch(together):
+    """One that stops alone leaves the others waiting for ever, and what it has learnt is not saved."""
+    folder, running = together
+    running[1].send_signal(signal.SIGTERM)
+    assert [process.wait(60) for process in running] == [130, 128 + signal.SIGTERM]
+    with pytest.warns(UserWarning, match="Saved with backend jax"):
+        ms = ModelState.load(folder / "model", backend="cpu")
+    newest = ms.checkpoints()[-1].step
+    assert newest > 4 and "interrupted" in (folder / "0.txt").read_text()
+    straight = ModelState.initfromsrcfile(
+        ROOT / "tests" / "verse.txt",
+        folder / "one",
+        state_size=8,
+        seq_len=10,
+        rng=1,
+        report="silent",
+    )
+    straight.trainmodel(batchsize=4, train_len=newest, print_every=0)
+    assert straight.position == ms.position
+    for name, array in straight.parameters().items():
+        np.testing.assert_allclose(ms.parameters()[name], array, atol=1e-4, err_msg=name)
+
+
+@pytest.mark.long
+def test_when_one_process_hangs_the_other_ends(together):
+    """Nothing is closed, so only its silence shows."""
+    folder, running = together
+    running[1].send_signal(signal.SIGSTOP)
+    assert running[0].wait(60) != 0
+    assert ModelState.load(folder / "model").position > 0
+
+
+@pytest.mark.parametrize(
+    "victim", [0, 1, *(pytest.param(i % 2, marks=pytest.mark.long) for i in range(20))]
+)
+def test_when_one_process_dies_the_other_ends_and_one_goes_on(together, victim):
+    """It waited for ever for its sum; and what was saved last must be whole, for any number of processes."""
+    folder, running = together
+    running[victim].kill()
+    assert running[1 - victim].wait(60) != 0
+    if victim == 1:  # else XLA may be first to say so
+        assert "Another process of this run has ended" in (folder / "0.txt").read_text()
+    ms = ModelState.load(folder / "model")
+    before = ms.position
+    assert before == 40 * ms.checkpoints()[-1].step > 0
+    ms.trainmodel(1, train_len=2, print_every=0, report="silent")
+    assert ms.position == before + 80 and ms.backend == "jax"
+
+
+def test_processes_that_differ_are_named():
+    """Else the sum of two models' gradients trains neither, and nothing shows it."""
+    team, facts, rows = Team(), {"the text": "a", "settings": 1}, []
+    team.count = 2
+    team.gather = lambda own: rows.append(own) or np.array([rows[0], own])
+    team.compare(facts)
+    with pytest.raises(InputError, match=r"process 1: settings\. "):
+        team.compare(facts | {"settings": 2})
+
+
+def test_lanes_that_cannot_be_shared_are_told_of():
+    """All devices would have computed the whole batch, and nobody would have known."""
+    pytest.importorskip("jax")
+    (found,) = processes(1, devices=3, more=("remark",))
+    assert found == [
+        "3 devices share each batch, 2 lanes each.",
+        "3 devices could share a batch, but not one of 8 lanes: each computes all of it. "
+        "batchsize=9 would use them.",
+    ]
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["remark"]:
+        one = backend("jax", models.GRUEncode, HyperParams(7))
+        sys.exit(sys.stdout.write(json.dumps([one.remark(6), one.remark(8)])) < 0)
+    if sys.argv[1:]:
+        rngru.distributed(sys.argv[1], *map(int, sys.argv[2:]))
+    sys.stdout.write(json.dumps(trained()))
