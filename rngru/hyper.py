@@ -277,6 +277,12 @@ class HyperParams(Settings, positional=3, noun="hyperparameter"):
     average_from = Setting(
         "batches of the model's life before the weights are averaged", "batches", whole(0), 0
     )
+    precision = Setting(
+        "how GPUs round the factors of products: float32, tf32 or bf16 (jax)",
+        "name",
+        one_of(PRECISIONS),
+        "float32",
+    )
 
     @property
     def caches(self) -> tuple[str, ...]:
@@ -298,13 +304,6 @@ class HyperParams(Settings, positional=3, noun="hyperparameter"):
                 f"{name}={getattr(self, name)}: the rate of schedule={self.schedule!r} does not go from "
                 f"one end of training to the other. Choose one of {', '.join(FALLING)}, or leave it out."
             )
-
-    precision = Setting(
-        "how GPUs round the factors of products: float32, tf32 or bf16 (jax)",
-        "name",
-        one_of(PRECISIONS),
-        "float32",
-    )
 
 
 SETTINGS: Final = HyperParams.settings()
