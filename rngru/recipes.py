@@ -140,6 +140,9 @@ AVERAGED: Final = 1_500
 AVERAGE: Final = 0.99
 """Share of the averaged weights that each update keeps then."""
 
+ROUNDS: Final = 4
+"""Rounds in that time, about: each ends with a validation, which takes time of its own."""
+
 LANE: Final = 10
 """Batches that a lane has of its own at least: of a short text there are fewer lanes."""
 
@@ -198,7 +201,12 @@ def recipe(name: str, symbols: int, seconds: float | None = None, level: str = "
     return replace(
         base,
         hyper={**base.hyper, **fitted},
-        plan={**base.plan, "batchsize": lanes, "max_seconds": time},
+        plan={
+            **base.plan,
+            "batchsize": lanes,
+            "max_seconds": time,
+            "train_len": max(1, round(batches / ROUNDS)),
+        },
     )
 
 
