@@ -30,7 +30,8 @@ from tests.robust import until
 ROOT = Path(__file__).parents[1]
 
 LANES, STEPS, BATCHES = 8, 6, 50
-HYPER = {"state_size": 12, "optimizer": "adam", "dropout": 0.2, "learnrate": 0.01}
+NOISY = {"dropout": 0.2, "dropconnect": 0.2, "embed_dropout": 0.1, "ar": 1.0, "average": 0.9}
+HYPER = {"state_size": 12, "optimizer": "adam", "learnrate": 0.01, **NOISY}
 
 
 def trained(lanes=LANES):
@@ -142,6 +143,27 @@ def test_products_are_as_precise_as_was_asked(monkeypatch):
         arrays = computes.model.initial(computes.hyper, np.random.default_rng(1))
         computes.losses(arrays, ids, ids, computes.freshstate(1))
     assert asked == ["float32", "BF16_BF16_F32"]
+
+
+@pytest.mark.parametrize("modeltype", ["GRUEncode", "BiLSTM"])
+def test_everything_at_once_is_what_it_is_on_cpu(modeltype):
+    """What is written in PyTensor is in JAX without being written again; nothing may be left out."""
+    pytest.importorskip("jax")
+    more = {"layernorm": True, "residual": True, "dropout_in": 0.2, "tar": 1.0, "smoothing": 0.1}
+    model, rng = models.MODELS[modeltype], np.random.default_rng(1)
+    hyper = HyperParams(7, 6, **NOISY, **more)
+    arrays, ids = model.initial(hyper, rng), rng.integers(0, 7, (7, 3)).astype(np.int32)
+    noise, steps = model.noise(hyper, 7, 3, rng), []
+    for name in ("cpu", "jax"):
+        computes = backend(name, model, hyper)
+        state, caches = computes.freshstate(3), freshcaches(arrays, hyper)
+        steps.append(computes.step(arrays, caches, ids, ids, state, 0.01, number=2, noise=noise))
+    one, other = steps
+    assert one.loss == pytest.approx(other.loss, rel=1e-6)
+    assert one.gradnorm == pytest.approx(other.gradnorm, rel=1e-5)
+    for cache, values in one.caches.items():
+        for name, array in values.items():
+            np.testing.assert_allclose(other.caches[cache][name], array, atol=1e-5, err_msg=name)
 
 
 def test_steps_side_by_side_are_the_same_steps(monkeypatch):
