@@ -39,7 +39,7 @@ def mean(history, hyper):
         weights[:n] *= 1 - share
         weights[n] = share
     assert weights.sum() == pytest.approx(1, abs=1e-12)
-    return sum(w * each.astype(np.float64) for w, each in zip(weights, counted, strict=True))
+    return sum(w * np.asarray(each, np.float64) for w, each in zip(weights, counted, strict=True))
 
 
 @pytest.mark.parametrize("changes", RULES, ids=str)
