@@ -9,10 +9,11 @@ import pytensor.tensor as pt
 import pytest
 
 from rngru import models, optim
-from rngru.backends import BACKENDS, backend, freshcaches
+from rngru.backends import backend, freshcaches
 from rngru.backends.ops import CPU_MODE
 from rngru.hyper import CACHES, HyperParams
 from rngru.kernels import update
+from tests.models import INSTALLED
 from tests.reference import Result, clipped, close, descend
 
 RATE, MANY = 0.01, update.BLOCK + 1234  # more numbers than one thread takes at a time
@@ -178,7 +179,7 @@ def test_norm_of_what_is_not_finite_is_not_finite(bad):
         assert not np.isfinite(update.norm(gradients, parameters, [0.0, 0.0], count=2))
 
 
-@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("name", INSTALLED)
 @pytest.mark.parametrize(
     "changes",
     [
