@@ -70,7 +70,8 @@ def table(title: str, figures: Iterable[Figure]) -> Table:
 def _row(figure: Figure) -> Iterator[str]:
     colour = {True: "green", False: "red", None: "default"}[figure.reached]
     yield figure.name
-    yield f"[{colour}]{figure.value:.2f} {figure.unit}"
+    digits = 4 if figure.unit == "nats" else 2
+    yield f"[{colour}]{figure.value:.{digits}f} {figure.unit}"
     yield "" if figure.target is None else f"{'≤' if figure.most else '≥'} {figure.target:.2f}"
     yield figure.detail["note"]
 
