@@ -265,15 +265,11 @@ def misfit(found: Recipe, size: int, symbols: int, level: str, units: str) -> st
         )
     if share < SHARE:
         return (
-            f"In {seconds:g} seconds a model with layers of {size} reads about {_percent(share)} % of "
+            f"In {seconds:g} seconds a model with layers of {size} reads about {100 * share:.1g} % of "
             f"the {symbols:,} {units} to train on. More seconds= reads more; a part of the text would "
             "do as well."
         )
     return ""
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1g}"
 
 
 def _upto(table: tuple[tuple[float, Any], ...], value: float) -> Any:

@@ -227,18 +227,24 @@ def test_another_instruction_set_is_refused(ms, verse, tmp_path):
     assert "fused there, separate here" in done.stdout
 
 
-def test_other_arithmetic_is_refused_before_anything_is_read(tmp_path, monkeypatch):
-    """Another NumPy whose last digits are others, say: here a backend."""
-    reader, calls = READERS["char"], []
-    path = compress(reader, TEXT, tmp_path / "it.rngz").path
-    advance = type(reader.backend).advance
+def predictotherwise(monkeypatch, reader, changed):
+    """Let its backend give ``changed(probabilities, number of the call)``; return the list of its calls."""
+    calls, advance = [], type(reader.backend).advance
 
     def other(*given):
         calls.append(given)
         found = advance(*given)
-        return found._replace(probabilities=np.nextafter(found.probabilities, np.float32(0)))
+        return found._replace(probabilities=changed(found.probabilities, len(calls)))
 
     monkeypatch.setattr(type(reader.backend), "advance", other)
+    return calls
+
+
+def test_other_arithmetic_is_refused_before_anything_is_read(tmp_path, monkeypatch):
+    """Another NumPy whose last digits are others, say: here a backend."""
+    reader = READERS["char"]
+    path = compress(reader, TEXT, tmp_path / "it.rngz").path
+    calls = predictotherwise(monkeypatch, reader, lambda p, _: np.nextafter(p, np.float32(0)))
     with pytest.raises(InputError, match="last digits"):
         decompress(reader, path)
     assert len(calls) == 200
@@ -248,18 +254,9 @@ def test_other_arithmetic_is_refused_before_anything_is_read(tmp_path, monkeypat
 
 
 def test_arithmetic_that_differs_later_gives_no_wrong_text(tmp_path, monkeypatch):
-    reader, calls = READERS["char"], []
+    reader = READERS["char"]
     path = compress(reader, TEXT, tmp_path / "it.rngz").path
-    advance = type(reader.backend).advance
-
-    def other(*given):
-        calls.append(given)
-        found = advance(*given)
-        if len(calls) < 230:
-            return found
-        return found._replace(probabilities=found.probabilities[:, ::-1].copy())
-
-    monkeypatch.setattr(type(reader.backend), "advance", other)
+    predictotherwise(monkeypatch, reader, lambda p, n: p if n < 230 else p[:, ::-1].copy())
     with pytest.raises(TextError, match=r"another text|damaged"):
         decompress(reader, path, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -179,7 +179,7 @@ def generate(
         for latest in window:
             there = pt.eq(latest.dimshuffle(0, 1, "x"), pt.arange(hyper.vocab_size)).any(axis=0)
             ruled = pt.switch(there, ruled - given[-1], ruled)
-        drawn = _drawn(ruled, temperature, uniform, *given[: len(limits)])
+        drawn = choice(ruled, temperature, uniform, *given[: len(limits)])
         after = [pt.concatenate([each[1:], drawn.dimshuffle("x", 0)]) for each in window]
         return drawn, pt.stack(endings), *after, -crossentropy(logits, drawn)
 
@@ -196,7 +196,7 @@ def generate(
     return inputs, [drawn, states[-1], logprobs]
 
 
-def _drawn(logits, temperature, uniform, *limits):
+def choice(logits, temperature, uniform, *limits):
     """One symbol for each row of ``logits`` (B, V): int32 (B,)."""
     greedy = pt.eq(temperature, 0)
     exact = logits.astype("float64")

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+import pytensor
 import pytensor.tensor as pt
 from jax import lax
 
@@ -42,6 +43,12 @@ def program(model: Model, hyper: HyperParams, *, cuts: bool, repeats: bool) -> C
     ).look(ids, start)
     logits = graphs.affine(top[0], *net.readout())
     advance = computing([*parameters, rows, ids, start], [logits, *endings])
+    with _exactly():
+        given = [logits.type(), pt.dscalar(), pt.dvector()]
+        given += [pt.lscalar(), pt.dscalar(), pt.dscalar()] if cuts else []
+        choose = computing(given, [graphs.choice(*given)])
+    symbols = pt.ivector("symbols")
+    likely = computing([given[0], symbols], [-graphs.crossentropy(given[0], symbols)])
 
     def draw(
         values: Sequence[Any],
@@ -70,14 +77,13 @@ def program(model: Model, hyper: HyperParams, *, cuts: bool, repeats: bool) -> C
                     0
                 )
                 ruled = jnp.where(there, ruled - penalty, ruled)
-            new = _drawn(ruled, temperature, uniforms[i], limits if cuts else ())
-            chosen = jnp.take_along_axis(logits, new[:, jnp.newaxis], 1)[:, 0]
-            most = logits.max(axis=1)
-            total = jnp.log(jnp.exp(logits - most[:, jnp.newaxis]).sum(axis=1))
+            with _exactly():
+                (new,) = choose(ruled, temperature, uniforms[i], *(limits if cuts else ()))
+            (logprobs,) = likely(logits, new)
             if repeats:
                 recent = jnp.concatenate([recent[1:], new[jnp.newaxis]])
             drawn = drawn.at[i].set(new)
-            sure = sure.at[i].set(chosen - most - total)
+            sure = sure.at[i].set(logprobs)
             return new, jnp.stack(endings), drawn, sure, recent
 
         blank = jnp.zeros(uniforms.shape, jnp.int32)
@@ -88,29 +94,9 @@ def program(model: Model, hyper: HyperParams, *, cuts: bool, repeats: bool) -> C
     return draw
 
 
-def _drawn(logits: Any, temperature: Any, uniform: Any, limits: Sequence[Any]) -> Any:
-    """One symbol for each row of ``logits`` (B, V): int32 (B,)."""
-    exact, greedy = logits.astype(jnp.float64), temperature == 0
-    divisor = jnp.where(greedy, 1.0, temperature)
-    weights = jnp.exp((exact - exact.max(axis=1, keepdims=True)) / divisor)
-    shares = weights / weights.sum(axis=1, keepdims=True)
-    if limits:
-        shares = shares * _kept(exact, shares, divisor, *limits)
-    reached = shares.cumsum(axis=1)
-    above = reached > uniform[:, jnp.newaxis] * reached[:, -1:]
-    return jnp.where(greedy, exact.argmax(axis=1), above.argmax(axis=1)).astype(jnp.int32)
-
-
-def _kept(logits: Any, shares: Any, temperature: Any, top_k: Any, top_p: Any, min_p: Any) -> Any:
-    """Which symbols may be drawn, (B, V): :func:`rngru.sampling.kept`."""
-    order = jnp.argsort(-logits, axis=1, stable=True)
-    ranks = jnp.argsort(order, axis=1)
-    least = logits.max(axis=1, keepdims=True) + temperature * jnp.log(min_p)
-    likely = (ranks < top_k) & (logits >= least)
-    narrow = shares.astype(jnp.float32).astype(jnp.float64) * likely
-    ranked = jnp.take_along_axis(narrow, order, 1)
-    within = ranked.cumsum(axis=1) - ranked < top_p * ranked.sum(axis=1, keepdims=True)
-    return likely & jnp.take_along_axis(within, ranks, 1)
+def _exactly() -> Any:
+    """Let PyTensor use float64, as on purpose here, where the user forbids it in other graphs."""
+    return pytensor.config.change_flags(warn_float64="ignore")
 
 
 def window(recent: np.ndarray | None, lanes: int) -> tuple[np.ndarray, np.ndarray]:
