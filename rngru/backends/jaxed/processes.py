@@ -3,7 +3,7 @@
 import atexit
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 import jax
@@ -58,16 +58,26 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
 
 
 @contextmanager
-def failing() -> Iterator[None]:
-    """Say in words what JAX says of a device without memory, and of others that are gone."""
+def failing(advice: Callable[[], str] = str) -> Iterator[None]:
+    """Say in words what JAX says of a device without memory, and of others that are gone.
+
+    ``advice`` says what to do where memory runs out, '' if nothing is known.
+    """
     try:
         yield
-    except jax.errors.JaxRuntimeError as problem:
+    except (jax.errors.JaxRuntimeError, ValueError) as problem:
+        # Where a call itself fails, JAX raises ValueError, with the same words: "UNKNOWN: …".
+        if isinstance(problem, ValueError) and not str(problem).partition(":")[0].isupper():
+            raise
+        if TEAM.count > 1:
+            atexit.register(_leave)
         if "RESOURCE_EXHAUSTED" in str(problem):
-            raise MemoryError(str(problem)) from problem
+            told = ""
+            with suppress(jax.errors.JaxRuntimeError):  # to compile takes memory, too
+                told = advice()
+            raise (InputError(told) if told else MemoryError(str(problem))) from problem
         if TEAM.count == 1:
             raise
-        atexit.register(_leave)
         raise RngruError(
             "Another process of this run has ended, or cannot be reached. The same command goes on from "
             f"the last checkpoint. ({str(problem).splitlines()[0]:.200})"
