@@ -107,6 +107,16 @@ def test_two_processes_compute_what_two_devices_do():
     assert one == other == alone
 
 
+@pytest.mark.long
+def test_four_processes_compute_what_one_does():
+    """Two lanes each: what comes from a process that is neither first nor last has its place, too."""
+    pytest.importorskip("jax")
+    runs = [processes(4, more=(coordinator(), "4", "{i}")) for _ in range(2)]
+    first = runs[0][0]
+    assert all(each == first for run in runs for each in run), "two equal runs, to the bit"
+    close(first[0], trained()[0])
+
+
 @pytest.mark.parametrize("truncate", [-1, 2])
 def test_a_cell_of_ones_own_has_its_gradient_from_jax(registered, truncate):
     """There is no step backwards for it, and its state is wider than what it puts out."""
