@@ -79,7 +79,8 @@ class JAX(Backend):
     def fetch(self, arrays):
         if not any(isinstance(array, jax.Array) for array in arrays.values()):
             return arrays
-        return {name: whole(array) for name, array in arrays.items()}
+        with failing():
+            return {name: whole(array) for name, array in arrays.items()}
 
     def share(self, lanes):
         return world().share(lanes)

@@ -2,9 +2,11 @@
 
 import atexit
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Final, final
 
 import jax
 import numpy as np
@@ -17,6 +19,37 @@ HEARTBEAT = 30
 
 
 _PID = os.getpid()
+
+GONE: Final = "The same command goes on from the last checkpoint."
+
+
+@final
+class Witness:
+    """A process of its own, which says what became of this one where it ends without a word.
+
+    Where another process is not heard of any more, XLA ends this one at once, with a page of its own.
+    """
+
+    _CODE: Final = "import sys; sys.stdin.read() or sys.stderr.write(sys.argv[1])"
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def begin(self, words: str) -> None:
+        """Be there from now on."""
+        command = [sys.executable, "-I", "-S", "-c", self._CODE, words]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True
+        )
+
+    def dismiss(self) -> None:
+        """Say nothing: this process ends as it should, or has said why."""
+        if self._process is not None:
+            self._process.communicate(b".")
+            self._process = None
+
+
+WITNESS: Final = Witness()
 
 
 def check() -> None:
@@ -53,8 +86,13 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
             "is computed."
         ) from problem
     TEAM.count, TEAM.process = jax.process_count(), jax.process_index()
-    TEAM.gather, TEAM.part = _gathered, jax.distributed.shutdown
+    TEAM.gather, TEAM.part = _gathered, _part
     TEAM.version = jax.__version__
+    WITNESS.begin(
+        f"rngru: Process {TEAM.process} of {TEAM.count} has ended before its time: it was killed, or another "
+        f"process has ended or cannot be reached. {GONE}\n"
+    )
+    atexit.register(_part)
 
 
 @contextmanager
@@ -79,19 +117,28 @@ def failing(advice: Callable[[], str] = str) -> Iterator[None]:
         if TEAM.count == 1:
             raise
         raise RngruError(
-            "Another process of this run has ended, or cannot be reached. The same command goes on from "
-            f"the last checkpoint. ({str(problem).splitlines()[0]:.200})"
+            f"Another process of this run has ended, or cannot be reached. {GONE} "
+            f"({str(problem).splitlines()[0]:.200})"
         ) from problem
+
+
+@failing()
+def _part() -> None:
+    """Leave the others, as all of them do at a time."""
+    jax.distributed.shutdown()
+    WITNESS.dismiss()
 
 
 def _leave() -> None:
     """End at once: JAX would wait for the others first, and then abort."""
+    WITNESS.dismiss()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, AttributeError):
             stream.flush()
     os._exit(1)
 
 
+@failing()
 def _gathered(own: np.ndarray) -> np.ndarray:
     from jax.experimental.multihost_utils import process_allgather
 
