@@ -27,7 +27,8 @@ GONE: Final = "The same command goes on from the last checkpoint."
 class Witness:
     """A process of its own, which says what became of this one where it ends without a word.
 
-    Where another process is not heard of any more, XLA ends this one at once, with a page of its own.
+    Where another process is not heard of any more, XLA ends this one at once, with a page of its own; even
+    while we say that ourselves.
     """
 
     _CODE: Final = "import sys; sys.stdin.read() or sys.stderr.write(sys.argv[1])"
@@ -43,7 +44,7 @@ class Witness:
         )
 
     def dismiss(self) -> None:
-        """Say nothing: this process ends as it should, or has said why."""
+        """Say nothing: this process ends as it should, or says itself what to do."""
         if self._process is not None:
             self._process.communicate(b".")
             self._process = None
@@ -89,8 +90,8 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
     TEAM.gather, TEAM.part = _gathered, _part
     TEAM.version = jax.__version__
     WITNESS.begin(
-        f"rngru: Process {TEAM.process} of {TEAM.count} has ended before its time: it was killed, or another "
-        f"process has ended or cannot be reached. {GONE}\n"
+        f"rngru: Process {TEAM.process} of {TEAM.count} has ended before its time. If nothing above says "
+        f"why, it was killed, or another process has ended or cannot be reached. {GONE}\n"
     )
     atexit.register(_part)
 
@@ -110,6 +111,7 @@ def failing(advice: Callable[[], str] = str) -> Iterator[None]:
         if TEAM.count > 1:
             atexit.register(_leave)
         if "RESOURCE_EXHAUSTED" in str(problem):
+            WITNESS.dismiss()
             told = ""
             with suppress(jax.errors.JaxRuntimeError):  # to compile takes memory, too
                 told = advice()
@@ -131,7 +133,6 @@ def _part() -> None:
 
 def _leave() -> None:
     """End at once: JAX would wait for the others first, and then abort."""
-    WITNESS.dismiss()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, AttributeError):
             stream.flush()
