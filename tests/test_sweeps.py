@@ -290,7 +290,9 @@ def test_each_process_has_a_device_of_its_own(ledger, monkeypatch):
         def communicate(self):
             pass
 
-    pytest.importorskip("rngru.backends.jaxed")  # PyTensor, too, begins processes when it is imported
+    pytest.importorskip(
+        "rngru.backends.jaxed"
+    )  # PyTensor, too, begins processes when it is imported
     ledger.write(Search(Space.checked(SPACE), 0.2, {"backend": "jax"}, 1))
     monkeypatch.setattr(sweeps, "_devices", lambda: 3)
     monkeypatch.setattr(subprocess, "Popen", Worker)
