@@ -363,6 +363,18 @@ def test_the_status_says_what_kind_of_error(model, tmp_path, capsys):
     assert all(f"{status} " in help_ for status in {0, 130, *STATUS.values()})
 
 
+@pytest.mark.parametrize("words", ["a device is full", ""])
+def test_too_little_memory_is_said_in_a_line(model, words, capsys, monkeypatch):
+    """Python's own error often has no words at all."""
+
+    def full(*where):
+        raise MemoryError(words)
+
+    monkeypatch.setattr(ModelState, "load", full)
+    assert main(["info", str(model)]) == 1
+    assert capsys.readouterr().err == f"rngru: {words or 'There is too little memory.'}\n"
+
+
 def test_warnings_come_without_file_and_line(model, tmp_path):
     """They are for whoever trains, not for whoever programs."""
     copy = tmp_path / "copy"

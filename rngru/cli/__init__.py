@@ -51,7 +51,9 @@ COMMANDS: Final = {
 }
 """The commands, and what each does."""
 
-STATUS: Final = {InputError: 2, NoModelError: 3, WorkdirBusy: 4, RngruError: 1, OSError: 1}
+STATUS: Final = {
+    InputError: 2, NoModelError: 3, WorkdirBusy: 4, RngruError: 1, OSError: 1, MemoryError: 1,
+}  # fmt: skip
 """Exit status by kind of error: the first that fits."""
 
 INTERRUPTED, UNREAD = 130, 141
@@ -100,7 +102,7 @@ def run(arguments: Sequence[str] | None = None) -> "tuple[int, ModelState | None
             _silence(sys.stdout)
             return UNREAD, None
         except tuple(STATUS) as problem:
-            say(str(problem))
+            say(str(problem) or "There is too little memory.")
             return next(STATUS[kind] for kind in STATUS if isinstance(problem, kind)), None
     return status, model
 

@@ -110,17 +110,19 @@ def failing(advice: Callable[[], str] = str) -> Iterator[None]:
             raise
         if TEAM.count > 1:
             atexit.register(_leave)
+        words = f"({str(problem).splitlines()[0]:.200})"
         if "RESOURCE_EXHAUSTED" in str(problem):
             WITNESS.dismiss()
             told = ""
             with suppress(jax.errors.JaxRuntimeError):  # to compile takes memory, too
                 told = advice()
-            raise (InputError(told) if told else MemoryError(str(problem))) from problem
+            if told:
+                raise InputError(told) from problem
+            raise MemoryError(f"A device has too little memory. {words}") from problem
         if TEAM.count == 1:
             raise
         raise RngruError(
-            f"Another process of this run has ended, or cannot be reached. {GONE} "
-            f"({str(problem).splitlines()[0]:.200})"
+            f"Another process of this run has ended, or cannot be reached. {GONE} {words}"
         ) from problem
 
 
