@@ -279,6 +279,18 @@ def test_a_batch_that_does_not_fit_is_answered_with_one_that_does(newmodel, monk
     assert counts[fits] <= 0.9 * room < counts[fits * 5 // 4]
 
 
+def test_what_the_host_has_free_says_nothing_of_a_gpu(newmodel, monkeypatch):
+    """Small hosts have large cards: a batch was refused that the card had room for."""
+    jax = pytest.importorskip("jax")
+    monkeypatch.setattr("rngru.training.memory.SMALL", 0)
+    monkeypatch.setattr("rngru.training.memory.available", lambda: 0)
+    ms = newmodel("it fits there and not here " * 9, backend="jax", layers=1, seq_len=4)
+    with pytest.raises(InputError, match="0.0 GB are free"):
+        ms.trainmodel(batchsize=2, train_len=1)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert ms.trainmodel(batchsize=2, train_len=1)
+
+
 GONE = "The same command goes on from the last checkpoint."
 
 
