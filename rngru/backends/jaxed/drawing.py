@@ -8,6 +8,7 @@ Shapes: n symbols, K at most at a time, B lanes, V vocabulary, R recent symbols 
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytensor
@@ -15,7 +16,7 @@ import pytensor.tensor as pt
 from jax import lax
 
 from rngru.backends import graphs
-from rngru.backends.jaxed.computing import computing
+from rngru.backends.jaxed.computing import computing, parted
 from rngru.backends.recurrence import stepped
 from rngru.hyper import HyperParams
 from rngru.models import Model
@@ -23,6 +24,11 @@ from rngru.network import Network, apart
 
 AT_ONCE = 256
 """Symbols that one call of the compiled loop draws at most."""
+
+ROUND = {"cpu": 1}
+"""Symbols that one round of the loop draws, by platform; after each, a GPU waits to be told to go on."""
+
+_MANY = 16
 
 
 def program(model: Model, hyper: HyperParams, *, cuts: bool, repeats: bool) -> Callable:
@@ -42,7 +48,8 @@ def program(model: Model, hyper: HyperParams, *, cuts: bool, repeats: bool) -> C
         model, hyper, dict(zip(names, parameters, strict=True)), net.engine, {"layers": rows}
     ).look(ids, start)
     logits = graphs.affine(top[0], *net.readout())
-    advance = computing([*parameters, rows, ids, start], [logits, *endings])
+    inputs = [*parameters, rows, ids, start]
+    before, advance = parted(inputs, [logits, *endings], len(inputs) - 2)
     with _exactly():
         given = [logits.type(), pt.dscalar(), pt.dvector()]
         given += [pt.lscalar(), pt.dscalar(), pt.dscalar()] if cuts else []
@@ -63,11 +70,12 @@ def program(model: Model, hyper: HyperParams, *, cuts: bool, repeats: bool) -> C
         latest: Any,
         penalty: Any,
     ) -> tuple[Any, ...]:
-        (rows,) = table(*values)
+        steady = before(*values, *table(*values))
+        several = ROUND.get(jax.default_backend(), _MANY)
 
         def one(i: Any, carried: Any) -> Any:
             ids, state, drawn, sure, recent = carried
-            logits, *endings = advance(*values, rows, ids[jnp.newaxis], state)
+            logits, *endings = advance(*steady, ids[jnp.newaxis], state)
             ruled = logits + mask
             if repeats:
                 counts = (jnp.arange(len(recent)) >= len(recent) - latest)[
@@ -86,9 +94,17 @@ def program(model: Model, hyper: HyperParams, *, cuts: bool, repeats: bool) -> C
             sure = sure.at[i].set(logprobs)
             return new, jnp.stack(endings), drawn, sure, recent
 
+        def some(k: Any, carried: Any) -> Any:
+            for j in range(several):
+                carried = one(k * several + j, carried)
+            return carried
+
         blank = jnp.zeros(uniforms.shape, jnp.int32)
         carried = ids, start, blank, blank.astype(jnp.float32), recent
-        ids, state, drawn, sure, recent = lax.fori_loop(0, count, one, carried)
+        carried = lax.fori_loop(0, count // several, some, carried)
+        if several > 1:
+            carried = lax.fori_loop(count // several * several, count, one, carried)
+        ids, state, drawn, sure, recent = carried
         return drawn, sure, ids, state, recent
 
     return draw
