@@ -78,13 +78,7 @@ def program(model: Model, hyper: HyperParams, *, cuts: bool, repeats: bool) -> C
             logits, *endings = advance(*steady, ids[jnp.newaxis], state)
             ruled = logits + mask
             if repeats:
-                counts = (jnp.arange(len(recent)) >= len(recent) - latest)[
-                    :, jnp.newaxis, jnp.newaxis
-                ]
-                there = (counts & (recent[:, :, jnp.newaxis] == jnp.arange(hyper.vocab_size))).any(
-                    0
-                )
-                ruled = jnp.where(there, ruled - penalty, ruled)
+                ruled = _lowered(ruled, recent, latest, penalty)
             with _exactly():
                 (new,) = choose(ruled, temperature, uniforms[i], *(limits if cuts else ()))
             (logprobs,) = likely(logits, new)
@@ -108,6 +102,14 @@ def program(model: Model, hyper: HyperParams, *, cuts: bool, repeats: bool) -> C
         return drawn, sure, ids, state, recent
 
     return draw
+
+
+def _lowered(logits: Any, recent: Any, latest: Any, penalty: Any) -> Any:
+    """Take ``penalty`` off the logits (B, V) of the ``latest`` of the recent symbols (R, B)."""
+    counts = jnp.arange(len(recent)) >= len(recent) - latest
+    equal = recent[:, :, jnp.newaxis] == jnp.arange(logits.shape[1])
+    there = (counts[:, jnp.newaxis, jnp.newaxis] & equal).any(axis=0)
+    return jnp.where(there, logits - penalty, logits)
 
 
 def _exactly() -> Any:
