@@ -20,7 +20,7 @@ from rngru.backends.jaxed.computing import computing, parted
 from rngru.backends.recurrence import stepped
 from rngru.hyper import HyperParams
 from rngru.models import Model
-from rngru.network import Network, apart
+from rngru.network import apart
 
 AT_ONCE = 256
 """Symbols that one call of the compiled loop draws at most."""
@@ -40,16 +40,11 @@ def program(model: Model, hyper: HyperParams, *, cuts: bool, repeats: bool) -> C
     ``repeats``, ``penalty`` is taken off the logits of the ``latest`` of the recent symbols.
     """
     net = graphs.network(model, hyper, apart(stepped))
-    names, parameters = list(net.parameters), list(net.parameters.values())
-    table = computing(parameters, [net.table()])
+    parameters = list(net.parameters.values())
     ids, start = pt.imatrix("ids"), pt.ftensor3("start")
-    rows = net.table().type("table")
-    _, top, endings = Network(
-        model, hyper, dict(zip(names, parameters, strict=True)), net.engine, {"layers": rows}
-    ).look(ids, start)
+    _, top, endings = net.look(ids, start)
     logits = graphs.affine(top[0], *net.readout())
-    inputs = [*parameters, rows, ids, start]
-    before, advance = parted(inputs, [logits, *endings], len(inputs) - 2)
+    before, advance = parted([*parameters, ids, start], [logits, *endings], len(parameters))
     with _exactly():
         given = [logits.type(), pt.dscalar(), pt.dvector()]
         given += [pt.lscalar(), pt.dscalar(), pt.dscalar()] if cuts else []
@@ -70,7 +65,7 @@ def program(model: Model, hyper: HyperParams, *, cuts: bool, repeats: bool) -> C
         latest: Any,
         penalty: Any,
     ) -> tuple[Any, ...]:
-        steady = before(*values, *table(*values))
+        steady = before(*values)
         several = ROUND.get(jax.default_backend(), _MANY)
 
         def one(i: Any, carried: Any) -> Any:
