@@ -30,7 +30,7 @@ SMALL, LARGE, WIDE = (
 )
 FORMS: list[tuple[Case, dict[str, Any]]] = [
     (LARGE, {}), (LARGE, {"reset_after": True}), (WIDE, {}), (WIDE, {"reset_after": True}),
-    (Case("LSTM", 64, 100, 512, 2), {}), (Case("RNN", 64, 100, 512, 2), {}),
+    (Case("LSTM", 64, 100, 512, 2), {}),
 ]  # fmt: skip
 PRECISIONS = {"float32": False, "tf32": True}
 
