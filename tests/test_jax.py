@@ -27,6 +27,7 @@ from rngru.backends.team import Team
 from rngru.errors import InputError, RngruError
 from rngru.hyper import HyperParams
 from rngru.reader import Reader
+from rngru.sampling import Sampling
 from rngru.text import CharSet
 from tests.robust import until
 
@@ -193,6 +194,43 @@ def test_steps_side_by_side_are_the_same_steps(monkeypatch):
         steps.append(computes.step(arrays, caches, ids, ids, computes.freshstate(3), 0.01))
     for name, array in steps[0].arrays.items():
         np.testing.assert_allclose(steps[1].arrays[name], array, atol=1e-6)
+
+
+def test_text_drawn_in_rounds_is_the_same_text(monkeypatch):
+    """As it is compiled for a GPU: of 23 symbols three are left over."""
+    pytest.importorskip("jax")
+    from rngru.backends.jaxed import drawing
+
+    model, hyper, rng = models.GRUEncode, HyperParams(7, 4, layers=2), np.random.default_rng(1)
+    arrays, ids, uniforms = model.initial(hyper, rng), np.array([1, 5]), rng.random((23, 2))
+    texts = []
+    for several in (1, 4):
+        monkeypatch.setattr(drawing, "ROUND", {"cpu": several})
+        computes = backend("jax", model, hyper)
+        sampling = Sampling(0.8, repeat=1.1, repeat_last=3)
+        texts.append(
+            computes.generate(
+                arrays, ids, computes.freshstate(2), uniforms, sampling, recent=ids[None]
+            )
+        )
+    assert np.array_equal(texts[1].ids, texts[0].ids)
+    np.testing.assert_allclose(texts[1].ending, texts[0].ending, atol=1e-6)
+    np.testing.assert_allclose(texts[1].logprobs, texts[0].logprobs, atol=1e-5)
+
+
+def test_a_loop_computes_only_what_changes_in_it():
+    """On a GPU the halves of a matrix were cut apart again for each symbol."""
+    pytest.importorskip("jax")
+    from rngru.backends.jaxed.computing import parted
+
+    weights, x = pt.fmatrix("weights"), pt.fvector("x")
+    before, after = parted([weights, x], [x * pt.exp(weights[:, :2]).sum(), weights], 1)
+    given, vector = np.arange(6, dtype=np.float32).reshape(2, 3) / 5, np.ones(4, np.float32)
+    kept = before(given)
+    assert sorted(np.shape(each) for each in kept) == [(1,), (2, 3)]
+    product, same = after(*kept, vector)
+    np.testing.assert_allclose(product, np.full(4, np.exp(given[:, :2]).sum()), rtol=1e-6)
+    assert np.array_equal(same, given)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
