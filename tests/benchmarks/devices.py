@@ -80,7 +80,7 @@ def _kernels(ours: Rngru) -> int:
         (path,) = Path(folder).rglob("perfetto_trace.json.gz")
         events = json.loads(gzip.decompress(path.read_bytes()))
     events = events["traceEvents"] if isinstance(events, dict) else events
-    named = [(each, each["args"]["name"]) for each in events if each.get("ph") == "M"]
+    named = [(each, each["args"].get("name")) for each in events if each.get("ph") == "M"]
     streams = {(each["pid"], each.get("tid")) for each, name in named if "Stream" in str(name)}
     return sum(each.get("ph") == "X" and (each["pid"], each["tid"]) in streams for each in events)
 

@@ -64,7 +64,11 @@ class JAX(Backend):
     faster than on one: a card takes as long for 8 rows as for 64.
 
     **Precision.** ``precision="tf32"`` and ``"bf16"`` round the factors of matrix products, on devices that
-    can; weights, sums and softmax are float32 always. Not seen on a GPU so far.
+    can; weights, sums and softmax are float32 always. On an H100 a step with 64 lanes, T = 100 and two
+    layers of 512 units took 9.7 ms with float32, 6.9 with TF32 and 6.4 with bf16.
+
+    On a GPU it is not arithmetic that takes the time at such a size, but to start 3 to 5 kernels for each
+    layer, time step and direction, one after another.
     """
 
     name = "jax"
