@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import rngru
-from rngru import ModelState, Texts, sweep
+from rngru import ModelState, Texts, sweep, sweeps
 from rngru.cli import main
 from rngru.errors import InputError, MissingExtra, NoModelError, RngruWarning, WorkdirError
 from rngru.events import Batch, Round
@@ -24,6 +24,7 @@ from rngru.workdir import whoami
 optuna = pytest.importorskip("optuna")
 
 SPACE = {"state_size": [4, 8], "learnrate": (1e-4, 1e-2, "log")}
+SMALL_JAX = {"layers": 1, "seq_len": 20, "batchsize": 2, "backend": "jax"}
 SMALL = {"seconds": 0.3, "layers": 1, "seq_len": 20, "batchsize": 2, "rng": 1, "report": "silent"}
 
 
@@ -268,6 +269,69 @@ def test_a_process_that_fails_is_told(ledger, monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.warns(RngruWarning, match="1 of 1 processes failed"):
         assert len(sweep(None, ledger.folder, trials=2, report="silent")) == 1
+
+
+# ---- On GPUs ----
+
+
+def test_each_process_has_a_device_of_its_own(ledger, monkeypatch):
+    """All would take the first GPU, and most of the memory of every one."""
+    began = []
+
+    class Worker:
+        returncode = 0
+
+        def __init__(self, command, env, **options):
+            began.append((command[3:], env["XLA_PYTHON_CLIENT_PREALLOCATE"]))
+
+        def poll(self):
+            return 0
+
+        def communicate(self):
+            pass
+
+    pytest.importorskip(
+        "rngru.backends.jaxed"
+    )  # PyTensor, too, begins processes when it is imported
+    ledger.write(Search(Space.checked(SPACE), 0.2, {"backend": "jax"}, 1))
+    monkeypatch.setattr(sweeps, "_devices", lambda: 3)
+    monkeypatch.setattr(subprocess, "Popen", Worker)
+    for processes, devices in (None, "012"), (5, "01201"):
+        began.clear()
+        sweep(None, ledger.folder, trials=9, processes=processes, report="silent")
+        folder = str(ledger.folder)
+        assert began == [
+            ([folder, "9", str(index), device], "false") for index, device in enumerate(devices)
+        ]
+
+
+def test_a_process_sees_its_device_alone(ledger):
+    """Where JAX itself looks which GPUs it may open."""
+    pytest.importorskip("jax")
+    code = """if True:
+        import sys
+        from jax._src import xla_bridge
+        from rngru.sweeps.worker import main
+        main(*sys.argv[1:])
+        print(xla_bridge.CUDA_VISIBLE_DEVICES.value, xla_bridge._backends)"""
+    line = [sys.executable, "-c", code, str(ledger.folder), "0", "1", "3"]
+    done = subprocess.run(line, input="", capture_output=True, text=True, check=True)
+    assert done.stdout == "3 {}\n", "and it has opened none before"
+
+
+def test_a_sweep_on_jax(ledger, monkeypatch):
+    """On CPUs as ever; and an older version, which would go on with cpu, must not."""
+    pytest.importorskip("jax")
+    about = ledger.folder / "sweep.json"
+    assert json.loads(about.read_text())["format"] == 1
+    ledger.write(Search(Space.checked({"state_size": [4]}), 0.2, SMALL_JAX, 1))
+    assert json.loads(about.read_text())["format"] == 2
+    found = sweep(None, ledger.folder, trials=1, report="silent")
+    assert found.search == ledger.read()
+    assert [each.state for each in found] == ["done"]
+    assert found.best.backend == "jax"
+    with pytest.raises(InputError, match="holds a sweep with fixed="):
+        sweep(None, ledger.folder, backend="cpu", report="silent")
 
 
 # ---- Pruning, pictures, the command ----

@@ -52,9 +52,11 @@ __all__ = [
     "Written",
     "TEAM",
     "backend",
+    "devices",
     "distributed",
     "freshcaches",
     "named",
+    "ondevice",
     "rounding",
     "shielded",
 ]
@@ -141,6 +143,30 @@ def distributed(
     from rngru.backends.jaxed import join
 
     join(coordinator, processes, process)
+
+
+def devices() -> int:
+    """Return how many processes can have a GPU of their own here; 0 if there is none.
+
+    Whoever asks takes most of their memory, as JAX does when it looks.
+
+    Raises
+    ------
+    MissingExtra
+        If JAX is not installed.
+    """
+    BACKENDS["jax"]()
+    from rngru.backends.jaxed import apart
+
+    return apart()
+
+
+def ondevice(number: int) -> None:
+    """Let this process compute on one GPU alone, with ``backend="jax"``; before it has computed anything."""
+    BACKENDS["jax"]()
+    from rngru.backends.jaxed import take
+
+    take(number)
 
 
 def rounding(name: str) -> str:

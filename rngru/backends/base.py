@@ -168,6 +168,10 @@ class Backend(ABC):
         """Say which lanes of a text this process reads that all read together: all, if it is alone."""
         return slice(0, lanes)
 
+    def hosted(self, lanes: int) -> int:
+        """Return how many lanes of a batch lie in the memory of this process; on a GPU none do."""
+        return lanes
+
     def firstlane(self, state: np.ndarray) -> np.ndarray:
         """Return the first lane of a state (L, B, H), or the first of this process."""
         return state[:, :1]

@@ -201,14 +201,14 @@ def choice(logits, temperature, uniform, *limits):
     greedy = pt.eq(temperature, 0)
     exact = logits.astype("float64")
     divisor = pt.switch(greedy, 1.0, temperature)
-    shifted = (exact - exact.max(axis=-1, keepdims=True)) / divisor
-    weights = pt.exp(shifted)
+    best = exact.max(axis=-1, keepdims=True)
+    # At temperature 0 the first of the best has all the weight that the draw can reach.
+    weights = pt.switch(greedy, pt.eq(exact, best), pt.exp((exact - best) / divisor))
     if limits:
         weights = weights * _kept(exact, weights, divisor, *limits)
-    reached = (weights / weights.sum(axis=-1, keepdims=True)).cumsum(axis=-1)
-    above = pt.gt(reached, (uniform * reached[:, -1]).dimshuffle(0, "x"))
-    chosen = pt.switch(greedy, exact.argmax(axis=-1), above.astype("int8").argmax(axis=-1))
-    return chosen.astype("int32")
+    reached = weights.cumsum(axis=-1)
+    wanted = pt.switch(greedy, 0.0, uniform) * reached[:, -1]
+    return pt.gt(reached, wanted.dimshuffle(0, "x")).astype("int8").argmax(axis=-1).astype("int32")
 
 
 def _kept(logits, weights, temperature, top_k, top_p, min_p):

@@ -115,6 +115,10 @@ class Shielded(Backend):
         """Say which lanes of a text this process reads."""
         return self._shield(("dealt",), lambda inside: inside.dealt(lanes))
 
+    def hosted(self, lanes: int) -> int:
+        """Return how many lanes of a batch lie in the memory of this process."""
+        return self._shield(("hosted",), lambda inside: inside.hosted(lanes))
+
     def firstlane(self, state: np.ndarray) -> np.ndarray:
         """Return the first lane of a state."""
         return self._shield(("firstlane",), lambda inside: inside.firstlane(state))

@@ -22,6 +22,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, Self, final
 
 import numpy as np
 
+from rngru.backends import BACKENDS
 from rngru.errors import InputError, RngruError, WorkdirError, warn
 from rngru.events import Event, Notice
 from rngru.interrupts import Interrupts
@@ -228,13 +229,14 @@ def sweep(
         How long each of them trains; 60 at first.
     processes : int
         How many train at a time, each with one thread (or ``RNGRU_THREADS``); by default one for each core.
+        With ``backend="jax"`` each has a GPU of its own, if there are any, and by default all are used.
     rng : int
         Seed: all models begin with the same random numbers.
     report : str
         ``'rich'``, ``'plain'`` or ``'silent'``; by default what suits the screen.
     **fixed
-        What all models have, such as ``layers=1``, and of the text: ``level``, ``trainfrac``, ``encoding``,
-        ``min_count``, …
+        What all models have, such as ``layers=1`` or ``backend="jax"``, and of the text: ``level``,
+        ``trainfrac``, ``encoding``, ``min_count``, …
 
     Returns
     -------
@@ -247,7 +249,7 @@ def sweep(
         For names that do not exist and values that are not allowed, before anything is run; and if
         ``workdir`` holds a sweep of another kind.
     MissingExtra
-        Without Optuna: ``pip install 'rngru[sweep]'``.
+        Without Optuna: ``pip install 'rngru[sweep]'``; without what computes the models.
 
     Example
     -------
@@ -266,10 +268,14 @@ def sweep(
     ledger = Ledger(Workdir(workdir).path)
     search = _search(ledger, space, seconds, fixed, rng)
     loaded()  # without Optuna nothing is begun
+    for name in search.backends:
+        BACKENDS[name]()
+    devices = _devices() if "jax" in search.backends else 0
     with reporter(report) as show:
         _begin(ledger, search, srcfile, options, report)
         with Interrupts() as interrupts:
-            _run(ledger, search, trials, processes or threads.available(), show, interrupts.asked)
+            many = processes or devices or threads.available()
+            _run(ledger, search, trials, many, devices, show, interrupts.asked)
             return Sweep(ledger.folder, interrupted=interrupts.raised)
 
 
@@ -340,16 +346,18 @@ def _run(
     search: Search,
     trials: int,
     processes: int,
+    devices: int,
     show: Callable[[Event], object],
     asked: Callable[[], bool],
 ) -> None:
-    """Let processes work until there are enough trials; say what they find."""
+    """Let processes work until there are enough trials, each on one of the devices; say what they find."""
     study = ledger.study()
     missing = trials - counted(study, search.seconds)
     told = {each.number for each in ledger.trials(study) if each.state != "running"}
     with tempfile.TemporaryFile() as errors:
         workers = [
-            _worker(ledger, trials, index, errors) for index in range(min(processes, missing))
+            _worker(ledger, trials, index, str(index % devices) if devices else "", errors)
+            for index in range(min(processes, missing))
         ]
         try:
             while any(worker.poll() is None for worker in workers):
@@ -374,17 +382,36 @@ def _run(
 
 
 def _worker(
-    ledger: Ledger, trials: int, index: int, errors: IO[bytes]
+    ledger: Ledger, trials: int, index: int, device: str, errors: IO[bytes]
 ) -> "subprocess.Popen[bytes]":
-    path = os.pathsep.join(filter(None, sys.path))
-    own = {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
     code = "import sys; from rngru.sweeps.worker import main; main(*sys.argv[1:])"
+    # Several processes may share a device, and PJRT_NPROC are the threads of XLA on a CPU.
+    alone = {"RNGRU_THREADS": "1", "PJRT_NPROC": "1", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     return subprocess.Popen(
-        [sys.executable, "-c", code, str(ledger.folder), str(trials), str(index)],
-        env={"RNGRU_THREADS": "1"} | os.environ | own,
+        [sys.executable, "-c", code, str(ledger.folder), str(trials), str(index), device],
+        env=alone | _environment(),
         stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=errors,
         start_new_session=True,
     )  # fmt: skip
+
+
+def _devices() -> int:
+    """Return how many GPUs JAX finds; a process of its own looks, for it takes most of their memory."""
+    code = "from rngru.backends import devices; print(devices())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=_environment(), capture_output=True, text=True
+    )
+    if done.returncode:
+        raise RngruError(
+            f"JAX does not start: {(done.stderr.strip() or 'no reason').splitlines()[-1]}"
+        )
+    return int(done.stdout.split()[-1])
+
+
+def _environment() -> dict[str, str]:
+    """Return that of a process that imports what this one does."""
+    path = os.pathsep.join(filter(None, sys.path))
+    return {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
 
 
 def _tell(

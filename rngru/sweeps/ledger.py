@@ -23,7 +23,9 @@ from rngru.errors import CheckpointDamaged, CheckpointTooNew, MissingExtra, NoMo
 from rngru.sweeps.space import Space, checkedvalues
 from rngru.workdir import lives, whoami
 
-FORMAT: Final = 1
+FORMAT: Final = 2
+"""2 if it says what computes the models, which older versions did not ask; else 1."""
+
 NAME: Final = "sweep"
 
 
@@ -44,6 +46,12 @@ class Search:
     seconds: float
     fixed: Mapping[str, Any]
     seed: int
+
+    @property
+    def backends(self) -> set[str]:
+        """What computes the models, if that was said."""
+        varied: Any = self.space.dimensions.get("backend", [])
+        return {*varied, *([self.fixed["backend"]] if "backend" in self.fixed else [])}
 
 
 @final
@@ -99,7 +107,7 @@ class Ledger:
     def write(self, search: Search) -> None:
         """Keep what is searched."""
         about = {
-            "format": FORMAT,
+            "format": FORMAT if search.backends else 1,
             "space": search.space.to_json(),
             "seconds": search.seconds,
             "fixed": dict(search.fixed),

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self, final
 
+from rngru.backends import BACKENDS
 from rngru.errors import InputError, nearest
 from rngru.hyper import HyperParams
 from rngru.models import MODELS
@@ -31,6 +32,7 @@ class Kinds(Settings):
 
     modeltype = Setting("which kind of model", "name", one_of(sorted(MODELS)), "GRUEncode")
     seq_len = Setting("symbols per training sequence", "symbols", whole(1), 100)
+    backend = Setting("what computes it", "name", one_of(sorted(BACKENDS)), "cpu")
 
 
 VARIED: Final[dict[str, Setting[Any]]] = {

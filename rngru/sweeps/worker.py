@@ -14,6 +14,7 @@ from typing import Any, Final, final
 
 import numpy as np
 
+from rngru.backends import ondevice
 from rngru.corpus import Corpus
 from rngru.errors import InputError, NumericsError
 from rngru.events import Batch, Event, Round
@@ -38,8 +39,8 @@ def rounds(seconds: float, batch: float) -> int:
     return max(1, int(seconds / ROUNDS / batch))
 
 
-def main(folder: str, trials: str, index: str) -> None:
-    """Work on a sweep, until ``trials`` are tried or standard input is closed.
+def main(folder: str, trials: str, index: str, device: str = "") -> None:
+    """Work on a sweep, until ``trials`` are tried or standard input is closed; on one GPU if it is named.
 
     That happens when the process that began it stops the sweep, and also when it dies.
     """
@@ -52,6 +53,8 @@ def main(folder: str, trials: str, index: str) -> None:
         over.set()
 
     threading.Thread(target=watch, daemon=True).start()
+    if device:
+        ondevice(int(device))
     with quiet():
         work(Ledger(Path(folder)), int(trials), int(index), over.is_set)
 
@@ -151,14 +154,14 @@ def _try(place: Path, corpus: Corpus, search: Search, trial: Any, judge: Judge) 
 def _new(place: Path, corpus: Corpus, seed: int, values: dict[str, Any]) -> ModelState:
     """Make a model of the text, which is encoded already."""
     hyper = {name: values[name] for name in HyperParams.settings() if name in values}
-    checkoptions(values["modeltype"], values["seq_len"], "cpu", hyper, set())
+    checkoptions(values["modeltype"], values["seq_len"], values["backend"], hyper, set())
     disk = Workdir(place)
     with disk.locked(new=True):
         _share(corpus.folder, disk.data)
         own = Corpus.open(disk.data, corpus.vocab)
         model = drawn(
             own, modeltype=values["modeltype"], hyperparams=hyper, seq_len=values["seq_len"],
-            backend="cpu", rng=np.random.default_rng(seed), show=lambda event: None,
+            backend=values["backend"], rng=np.random.default_rng(seed), show=lambda event: None,
         )  # fmt: skip
         own = disk.install(model, own)
     return ModelState(disk, model, own, "silent")

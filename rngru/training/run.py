@@ -78,7 +78,8 @@ class Run:
 
     def propose(self, batchsize: int, seq_len: int, rate: float) -> Step:
         """Compute one training step from here, without taking it."""
-        checkmemory(self.backend.model, self.hyper, batchsize, seq_len)
+        own = self.backend.hosted(batchsize)
+        checkmemory(self.backend.model, self.hyper, own, seq_len)
         with fits(f"A batch of {batchsize} x {seq_len}", SMALLER):
             now = self._here()
             x, y = self._batch(now.position, batchsize, seq_len)

@@ -10,7 +10,16 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks import corpus, encoding, generating, learning, memory, starting, training
+from tests.benchmarks import (
+    corpus,
+    devices,
+    encoding,
+    generating,
+    learning,
+    memory,
+    starting,
+    training,
+)
 from tests.benchmarks.clock import Figure, Options, machine, undisturbed
 
 THEMES = {
@@ -21,9 +30,10 @@ THEMES = {
     "corpus": corpus,
     "encoding": encoding,
     "learning": learning,
+    "devices": devices,
 }
-LONG = {"learning"}
-"""Themes that take an hour, so that they are measured only where they are named."""
+LONG = {"learning", "devices"}
+"""Themes that take long, or want what few machines have: measured only where they are named."""
 
 
 def main() -> None:

@@ -213,11 +213,12 @@ def machine() -> dict[str, Any]:
     names = [
         line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
     ]
-    packages = ("rngru", "numpy", "numba", "pytensor", "torch")
+    packages = ("rngru", "numpy", "numba", "pytensor", "jax", "torch")
     return {
         "processor": names[0].split(":")[1].strip(),
         "instructions": str(TARGET),
         "cores": len(os.sched_getaffinity(0)),
+        **({"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}),
         "python": platform.python_version(),
         **{name: version(name) for name in packages},
         "date": time.strftime("%Y-%m-%d %H:%M"),

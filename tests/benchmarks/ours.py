@@ -1,21 +1,22 @@
 """A model of rngru, driven as the prompt drives it but without text and files."""
 
+from typing import Any
+
 import numpy as np
 
-from rngru.backends import freshcaches
-from rngru.backends.cpu import CPU
+from rngru.backends import backend, freshcaches
 from rngru.sampling import Sampling
 from tests.benchmarks.cases import Case
 
 
 class Rngru:
-    """A model of rngru on the backend ``'cpu'``."""
+    """A model of rngru on a backend; ``more`` are further hyperparameters."""
 
-    def __init__(self, case: Case) -> None:
-        self.hyper = case.hyper
-        self.backend = CPU(case.model, self.hyper)
-        self.arrays = case.model.initial(self.hyper, np.random.default_rng(2))
-        self.caches = freshcaches(self.arrays, self.hyper)
+    def __init__(self, case: Case, name: str = "cpu", **more: Any) -> None:
+        self.hyper = case.hyper.replace(**more)
+        self.backend = backend(name, case.model, self.hyper)
+        arrays = case.model.initial(self.hyper, np.random.default_rng(2))
+        self.arrays, self.caches = arrays, freshcaches(arrays, self.hyper)
         self.batch = case.batch()
         self.state = self.backend.freshstate(case.lanes)
 
@@ -27,8 +28,8 @@ class Rngru:
         self.arrays, self.caches, self.state = done.arrays, done.caches, done.state
         return done.loss
 
-    def generate(self, count: int) -> np.ndarray:
-        """Draw ``count`` characters of one stream."""
-        ids, state = np.zeros(1, np.int32), self.backend.freshstate(1)
-        uniforms = np.random.default_rng(3).random((count, 1))
+    def generate(self, count: int, streams: int = 1) -> np.ndarray:
+        """Draw ``count`` characters of each stream."""
+        ids, state = np.zeros(streams, np.int32), self.backend.freshstate(streams)
+        uniforms = np.random.default_rng(3).random((count, streams))
         return self.backend.generate(self.arrays, ids, state, uniforms, Sampling(0.5)).ids

@@ -15,9 +15,9 @@ from tests.benchmarks.cases import SYMBOLS, Case
 
 
 class Torch(nn.Module):
-    """Embedding, tanh, ``nn.GRU`` (``nn.LSTM``, ``nn.RNN``) and a linear readout."""
+    """Embedding, tanh, ``nn.GRU`` (``nn.LSTM``, ``nn.RNN``) and a linear readout, on a device."""
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: Case, device: str = "cpu") -> None:
         super().__init__()
         torch.manual_seed(2)
         hyper, self.lanes = case.hyper, case.lanes
@@ -25,6 +25,7 @@ class Torch(nn.Module):
         self.bias = nn.Parameter(torch.zeros(case.size))
         self.cell = getattr(nn, case.cell)(case.size, case.size, case.layers)
         self.readout = nn.Linear(case.size, SYMBOLS)
+        self.to(device)
         weights = [each for each in self.parameters() if each.ndim > 1]
         biases = [each for each in self.parameters() if each.ndim == 1]
         decay = hyper.regcost / case.lanes
@@ -37,7 +38,8 @@ class Torch(nn.Module):
         )
         self.clip = hyper.clip or math.inf
         x, y = case.batch()
-        self.x, self.y = torch.from_numpy(x).long(), torch.from_numpy(y).long().reshape(-1)
+        self.x = torch.from_numpy(x).long().to(device)
+        self.y = torch.from_numpy(y).long().reshape(-1).to(device)
         self.state: Any = None
 
     def step(self) -> float:
@@ -52,14 +54,14 @@ class Torch(nn.Module):
         self.optimizer.step()
         return loss.item()
 
-    def generate(self, count: int) -> torch.Tensor:
-        """Draw ``count`` characters of one stream."""
-        drawn = torch.zeros(count + 1, 1, dtype=torch.long)
+    def generate(self, count: int, streams: int = 1) -> torch.Tensor:
+        """Draw ``count`` characters of each stream."""
+        drawn = torch.zeros(count + 1, streams, dtype=torch.long, device=self.x.device)
         with torch.inference_mode():
             state = None
             for i in range(count):
                 inputs = torch.tanh(self.encoder(drawn[i]) + self.bias)
                 states, state = self.cell(inputs[None], state)
                 chances = torch.softmax(self.readout(states[0]) / 0.5, -1)
-                drawn[i + 1] = torch.multinomial(chances, 1)[0]
-        return drawn[1:]
+                drawn[i + 1] = torch.multinomial(chances, 1)[:, 0]
+        return drawn[1:].cpu()

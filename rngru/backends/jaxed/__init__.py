@@ -9,10 +9,11 @@ import jax
 
 from rngru.backends.jaxed import ops  # noqa: F401  registers what PyTensor looks up
 from rngru.backends.jaxed.backend import JAX
+from rngru.backends.jaxed.devices import apart, take
 from rngru.backends.jaxed.processes import join
 from rngru.kernels.compiling import places
 
-__all__ = ["JAX", "join"]
+__all__ = ["JAX", "apart", "join", "take"]
 
 
 def _keep() -> None:

@@ -1,8 +1,10 @@
 """The ``jax`` backend: what a program is, and which devices compute it."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, final
 
 import jax
@@ -13,7 +15,7 @@ from jax import lax
 
 from rngru.backends import graphs
 from rngru.backends.base import Backend, Losses, Step, Trace, Written
-from rngru.backends.jaxed import drawing
+from rngru.backends.jaxed import drawing, memory
 from rngru.backends.jaxed.computing import computing
 from rngru.backends.jaxed.devices import (
     EVERYWHERE,
@@ -77,7 +79,8 @@ class JAX(Backend):
     def fetch(self, arrays):
         if not any(isinstance(array, jax.Array) for array in arrays.values()):
             return arrays
-        return {name: whole(array) for name, array in arrays.items()}
+        with failing():
+            return {name: whole(array) for name, array in arrays.items()}
 
     def share(self, lanes):
         return world().share(lanes)
@@ -85,6 +88,12 @@ class JAX(Backend):
     def dealt(self, lanes):
         devices = world()
         return devices.share(lanes) if devices.shared(lanes) else slice(0, lanes)
+
+    def hosted(self, lanes):
+        if jax.default_backend() != "cpu":
+            return 0  # what a device has is known when it says that it is too little
+        own = world().share(lanes)
+        return own.stop - own.start
 
     def firstlane(self, state):
         return first(state)[:, :1]
@@ -109,15 +118,15 @@ class JAX(Backend):
 
     def step(self, arrays, caches, x, y, state, rate, *, number=1, noise=None):
         lanes, devices = state.shape[1], world()
-        values = self.place(arrays).values()
-        memory = [each for cache in caches.values() for each in self.place(cache).values()]
-        x, y, state = (devices.part(each, 1, lanes) for each in (x, y, state))
-        masks = [_placed(devices, each, lanes) for each in (noise or {}).values()]
-        numbers = np.float32(rate), np.float32(number)
-        said = devices.said(TEAM.say()) if devices.shared(lanes) else None
-        with failing():
+        with failing(partial(self._advice, devices, lanes, len(x))):
+            values = self.place(arrays).values()
+            kept = [each for cache in caches.values() for each in self.place(cache).values()]
+            x, y, state = (devices.part(each, 1, lanes) for each in (x, y, state))
+            masks = [_placed(devices, each, lanes) for each in (noise or {}).values()]
+            numbers = np.float32(rate), np.float32(number)
+            said = devices.said(TEAM.say()) if devices.shared(lanes) else None
             loss, norm, ending, new, heard = self._call(
-                "step", devices, lanes, list(values), memory, x, y, *numbers, state, masks, said
+                "step", devices, lanes, list(values), kept, x, y, *numbers, state, masks, said
             )
             result = Step(float(loss), float(norm), arrays, caches, ending)
         if TEAM.count > 1:
@@ -190,10 +199,41 @@ class JAX(Backend):
 
     def _call(self, name: str, devices: Devices, lanes: int, *arguments: Any, exact: bool = False):
         check()
+        with self._compiling(exact):
+            return self._function(name, devices, devices.shared(lanes))(*arguments)
+
+    @contextmanager
+    def _compiling(self, exact: bool = False) -> Iterator[None]:
         # PyTensor, or the user, may have switched float64 on.
         precise = jax.default_matmul_precision(PRECISIONS[self.hyper.precision])
         with self._lock.held(), jax.enable_x64(exact), precise:
-            return self._function(name, devices, devices.shared(lanes))(*arguments)
+            yield
+
+    def _advice(self, devices: Devices, lanes: int, steps: int) -> str:
+        """Return what to do about a batch that does not fit into memory; '' if nothing is known."""
+        free, count = memory.free(), devices.count if devices.shared(lanes) else 1
+        if free is None:
+            return ""
+        fits = count * memory.fitting(partial(self._needed, steps), free, lanes // count)
+        other = "make the model with a smaller seq_len."
+        return f"A batch of {lanes} x {steps} does not fit into the memory of a device. " + (
+            f"batchsize={fits} should fit. Or {other}"
+            if fits
+            else f"Not even one lane does: {other}"
+        )
+
+    def _needed(self, steps: int, lanes: int) -> int:
+        """Return the bytes of a step on one device, by XLA's count, beside what it is given to change."""
+        array = partial(jax.ShapeDtypeStruct, dtype=np.float32)
+        text = jax.ShapeDtypeStruct((steps, lanes), np.int32)
+        values = [array(shape) for shape in self.model.shapes(self.hyper).values()]
+        kept = values * len(self.hyper.caches)
+        noise = map(array, self.model.noiseshapes(self.hyper, steps, lanes).values())
+        state = array(self.freshstate(lanes).shape)
+        given = values, kept, text, text, array(()), array(()), state, list(noise), None
+        with self._compiling():
+            taken = memory.taken(self._function("step", world(), shared=False), given)
+        return taken - sum(4 * math.prod(each.shape) for each in (*values, *kept))
 
     def _function(self, name: str, devices: Devices, shared: bool) -> Callable:
         """Return one of the functions; JAX compiles it for each shape of its arguments."""

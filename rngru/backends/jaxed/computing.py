@@ -56,6 +56,28 @@ def computing(inputs: Sequence[Any], outputs: Sequence[Any]) -> Callable[..., li
     return compute
 
 
+def parted(
+    inputs: Sequence[Any], outputs: Sequence[Any], fixed: int
+) -> tuple[Callable[..., list[Any]], Callable[..., list[Any]]]:
+    """Cut a graph in two, so that a loop computes only what changes in it; XLA would not see to that.
+
+    Returns
+    -------
+    before: a function from values of the first ``fixed`` inputs to a list of values.
+    after: a function from those values and the other inputs to a list of the outputs.
+    """
+    graph = FunctionGraph(list(inputs), list(outputs))
+    changing, wanted = set(graph.inputs[fixed:]), list(graph.outputs)
+    for node in graph.toposort():
+        if changing.intersection(node.inputs):
+            changing.update(node.outputs)
+            wanted += node.inputs
+    steady = (each for each in wanted if each not in changing and not isinstance(each, Constant))
+    kept = list(dict.fromkeys(steady))
+    before = computing(graph.inputs[:fixed], kept)
+    return before, computing([*kept, *graph.inputs[fixed:]], graph.outputs)
+
+
 def _computed(node: Apply, values: list[Any], used: list[bool]) -> Sequence[Any]:
     """Return the outputs of one node; ``used`` says which of them anything needs."""
     if isinstance(node.op, Shape):

@@ -131,6 +131,17 @@ def first(array: Any) -> np.ndarray:
     return np.array(array.addressable_data(0) if isinstance(array, jax.Array) else array)
 
 
+def apart() -> int:
+    """Return how many processes can have a device of their own here; 0 on a CPU, which all share."""
+    return {"cpu": 0, "gpu": jax.local_device_count()}.get(jax.default_backend(), 1)
+
+
+def take(number: int) -> None:
+    """Let this process see one GPU alone; before JAX has looked for any, and taken their memory."""
+    for maker in ("cuda", "rocm"):
+        jax.config.update(f"jax_{maker}_visible_devices", str(number))
+
+
 @lru_cache(1)
 def world() -> Devices:
     """The devices of all processes."""

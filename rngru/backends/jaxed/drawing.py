@@ -8,6 +8,7 @@ Shapes: n symbols, K at most at a time, B lanes, V vocabulary, R recent symbols 
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytensor
@@ -15,14 +16,19 @@ import pytensor.tensor as pt
 from jax import lax
 
 from rngru.backends import graphs
-from rngru.backends.jaxed.computing import computing
+from rngru.backends.jaxed.computing import computing, parted
 from rngru.backends.recurrence import stepped
 from rngru.hyper import HyperParams
 from rngru.models import Model
-from rngru.network import Network, apart
+from rngru.network import apart
 
 AT_ONCE = 256
 """Symbols that one call of the compiled loop draws at most."""
+
+ROUND = {"cpu": 1}
+"""Symbols that one round of the loop draws, by platform; after each, a GPU waits to be told to go on."""
+
+_MANY = 16
 
 
 def program(model: Model, hyper: HyperParams, *, cuts: bool, repeats: bool) -> Callable:
@@ -34,15 +40,11 @@ def program(model: Model, hyper: HyperParams, *, cuts: bool, repeats: bool) -> C
     ``repeats``, ``penalty`` is taken off the logits of the ``latest`` of the recent symbols.
     """
     net = graphs.network(model, hyper, apart(stepped))
-    names, parameters = list(net.parameters), list(net.parameters.values())
-    table = computing(parameters, [net.table()])
+    parameters = list(net.parameters.values())
     ids, start = pt.imatrix("ids"), pt.ftensor3("start")
-    rows = net.table().type("table")
-    _, top, endings = Network(
-        model, hyper, dict(zip(names, parameters, strict=True)), net.engine, {"layers": rows}
-    ).look(ids, start)
+    _, top, endings = net.look(ids, start)
     logits = graphs.affine(top[0], *net.readout())
-    advance = computing([*parameters, rows, ids, start], [logits, *endings])
+    before, advance = parted([*parameters, ids, start], [logits, *endings], len(parameters))
     with _exactly():
         given = [logits.type(), pt.dscalar(), pt.dvector()]
         given += [pt.lscalar(), pt.dscalar(), pt.dscalar()] if cuts else []
@@ -63,20 +65,15 @@ def program(model: Model, hyper: HyperParams, *, cuts: bool, repeats: bool) -> C
         latest: Any,
         penalty: Any,
     ) -> tuple[Any, ...]:
-        (rows,) = table(*values)
+        steady = before(*values)
+        several = ROUND.get(jax.default_backend(), _MANY)
 
         def one(i: Any, carried: Any) -> Any:
             ids, state, drawn, sure, recent = carried
-            logits, *endings = advance(*values, rows, ids[jnp.newaxis], state)
+            logits, *endings = advance(*steady, ids[jnp.newaxis], state)
             ruled = logits + mask
             if repeats:
-                counts = (jnp.arange(len(recent)) >= len(recent) - latest)[
-                    :, jnp.newaxis, jnp.newaxis
-                ]
-                there = (counts & (recent[:, :, jnp.newaxis] == jnp.arange(hyper.vocab_size))).any(
-                    0
-                )
-                ruled = jnp.where(there, ruled - penalty, ruled)
+                ruled = _lowered(ruled, recent, latest, penalty)
             with _exactly():
                 (new,) = choose(ruled, temperature, uniforms[i], *(limits if cuts else ()))
             (logprobs,) = likely(logits, new)
@@ -86,12 +83,28 @@ def program(model: Model, hyper: HyperParams, *, cuts: bool, repeats: bool) -> C
             sure = sure.at[i].set(logprobs)
             return new, jnp.stack(endings), drawn, sure, recent
 
+        def some(k: Any, carried: Any) -> Any:
+            for j in range(several):
+                carried = one(k * several + j, carried)
+            return carried
+
         blank = jnp.zeros(uniforms.shape, jnp.int32)
         carried = ids, start, blank, blank.astype(jnp.float32), recent
-        ids, state, drawn, sure, recent = lax.fori_loop(0, count, one, carried)
+        carried = lax.fori_loop(0, count // several, some, carried)
+        if several > 1:
+            carried = lax.fori_loop(count // several * several, count, one, carried)
+        ids, state, drawn, sure, recent = carried
         return drawn, sure, ids, state, recent
 
     return draw
+
+
+def _lowered(logits: Any, recent: Any, latest: Any, penalty: Any) -> Any:
+    """Take ``penalty`` off the logits (B, V) of the ``latest`` of the recent symbols (R, B)."""
+    counts = jnp.arange(len(recent)) >= len(recent) - latest
+    equal = recent[:, :, jnp.newaxis] == jnp.arange(logits.shape[1])
+    there = (counts[:, jnp.newaxis, jnp.newaxis] & equal).any(axis=0)
+    return jnp.where(there, logits - penalty, logits)
 
 
 def _exactly() -> Any:
