@@ -80,6 +80,8 @@ _HOMES = {
     "RngruError": "errors",
     "RngruWarning": "errors",
 }
+_ROOMS = ("corpora", "export", "plots", "recipes", "report")
+"""Modules with a page of their own, there without being imported."""
 
 
 class _Names(list[str]):
@@ -127,10 +129,12 @@ if TYPE_CHECKING:  # what __getattr__ brings, for editors and type checkers
 
 def __getattr__(name: str) -> Any:
     """Import what is asked for when it is asked for."""
+    if name in _ROOMS:
+        return importlib.import_module(f"rngru.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'rngru' has no attribute {name!r}")
     return getattr(importlib.import_module(f"rngru.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted({*globals(), *_HOMES, *_ROOMS})

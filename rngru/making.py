@@ -20,7 +20,6 @@ from rngru.backends import freshcaches
 from rngru.corpus import Corpus, encodecorpus, exactly
 from rngru.errors import InputError, RngruError, fits, nearest, warn
 from rngru.events import Event, Notice, Reading
-from rngru.export import fromtorch, weights
 from rngru.growing import LATER, carried, hyperfor, newsymbols
 from rngru.hyper import SETTINGS, HyperParams
 from rngru.models import Model
@@ -217,6 +216,8 @@ def imported(
         if wrong := [each for each in symbols if not isinstance(each, str) or len(each) != 1]:
             raise InputError(f"symbols: expected characters, got {wrong[0]!r} among them.")
         vocab = CharSet("".join(symbols))
+    from rngru.export import fromtorch, weights  # not before it is needed: it takes a while
+
     read = weights if isinstance(module, str | os.PathLike) else fromtorch
     found = read(module, symbols=symbols, vocab=vocab)
     hyper = HyperParams(vocab.vocab_size, **found.options)

@@ -21,12 +21,13 @@ from typing import TYPE_CHECKING, Any, Final, final
 import numpy as np
 
 from rngru.errors import InputError, MissingExtra
-from rngru.plots import Measured, lossfigure, savepicture, short, statesfigure, textfigure
 from rngru.shading import Shaded
 from rngru.tables import printable
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # what draws is not imported before something is drawn
     from matplotlib.figure import Figure
+
+    from rngru.plots import Measured
 
 SHOWN: Final = 5_000
 """Symbols of a text that a screen shows."""
@@ -65,6 +66,8 @@ class NeuronPlot:
         MissingExtra
             Without matplotlib.
         """
+        from rngru.plots import statesfigure, textfigure
+
         text = "".join(self.pieces)
         states = np.repeat(self.states, [len(piece) for piece in self.pieces], axis=1)
         if len(states) == 1:
@@ -74,6 +77,8 @@ class NeuronPlot:
 
     def save(self, path: str | Path) -> Path:
         """Write the picture to a file, whose ending says the format, and return its path."""
+        from rngru.plots import savepicture
+
         return savepicture(self.figure, path)
 
     def _shown(self) -> list[tuple[str, Shaded]]:
@@ -120,7 +125,7 @@ class Picture:
         What was drawn.
     """
 
-    def __init__(self, path: Path | None, rounds: Sequence[Measured]) -> None:
+    def __init__(self, path: Path | None, rounds: "Sequence[Measured]") -> None:
         self.path, self.rounds = path, rounds
 
     def __fspath__(self) -> str:
@@ -168,7 +173,7 @@ class Picture:
 
 
 def losspicture(
-    rounds: Sequence[Measured],
+    rounds: "Sequence[Measured]",
     batches: tuple[np.ndarray, np.ndarray],
     path: str | Path,
     *,
@@ -188,6 +193,8 @@ def losspicture(
         Without matplotlib, if the file is needed, or what draws characters is
         missing, too.
     """
+    from rngru.plots import lossfigure, savepicture
+
     try:
         figure = lossfigure(rounds, batches=batches)
     except MissingExtra:
@@ -205,7 +212,7 @@ def _drawable() -> bool:
     return True
 
 
-def curves(rounds: Sequence[Measured]) -> str:
+def curves(rounds: "Sequence[Measured]") -> str:
     """Return training and validation loss drawn in characters, to fit the terminal.
 
     Raises
@@ -215,6 +222,8 @@ def curves(rounds: Sequence[Measured]) -> str:
     MissingExtra
         Without plotille.
     """
+    from rngru.plots import short
+
     try:
         import plotille
     except ImportError as error:

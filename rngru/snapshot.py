@@ -26,7 +26,6 @@ import re
 import reprlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import version
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar, cast, final, overload
@@ -50,7 +49,11 @@ from rngru.version import __version__
 T = TypeVar("T")
 
 
-_version = functools.cache(version)
+@functools.cache
+def _version(package: str) -> str:
+    from importlib.metadata import version  # which imports half of email
+
+    return version(package)
 
 
 def versions() -> dict[str, str]:

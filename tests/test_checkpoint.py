@@ -108,6 +108,7 @@ SHAPES: list[np.ndarray] = [
     np.arange(10)[::-3],
     np.broadcast_to(np.float32(7), (3, 2)),
     np.array([[True, False]]),
+    np.full(9000, 0x02014B50, "<i4"),  # looks like the directory of a zip file
     np.array([1 + 2j, complex(0, np.inf)], "complex64"),
     np.arange(3, dtype="float16"),
     np.array([np.iinfo("int64").min, np.iinfo("int64").max]),

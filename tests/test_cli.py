@@ -1,5 +1,6 @@
 """The command line as a shell uses it: what goes where, exit statuses, flags, and the doctor."""
 
+import gc
 import io
 import json
 import os
@@ -523,6 +524,32 @@ def test_startup_is_quick():
         shell("--version")
         times.append(time.perf_counter() - began)
     assert min(times) < 0.5
+
+
+def test_a_sample_imports_only_what_it_needs(model):
+    """Each module that comes along by chance is waited for at every prompt of the shell."""
+    code = f"""if True:
+        import sys
+        from rngru.cli import main
+        main(["sample", {str(model)!r}, "--numchars", "5", "--seed", "The "])
+        print("", *sys.modules)
+    """
+    for _time in ("kernels are compiled", "kernels are there"):
+        shown = subprocess.check_output([sys.executable, "-c", code], text=True, env=os.environ)
+    modules = set(shown.splitlines()[-1].split())
+    assert "numba" in modules
+    thirds = {"pytensor", "jax", "rich", "matplotlib", "IPython", "optuna", "tensorboardX", "regex"}
+    assert not modules & (thirds | {"constriction", "onnx", "safetensors", "torch"})
+    assert not modules & {"scipy.linalg", "numpy.ma", "numba.np.arraymath", "numba.np.arrayobj"}
+    assert not modules & {f"rngru.{room}" for room in ("plots", "export", "sweeps", "cli.doctor")}
+
+
+def test_a_command_leaves_the_search_for_garbage_as_it_was(capsys):
+    """At a prompt, main() is one call among others."""
+    for line in (["--version"], ["sample", "--wrong"]):
+        before = gc.get_threshold(), gc.get_freeze_count()
+        main(line)
+        assert (gc.get_threshold(), gc.get_freeze_count()) == before
 
 
 def test_a_sample_needs_no_model_of_ones_own(capsys):

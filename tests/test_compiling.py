@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numba
+import numpy as np
 import pytest
 
 import rngru
@@ -42,6 +44,31 @@ def places(tmp_path, monkeypatch):
     monkeypatch.setattr(compiling, "_places", lambda: iter(folders))
     monkeypatch.setattr(compiling, "_said", set())
     return folders
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.zeros(3, np.float32),
+        np.zeros((2, 3, 4), np.int32, order="F"),
+        np.zeros((4, 4))[::2, ::2],
+        np.broadcast_to(np.float32(1), (2, 3)),
+        np.zeros((0, 0), bool),
+        np.zeros(2).view(np.recarray),
+        np.float32(1),
+        True,
+        7,
+    ],
+    ids=repr,
+)
+def test_kernels_take_values_as_numba_takes_them(value):
+    """An array of another type than it is would be read as what it is not."""
+
+    @compiling.kernel()
+    def first(x):
+        return x
+
+    assert first.typeof_pyval(value) == numba.typeof(value)
 
 
 def test_files_that_were_damaged_are_compiled_again(tmp_path):

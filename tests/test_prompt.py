@@ -96,6 +96,14 @@ def test_all_names_exist():
         assert getattr(rngru, name).__doc__
 
 
+@pytest.mark.parametrize("room", ["corpora", "export", "plots", "recipes", "report"])
+def test_modules_of_the_front_page_are_there(room):
+    """A module that is there only after another one was used is not there in the next session."""
+    assert room in rngru.__doc__
+    code = f"import rngru; assert '{room}' in dir(rngru); print(rngru.{room}.__name__)"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == f"rngru.{room}\n"
+
+
 def test_the_banner_is_short():
     """Version, what is ready, where the manual is; with no input it ends, and well."""
     done = closed()

@@ -24,6 +24,7 @@ import numpy as np
 
 FORMAT = 1
 MAX_ARRAYS = 4096
+MAX_DIRECTORY = 512 * MAX_ARRAYS  # bytes; the longest name takes less than 512
 MAX_JSON = 4 << 20  # bytes
 MAX_DEPTH = 32
 MAX_CONTAINERS = 100_000  # lists and dicts, which take many times the memory of their text
@@ -151,12 +152,21 @@ def unpackarrays(data: bytes) -> dict[str, np.ndarray]:
     return arrays
 
 
+class _Archive(io.BytesIO):
+    """The bytes of a zip file; its directory, which is read at once, is not a large one."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > MAX_DIRECTORY:
+            raise ValueError("has too many members")
+        return super().read(size)
+
+
 def members(data: bytes) -> dict[str, memoryview]:
     """Return the members of a zip file by name, in its order; all are stored plainly."""
-    if data.count(b"PK\x01\x02") > MAX_ARRAYS:  # begins each entry of the directory
-        raise ValueError("has too many members")
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+    with zipfile.ZipFile(_Archive(data)) as archive:
         listed = archive.infolist()
+    if len(listed) > MAX_ARRAYS:
+        raise ValueError("has too many members")
     if sum(member.file_size for member in listed) > len(data):
         raise ValueError("declares more than it holds")
     view, found = memoryview(data), {}

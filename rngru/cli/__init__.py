@@ -13,7 +13,9 @@ rngru 0...
 """
 
 import argparse
+import atexit
 import contextlib
+import gc
 import os
 import re
 import shutil
@@ -58,6 +60,9 @@ STATUS: Final = {
 
 INTERRUPTED, UNREAD = 130, 141
 
+SELDOM: Final = 100_000
+"""New objects after which a command looks for garbage; Python does after 700."""
+
 ADVISED: Final = (
     "adapt", "batchsize", "dropout", "encoding", "errors", "keep_best", "learnrate", "level", "max_vocab",
     "min_count", "overwrite", "recipe", "seconds", "seq_len", "skip", "state_size",
@@ -82,7 +87,15 @@ exit status:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what a command line asks, by default that of this process; return the exit status."""
-    return run(arguments)[0]
+    # Nothing of what is imported is garbage. To look through it again and again, and three times when
+    # the process ends, takes longer than to write a text.
+    usual = gc.get_threshold()
+    gc.set_threshold(SELDOM)
+    atexit.register(gc.freeze)
+    try:
+        return run(arguments)[0]
+    finally:
+        gc.set_threshold(*usual)
 
 
 def run(arguments: Sequence[str] | None = None) -> "tuple[int, ModelState | None]":

@@ -28,10 +28,13 @@ from typing import Any, Final
 
 import llvmlite
 import numba
+import numpy as np
 from numba.core.caching import _Cache
 from numba.core.ccallback import CFunc
 from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
+from numba.core.types import Array
+from numba.np.numpy_support import from_dtype, map_layout
 
 from rngru.errors import InputError, warn
 
@@ -41,8 +44,9 @@ if numba.config.DISABLE_JIT:
     )
 
 
+@functools.cache
 def _load_numba() -> None:
-    """Load Numba's array functions without SciPy.
+    """Load Numba's array functions without SciPy, before anything is compiled.
 
     They import all of ``scipy.linalg``, 0.2 s, only to note whether ``np.dot`` will find a BLAS. No
     kernel needs one. So for these few milliseconds Numba's check says yes if SciPy is installed at
@@ -59,8 +63,6 @@ def _load_numba() -> None:
         if check is not None:
             linalg.ensure_blas = check
 
-
-_load_numba()
 
 _HERE: Final = Path(__file__).parent
 _TAG: Final = f"rngru-{sys.implementation.cache_tag}-"
@@ -202,12 +204,11 @@ class _Kept(_Cache):
     def load_overload(self, sig, target_context):
         # Numba would first load all that it can compile, 0.1 s. What was compiled needs none of it.
         data = read(self._name(sig, target_context.codegen())) if self._enabled else None
-        if data is None:
-            return None
-        try:
-            return CompileResult._rebuild(target_context, *pickle.loads(data))  # noqa: S301 (it is code)
-        except Exception:
-            return None  # whole, but not what this Numba wrote
+        if data is not None:
+            with contextlib.suppress(Exception):  # whole, but not what this Numba wrote
+                return CompileResult._rebuild(target_context, *pickle.loads(data))  # noqa: S301 (it is code)
+        _load_numba()
+        return None
 
     def save_overload(self, sig, data) -> None:
         if self._enabled:
@@ -236,9 +237,29 @@ def kernel(*, keep: bool = True, **options: Any) -> Callable:
         dispatcher = numba.njit(**{"nogil": True, "_nrt": False} | options)(function)
         if keep:
             dispatcher._cache = _Kept(function)
+            _lighten(dispatcher)
         return dispatcher
 
     return decorate
+
+
+def _lighten(dispatcher: Any) -> None:
+    """Spare the first call of a kernel what Numba does for others.
+
+    It would look through all packages for extensions of Numba, 10 ms; and import ``numpy.ma``, 15 ms, to
+    find that no array is a masked one.
+    """
+    usual = dispatcher.typeof_pyval
+
+    def typeof(value: object) -> Any:
+        if type(value) is not np.ndarray:
+            return usual(value)
+        kind, readonly = from_dtype(value.dtype), not value.flags.writeable
+        found = Array(kind, value.ndim, map_layout(value), readonly=readonly)
+        dispatcher._types_active_call.add(found)
+        return found
+
+    dispatcher.typeof_pyval, dispatcher._compilation_chain_init_hook = typeof, lambda: None
 
 
 def pointer(signature, function: Callable) -> Any:

@@ -9,7 +9,6 @@ import math
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
-from numba.np.arrayobj import populate_array
 
 from rngru.kernels.compiling import kernel
 from rngru.kernels.target import TARGET
@@ -34,6 +33,8 @@ def span(typingctx, array, at, size):
     kind = types.Array(array.dtype, 1, "C")
 
     def generate(context, builder, signature, args):
+        from numba.np.arrayobj import populate_array  # only what is compiled needs it
+
         array, at, size = args
         source = context.make_array(signature.args[0])(context, builder, array)
         result = context.make_array(kind)(context, builder)

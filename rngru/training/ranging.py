@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Final, final
 import numpy as np
 
 from rngru.errors import InputError
-from rngru.plots import ratefigure, savepicture
 from rngru.tables import Table
 from rngru.training.rates import timed
 from rngru.training.run import Run
@@ -127,10 +126,14 @@ class RateTest:
         MissingExtra
             Without matplotlib.
         """
+        from rngru.plots import ratefigure
+
         return ratefigure(self.rates, self.losses, self.smoothed, self.suggestion, units=self.units)
 
     def plot(self, path: str | Path) -> Path:
         """Save :attr:`figure` as a picture, whose ending decides the format, and return its path."""
+        from rngru.plots import savepicture
+
         return savepicture(self.figure, path)
 
     @property

@@ -114,10 +114,12 @@ def compared(slow: Sequence[float], fast: Sequence[float]) -> tuple[float, str]:
 
 def child(code: str, *arguments: object, **environment: str) -> tuple[float, str]:
     """Run Python code in a process of its own, from the root: wall seconds, what it printed."""
+    environment = os.environ | environment
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # or each process would translate all source
     began = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],
-        cwd=ROOT, env=os.environ | environment, stdout=subprocess.PIPE, text=True, check=True,
+        cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True,
     )  # fmt: skip
     return time.perf_counter() - began, done.stdout.strip()
 
