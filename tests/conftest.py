@@ -24,6 +24,10 @@ os.environ["XLA_FLAGS"] = " ".join(
     filter(None, [os.environ.get("XLA_FLAGS"), "--xla_backend_optimization_level=0"])
 )
 
+# Test processes side by side share the cores, and do not wait for each other's threads.
+if together := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
+    os.environ.setdefault("RNGRU_THREADS", str(max(1, (os.cpu_count() or 1) // together)))
+
 # Tables fit the terminal; those that tests look at, one of this width.
 os.environ["COLUMNS"] = "80"
 

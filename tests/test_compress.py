@@ -173,8 +173,9 @@ def test_learning_helps(ms, verse, tmp_path):
     assert sizes[0] < sizes[1] < len(verse * 4)
 
 
-def test_another_process_reads_it(ms, verse, tmp_path):
+def test_another_process_reads_it(ms, verse, tmp_path, monkeypatch):
     """Also with one thread: what its arithmetic depends on is in the model alone."""
+    monkeypatch.setenv("RNGRU_THREADS", "2")
     path = ms.compress(verse, tmp_path / "it.rngz").path
     code = (
         "import sys; from rngru import ModelState; "

@@ -29,7 +29,7 @@ from tests.robust import until
 
 ROOT = Path(__file__).parents[1]
 
-LANES, STEPS, BATCHES = 8, 6, 50
+LANES, STEPS, BATCHES = 8, 6, 15
 NOISY = {"dropout": 0.2, "dropconnect": 0.2, "embed_dropout": 0.1, "ar": 1.0, "average": 0.9}
 HYPER = {"state_size": 12, "optimizer": "adam", "learnrate": 0.01, **NOISY}
 
