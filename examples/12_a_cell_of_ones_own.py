@@ -44,7 +44,7 @@ def main(workdir: Path, seconds: float = 40) -> None:
             learnrate=0.004,
             rng=1,
         )
-        history = ms.trainmodel(batchsize=16, train_len=batches, valid_len=10, print_every=0)
+        history = ms.trainmodel(batchsize=16, train_len=batches, valid_len=5, print_every=0)
         print(
             f"{modeltype}: {history.validloss[-1]:.3f} nats per character after {batches} batches"
         )

@@ -1,6 +1,7 @@
 """The house as it was planned: which file may import what, and what no file may do."""
 
 import ast
+import functools
 import json
 import re
 import subprocess
@@ -77,6 +78,7 @@ def row(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
+@functools.cache
 def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,10 @@ def newreader(level="char", name="cpu", modeltype="GRUEncode", **options):
     return Reader(model, hyper, vocab, weights, backend(name, model, hyper))
 
 
-READERS = {level: newreader(level) for level in LEVELS}
+@cache
+def reading(level="char"):
+    """The reader of a level, which is made once."""
+    return newreader(level)
 
 
 def again(reader, source, folder, **options):
@@ -110,13 +114,13 @@ def test_what_is_spelt_often_gets_cheap():
 def test_any_text_comes_back(level, text, tmp_path_factory):
     """Characters never seen, U+FFFD itself, half a surrogate pair, both kinds of newline."""
     folder = tmp_path_factory.getbasetemp()
-    assert again(READERS[level], text, folder)[0] == text
+    assert again(reading(level), text, folder)[0] == text
 
 
 @ANY
 @given(data=st.binary(max_size=200))
 def test_any_bytes_come_back(data, tmp_path_factory):
-    assert again(READERS["byte"], data, tmp_path_factory.getbasetemp())[0] == data
+    assert again(reading("byte"), data, tmp_path_factory.getbasetemp())[0] == data
 
 
 @pytest.mark.parametrize("name", ["cpu", "scan"])
@@ -133,7 +137,7 @@ def test_a_file_comes_back_as_it_was(tmp_path):
     """Newlines of Windows, a byte order mark, and no newline at the end."""
     path = tmp_path / "a.b.txt"
     path.write_bytes("\ufeffthe ship\r\nßé drove\r fast\n\n".encode())
-    for reader in READERS.values():
+    for reader in map(reading, LEVELS):
         found = compress(reader, path, overwrite=True)
         assert found.path == tmp_path / "a.b.txt.rngz"
         assert decompress(reader, found.path, tmp_path / "out", overwrite=True) == tmp_path / "out"
@@ -173,8 +177,9 @@ def test_learning_helps(ms, verse, tmp_path):
     assert sizes[0] < sizes[1] < len(verse * 4)
 
 
-def test_another_process_reads_it(ms, verse, tmp_path):
+def test_another_process_reads_it(ms, verse, tmp_path, monkeypatch):
     """Also with one thread: what its arithmetic depends on is in the model alone."""
+    monkeypatch.setenv("RNGRU_THREADS", "2")
     path = ms.compress(verse, tmp_path / "it.rngz").path
     code = (
         "import sys; from rngru import ModelState; "
@@ -242,7 +247,7 @@ def predictotherwise(monkeypatch, reader, changed):
 
 def test_other_arithmetic_is_refused_before_anything_is_read(tmp_path, monkeypatch):
     """Another NumPy whose last digits are others, say: here a backend."""
-    reader = READERS["char"]
+    reader = reading()
     path = compress(reader, TEXT, tmp_path / "it.rngz").path
     calls = predictotherwise(monkeypatch, reader, lambda p, _: np.nextafter(p, np.float32(0)))
     with pytest.raises(InputError, match="last digits"):
@@ -254,7 +259,7 @@ def test_other_arithmetic_is_refused_before_anything_is_read(tmp_path, monkeypat
 
 
 def test_arithmetic_that_differs_later_gives_no_wrong_text(tmp_path, monkeypatch):
-    reader = READERS["char"]
+    reader = reading()
     path = compress(reader, TEXT, tmp_path / "it.rngz").path
     predictotherwise(monkeypatch, reader, lambda p, n: p if n < 230 else p[:, ::-1].copy())
     with pytest.raises(TextError, match=r"another text|damaged"):
@@ -264,7 +269,7 @@ def test_arithmetic_that_differs_later_gives_no_wrong_text(tmp_path, monkeypatch
 
 def test_damaged_files_are_refused(tmp_path):
     """Each byte changed, each length; and what others wrote."""
-    reader = READERS["char"]
+    reader = reading()
     path = compress(reader, TEXT[:60], tmp_path / "it.rngz").path
     whole = path.read_bytes()
     begun = time.monotonic()
@@ -287,7 +292,7 @@ def test_damaged_files_are_refused(tmp_path):
 @given(data=st.binary(max_size=300), count=st.integers(0, 2**60))
 def test_hostile_files_end(data, count, tmp_path_factory):
     """All digests right, and bits that nobody wrote: not a hang, not gigabytes."""
-    reader = READERS["char"]
+    reader = reading()
     path = tmp_path_factory.getbasetemp() / "hostile.rngz"
     whole = compress(reader, TEXT, path, overwrite=True).path.read_bytes()
     good = File.unpack(path, whole)
@@ -345,7 +350,7 @@ def test_what_is_no_text_and_what_reads_both_ways(tmp_path):
     path = tmp_path / "it.bin"
     path.write_bytes(b"the ship \xff drove")
     with pytest.raises(TextError, match=r"offset 9.*level='byte'"):
-        compress(READERS["char"], path)
+        compress(reading(), path)
     both = newreader(modeltype="BiGRU")
     with pytest.raises(InputError, match="both sides"):
         compress(both, TEXT, tmp_path / "it.rngz")
@@ -366,7 +371,7 @@ def test_what_cannot_learn_says_how_to_compress_all_the_same(ms, newmodel, verse
 def test_without_the_coder_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "constriction", None)
     with pytest.raises(MissingExtra, match=r"rngru\[compress\]"):
-        compress(READERS["char"], TEXT, tmp_path / "it.rngz")
+        compress(reading(), TEXT, tmp_path / "it.rngz")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
@@ -413,10 +418,10 @@ def test_the_commands_agree_with_the_verbs(ms, verse, tmp_path, capsys):
 
 
 def test_a_record_tells_the_sizes(tmp_path):
-    shown = repr(compress(READERS["byte"], b"\xff" * 50, tmp_path / "it.rngz"))
+    shown = repr(compress(reading("byte"), b"\xff" * 50, tmp_path / "it.rngz"))
     assert shown.startswith("50 bytes to ") and "bits per byte" in shown
-    empty = compress(READERS["char"], "", tmp_path / "empty.rngz")
-    assert empty.after < 25 and decompress(READERS["char"], empty.path) == ""
+    empty = compress(reading(), "", tmp_path / "empty.rngz")
+    assert empty.after < 25 and decompress(reading(), empty.path) == ""
     assert Path(empty.path).name in repr(empty)
 
 

@@ -1,4 +1,4 @@
-"""Every script in ``examples/`` runs, for two seconds of training, and does what it is for."""
+"""Every script in ``examples/`` runs, for half a second of training, and does what it is for."""
 
 import importlib.util
 from pathlib import Path
@@ -32,7 +32,7 @@ def test_an_example_runs(path, tmp_path, monkeypatch, capsys, registered):
     spec = importlib.util.spec_from_file_location(path.stem, path)
     example = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(example)
-    example.main(tmp_path / "work", seconds=2)
+    example.main(tmp_path / "work", seconds=0.5)
     assert not list(here.iterdir()), "it writes where the reader stands"
     if path.name in SYSTEMS:
         said = capsys.readouterr().out

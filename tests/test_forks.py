@@ -29,6 +29,12 @@ pytestmark = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def several(monkeypatch):
+    """Kernels have threads, which a child has not."""
+    monkeypatch.setenv("RNGRU_THREADS", "2")
+
+
 def inchild(call, seconds=60):
     """Return what a call returns in a forked child, as text; 'hangs' if it does not."""
     out, into = os.pipe()

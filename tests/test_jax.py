@@ -33,13 +33,15 @@ from tests.robust import until
 
 ROOT = Path(__file__).parents[1]
 
-LANES, STEPS, BATCHES = 8, 6, 50
+LANES, STEPS, BATCHES = 8, 6, 15
 NOISY = {"dropout": 0.2, "dropconnect": 0.2, "embed_dropout": 0.1, "ar": 1.0, "average": 0.9}
 HYPER = {"state_size": 12, "optimizer": "adam", "learnrate": 0.01, **NOISY}
 
 
 def trained(lanes=LANES):
-    """Train a small model: (losses and gradient lengths, digest of what was learnt, validation loss)."""
+    """Train a small model: (losses and gradient lengths, digest of what was learnt, validation loss,
+    what is to be said of its lanes, and of one more).
+    """
     model, hyper = models.GRUEncode, HyperParams(7, **HYPER)
     rng = np.random.default_rng(1)
     computes, arrays = backend("jax", model, hyper), model.initial(hyper, rng)
@@ -60,7 +62,7 @@ def trained(lanes=LANES):
     valid = [round(float(nats.mean()), 5)]
     found = {**computes.fetch(arrays), **computes.fetch({"state": state})}
     digest = hashlib.sha256(b"".join(each.tobytes() for each in found.values())).hexdigest()
-    return losses, digest, valid
+    return losses, digest, valid, [computes.remark(count) for count in (lanes, lanes + 1)]
 
 
 def processes(count, devices=1, more=()):
@@ -94,10 +96,16 @@ def coordinator():
         return f"127.0.0.1:{free.getsockname()[1]}"
 
 
-def test_four_devices_compute_what_one_does():
-    """A gradient that is summed twice or not at all, or a lane with another's noise, shows in a few steps."""
+@pytest.fixture(scope="module")
+def four():
+    """What two processes print that know nothing of each other, and have four devices each."""
     pytest.importorskip("jax")
-    one, again = processes(2, devices=4)
+    return processes(2, devices=4)
+
+
+def test_four_devices_compute_what_one_does(four):
+    """A gradient that is summed twice or not at all, or a lane with another's noise, shows in a few steps."""
+    one, again = four
     assert one == again, "two equal runs, to the bit"
     close(one[0], trained()[0])
 
@@ -444,21 +452,16 @@ def test_processes_that_differ_are_named():
         team.compare(facts | {"settings": 2})
 
 
-def test_lanes_that_cannot_be_shared_are_told_of():
+def test_lanes_that_cannot_be_shared_are_told_of(four):
     """All devices would have computed the whole batch, and nobody would have known."""
-    pytest.importorskip("jax")
-    (found,) = processes(1, devices=3, more=("remark",))
-    assert found == [
-        "3 devices share each batch, 2 lanes each.",
-        "3 devices could share a batch, but not one of 8 lanes: each computes all of it. "
-        "batchsize=9 would use them.",
+    assert four[0][-1] == [
+        "4 devices share each batch, 2 lanes each.",
+        "4 devices could share a batch, but not one of 9 lanes: each computes all of it. "
+        "batchsize=12 would use them.",
     ]
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["remark"]:
-        one = backend("jax", models.GRUEncode, HyperParams(7))
-        sys.exit(sys.stdout.write(json.dumps([one.remark(6), one.remark(8)])) < 0)
     if sys.argv[1:]:
         rngru.distributed(sys.argv[1], *map(int, sys.argv[2:]))
     sys.stdout.write(json.dumps(trained()))

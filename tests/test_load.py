@@ -27,8 +27,9 @@ QUIET = robust.QUIET | {"batchsize": 4}
 
 
 @pytest.fixture
-def impatient():
-    """Threads take turns as often as can be."""
+def impatient(monkeypatch):
+    """Threads take turns as often as can be, those of the kernels as well."""
+    monkeypatch.setenv("RNGRU_THREADS", "2")
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield

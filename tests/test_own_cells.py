@@ -97,22 +97,21 @@ def elsewhere(*arguments):
 def test_another_process_goes_on_to_the_bit_or_says_what_to_register(registered, newmodel, verse):
     """A checkpoint holds no code: without the cell it is neither damaged nor too new."""
     registermine()
-    straight, first = (newmodel(verse, modeltype="MineEncode") for _ in "12")
+    straight, first = (newmodel(verse, modeltype="MineEncode", layers=1) for _ in "12")
     for ms in (straight, first):
         ms.trainmodel(train_len=4, batchsize=3, **QUIET)
     where = str(first.workdir)
     packed = str(first.pack(first.workdir.parent / "packed.rngru"))
-    for path in (where, packed):
-        kind, told = elsewhere("without", path)
+    for kind, told in elsewhere("without", where, packed):
         assert kind == "CellUnknown"
         assert told == (
             "This model has the cell 'Mine', which is not registered. Call "
             'rngru.cells.register("Mine", …) as when it was made, then load.'
         )
-    kind, told = elsewhere("otherwise", where)
+    [(kind, told)] = elsewhere("otherwise", where)
     assert kind == "CellUnknown"
     assert "registered with gates=['f', 'c'], state=1, recurrent=True" in told
-    assert elsewhere("with", where) == facts(straight)
+    assert elsewhere("with", where) == [facts(straight)]
 
 
 def test_the_same_again_is_fine_and_another_is_refused(registered):
@@ -185,17 +184,19 @@ def test_what_cannot_be_done_with_it_is_said(registered, newmodel, verse, tmp_pa
         export.weights(path)
 
 
-def main(how, path):
-    """Load a model where its cell is registered, or not, or otherwise; and train it."""
+def main(how, *paths):
+    """Load models where their cell is registered, or not, or otherwise; and train them."""
     if how == "with":
         registermine()
     if how == "otherwise":
         cells.register("Mine", cells.rnn, gates=("c",))
-    try:
-        answer = facts(ModelState.load(path))
-    except RngruError as problem:
-        answer = [type(problem).__name__, str(problem)]
-    json.dump(answer, sys.stdout)
+    answers = []
+    for path in paths:
+        try:
+            answers.append(facts(ModelState.load(path)))
+        except RngruError as problem:
+            answers.append([type(problem).__name__, str(problem)])
+    json.dump(answers, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -144,7 +144,7 @@ def test_words_it_does_not_know_are_explained_without_a_traceback(wrong):
 def test_the_demo_without_a_terminal(tmp_path):
     """Trains, shows losses and samples, saves, says where and what to try, and ends well."""
     work = tmp_path / "my work"
-    done = closed("demo", "--seconds", 3, "--workdir", work)
+    done = closed("demo", "--seconds", 2, "--workdir", work)
     assert done.returncode == 0, done.stderr
     assert "Error" not in done.stderr
     assert "Before training:" in done.stdout
@@ -173,7 +173,7 @@ def test_the_demo_keeps_a_model_that_is_there(tmp_path, newmodel, verse):
 @forks
 def test_the_demo_in_a_terminal(tmp_path):
     """A bar while it trains; then ``ms``, and every line it suggests does what it says."""
-    shell = Shell("demo", "--seconds", 4, "--workdir", tmp_path / "work")
+    shell = Shell("demo", "--seconds", 2, "--workdir", tmp_path / "work")
     assert "char/s" in shell.greeting
     assert "epoch" in shell.greeting
     assert shell.type("len(ms.checkpoints()) > 1") == "True"

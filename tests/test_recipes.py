@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import time
 
 import pytest
 
@@ -109,16 +110,18 @@ def test_a_recipe_may_have_a_kind_of_model(newmodel, verse, monkeypatch):
 
 def test_the_first_call_to_train_does_what_the_recipe_says(newmodel, verse):
     """Catches seconds that are asked for and forgotten, also over a night; or that hold for ever."""
-    ms = newmodel(verse, recipe="quick", seconds=0.5)
-    length = recipe("quick", ms._corpus.split, 0.5).plan["train_len"]
-    assert ms._model.plan == {"batchsize": 1, "max_seconds": 0.5, "train_len": length}
+    ms = newmodel(verse, recipe="quick", seconds=0.1)
+    length = recipe("quick", ms._corpus.split, 0.1).plan["train_len"]
+    assert ms._model.plan == {"batchsize": 1, "max_seconds": 0.1, "train_len": length}
     ms = ModelState.load(ms.workdir)
-    assert ms._model.plan == {"batchsize": 1, "max_seconds": 0.5, "train_len": length}
+    assert ms._model.plan == {"batchsize": 1, "max_seconds": 0.1, "train_len": length}
     ms.newcheckpoint()
     history = ms.trainmodel(print_every=0)
     assert history.reason == "time" and ms._model.progress.state.shape[1] == 1
     assert "max_seconds" not in ModelState.load(ms.workdir)._model.plan
-    assert ms.trainmodel().reason == "done"
+    began = time.monotonic()
+    assert ms.trainmodel(train_len=300).reason == "done"
+    assert time.monotonic() - began > 0.1, "the recipe's clock would have ended it"
 
 
 def test_rounds_that_are_asked_for_are_not_cut_short(newmodel, verse):

@@ -22,6 +22,13 @@ CELLS = [
     ("MinGRU", False), ("MinLSTM", True),
 ]  # fmt: skip
 
+STACKS = [
+    (*cell, (i + j) % 2 == 1, which)
+    for i, cell in enumerate(CELLS)
+    for j, which in enumerate([(2,), (0, 4), (1, 2, 3, 5)])
+]
+"""Each cell with each choice of results that a cost may ask for; any two of cell, choice and masks meet."""
+
 
 @pytest.fixture
 def double():
@@ -90,9 +97,7 @@ def test_gradient_of_states_alone_and_of_the_ending_alone(double):
         verify(run, *numbers("LSTM"))
 
 
-@pytest.mark.parametrize(("cell", "hard"), CELLS)
-@pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("which", [(2,), (0, 4), (1, 2, 3, 5)])
+@pytest.mark.parametrize(("cell", "hard", "masked", "which"), STACKS)
 def test_gradient_of_a_stack_by_finite_differences(double, cell, hard, masked, which):
     """For costs of any of the outputs and endings of three layers, of which the rest have no gradient."""
     spec, depth, rng = LayerSpec(cell, hard), 3, np.random.default_rng(7)

@@ -110,8 +110,11 @@ def when(condition: Callable[[], bool], number: int) -> threading.Thread:
 
 @pytest.fixture(scope="module")
 def elsewhere():
-    """Do jobs in a process that has seen none of the models yet, and return what became of each."""
-    with program(__file__) as other:
+    """Do jobs in a process that has seen none of the models yet, and return what became of each.
+
+    It has two threads, whatever there are here.
+    """
+    with program(__file__, environment={"RNGRU_THREADS": "2"}) as other:
 
         def done(job: dict[str, Any]) -> Facts:
             other.stdin.write(json.dumps(job) + "\n")
