@@ -1,6 +1,7 @@
 """What every test shares: float64 is an error, long tests are asked for, small texts and models."""
 
 import contextlib
+import gc
 import io
 import itertools
 import os
@@ -58,6 +59,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if item.get_closest_marker("long"):
                 item.add_marker(pytest.mark.skip(reason="takes minutes; run with --long"))
+
+
+def pytest_collection_finish() -> None:
+    """Leave thousands of tests out of each search for garbage; tests that make graphs have many."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
