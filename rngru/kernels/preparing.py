@@ -1,7 +1,7 @@
 """Compiling all kernels at once, the first time after installing: on two cores, and not in silence.
 
-One process would compile for seven seconds in the middle of a first training run. Here a second one
-compiles what goes backward, while this one compiles what goes forward and generates; both keep what
+One process would compile for twelve seconds in the middle of a first training run. Here a second one
+compiles what learns, while this one compiles what reads and writes, which takes as long; both keep what
 they compiled (:mod:`rngru.kernels.compiling`), and the next process only reads it.
 
 The kernels are called on small arrays of the types that models have, so that they are compiled for
@@ -31,7 +31,7 @@ def prepare() -> None:
         return
     with _told(), _beside():
         threads.looks()
-        _forward()
+        _read()
     compiling.write(_DONE, b"")
 
 
@@ -57,7 +57,7 @@ def _beside() -> Iterator[None]:
         yield
         return
     process = subprocess.Popen(
-        [sys.executable, "-c", f"from {__name__} import _backward; _backward()"],
+        [sys.executable, "-c", f"from {__name__} import _learn; _learn()"],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONSAFEPATH": "1"},
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -85,19 +85,10 @@ def _stack() -> list[Weights]:
     return [first, Weights((_zeros(_SIZE, columns), _zeros(columns)), _zeros(_SIZE, columns))]
 
 
-def _forward() -> None:
-    """Call what runs forward, the loss, the update and the sampler."""
+def _read() -> None:
+    """Call what runs forward, and the sampler."""
     layers.forward(_SPEC, _IDS, _stack(), _zeros(2, 1, _SIZE), count=1)
     output.affine(_zeros(1, _SIZE), _zeros(_SIZE, _SYMBOLS), _zeros(_SYMBOLS), count=1)
-    output.softmax(_zeros(1, PANEL))
-    target = np.zeros(1, np.int32)
-    output.score(_zeros(1, _SIZE), _zeros(_SIZE, _SYMBOLS), _zeros(_SYMBOLS), target, count=1)
-    flat = [_zeros(1)]
-    update.norm(flat, flat, [0.0], count=1)
-    update.apply(
-        "rmsprop", flat, [flat, flat], [[_zeros(1)], [_zeros(1)]], rate=0.0, number=1, scale=1.0,
-        clip=1.0, decay=0.9, momentum=0.9, beta2=0.9, shrinks=[0.0], count=1,
-    )  # fmt: skip
     first, second = _stack()
     sampler = Sampler(
         _SPEC, first.into[0], [second.into], [first.recurrent, second.recurrent], None,
@@ -108,9 +99,18 @@ def _forward() -> None:
     )
 
 
-def _backward() -> None:
-    """Call what runs backward."""
+def _learn() -> None:
+    """Call what runs backward, the loss and the update."""
     provide(np.dtype(np.float32))
+    output.softmax(_zeros(1, PANEL))
+    target = np.zeros(1, np.int32)
+    output.score(_zeros(1, _SIZE), _zeros(_SIZE, _SYMBOLS), _zeros(_SYMBOLS), target, count=1)
+    flat = [_zeros(1)]
+    update.norm(flat, flat, [0.0], count=1)
+    update.apply(
+        "rmsprop", flat, [flat, flat], [[_zeros(1)], [_zeros(1)]], rate=0.0, number=1, scale=1.0,
+        clip=1.0, decay=0.9, momentum=0.9, beta2=0.9, shrinks=[0.0], count=1,
+    )  # fmt: skip
     wide = layers.widened(_zeros(1, 1, _SPEC.gates * _SIZE), _SPEC.gates)
     passes = [
         layers.Pass(
