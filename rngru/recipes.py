@@ -122,17 +122,22 @@ WIDTH: Final = 256
 HIGHEST: Final = 0.012
 """Learning rate that no layers go beyond, however small they are."""
 
-TIME: Final = ((40, 128), (100, 192), (400, 256), (1500, 384), (math.inf, 512))
+TIME: Final = ((40, 128), (100, 192), (400, 256), (math.inf, 512))
 """Up to so many seconds of training, layers of this size."""
 
 TEXT: Final = (
-    (3_000, 32), (30_000, 64), (100_000, 96), (300_000, 128), (800_000, 192), (4_000_000, 256),
-    (20_000_000, 384), (math.inf, 512),
+    (3_000, 32), (30_000, 64), (100_000, 96), (300_000, 128), (800_000, 192), (math.inf, 512),
 )  # fmt: skip
 """Up to so many symbols of training text, layers of this size at most."""
 
 DROPOUT: Final = ((6, 0.0), (15, 0.1), (40, 0.2), (100, 0.3), (math.inf, 0.4))
-"""Up to so many passes over the training text in that time, this share."""
+"""Up to so many passes over the training text in that time, this share.
+
+Layers wider than :data:`WIDTH` learn a text by heart in fewer passes, by the third power of their size: what
+a long run needs is a wide model with much dropout. In 600 seconds on nine tenths of Tiny Shakespeare's
+training text, its last tenth was at 1.395 nats with layers of 512 and dropout 0.3, at 1.404 with 384 and 0.2,
+and at 1.464 with 256 and 0.4.
+"""
 
 AVERAGED: Final = 1_500
 """Batches from which on averaged weights pay: a mean of the last hundred is behind in a shorter run."""
@@ -188,7 +193,7 @@ def recipe(name: str, symbols: int, seconds: float | None = None, level: str = "
     time = base.plan["max_seconds"] if wanted is None else wanted
     size = min(base.hyper["state_size"], _upto(TIME, time), _upto(TEXT, symbols))
     passes = reads(size, time, level) / max(symbols, 1)
-    dropout = max(base.hyper["dropout"], _upto(DROPOUT, passes))
+    dropout = max(base.hyper["dropout"], _upto(DROPOUT, passes * max(1.0, size / WIDTH) ** 3))
     lanes = min(base.plan["batchsize"], max(1, symbols // (LANE * base.seq_len)))
     batches = reads(size, time, level) / (lanes * base.seq_len)
     average = AVERAGE if batches >= AVERAGED else None
