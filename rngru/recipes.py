@@ -134,9 +134,9 @@ DROPOUT: Final = ((6, 0.0), (15, 0.1), (40, 0.2), (100, 0.3), (math.inf, 0.4))
 """Up to so many passes over the training text in that time, this share.
 
 Layers wider than :data:`WIDTH` learn a text by heart in fewer passes, by the third power of their size: what
-a long run needs is a wide model with much dropout. In 600 seconds on nine tenths of Tiny Shakespeare's
-training text, its last tenth was at 1.395 nats with layers of 512 and dropout 0.3, at 1.404 with 384 and 0.2,
-and at 1.464 with 256 and 0.4.
+a long run needs is a wide model with much dropout. After as many batches as 600
+seconds have time for, on nine tenths of Tiny Shakespeare's training text, its last tenth was at 1.395 nats
+with layers of 512 and dropout 0.3, at 1.404 with 384 and 0.2, and at 1.464 with 256 and 0.4.
 """
 
 AVERAGED: Final = 1_500
