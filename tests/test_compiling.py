@@ -199,22 +199,36 @@ def test_temporary_files_of_somebody_else_are_not_read(tmp_path, monkeypatch):
     assert private not in compiling._places()
 
 
-def test_everything_is_prepared_by_two_processes(tmp_path):
+@pytest.mark.parametrize("threads", [1, 2])
+def test_everything_is_prepared_by_one_process_or_two(tmp_path, threads):
     """A kernel left out would be compiled in the middle of the first run, in silence."""
     code = (
         "from numba.core import event\n"
-        "from rngru.kernels.preparing import prepare\n"
+        "from rngru.kernels.preparing import prepare, prepare_sampler\n"
+        "def late(record):\n"
+        "    return sorted({{e.data['dispatcher'].py_func.__qualname__ for _, e in record.buffer}})\n"
         "prepare()\n"
         "with event.install_recorder('numba:compile') as record:\n"
         "    from rngru import ModelState, Texts\n"
         "    ms = ModelState.initfromsrcfile(Texts(['the ship sails ' * 99]), {work!r}, state_size=8,\n"
         "        rng=1, report='silent', seq_len=5)\n"
         "    ms.trainmodel(train_len=1, report='silent')\n"
+        "print(late(record))\n"
+        "prepare_sampler()\n"
+        "with event.install_recorder('numba:compile') as record:\n"
         "    ms.generatestring(5)\n"
-        "late = {{e.data['dispatcher'].py_func.__qualname__ for _, e in record.buffer}}\n"
-        "print(sorted(late))"
+        "print(late(record))"
     ).format(work=str(tmp_path / "work"))
-    assert child(code, tmp_path / "cache", RNGRU_THREADS="2")[0] == "[]\n"
+    assert child(code, tmp_path / "cache", RNGRU_THREADS=str(threads))[0] == "[]\n[]\n"
+
+
+def test_a_process_that_ends_ends_the_one_that_compiles_for_it(tmp_path):
+    code = (
+        "from rngru.kernels import preparing\npreparing._begin()\nprint(preparing._others[0].pid)"
+    )
+    printed = child(code, tmp_path / "cache", RNGRU_THREADS="2")[0]
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(printed), 0)
 
 
 # ------------------------------------------------------------------------- other processors

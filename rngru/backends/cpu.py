@@ -10,7 +10,7 @@ from rngru import models
 from rngru.backends.base import Ahead, Backend, Losses, Step, Trace, Written, given, newest, shrinks
 from rngru.kernels import layers, output, threads, update
 from rngru.kernels.memory import Recycled
-from rngru.kernels.preparing import prepare
+from rngru.kernels.preparing import prepare, prepare_sampler
 from rngru.kernels.sampler import Sampler
 from rngru.network import Engine, Network
 
@@ -131,6 +131,7 @@ class CPU(Backend):
         return sampler[1]
 
     def _packed(self, arrays) -> Sampler:
+        prepare_sampler()
         network, depth = self._network(arrays), range(self.hyper.layers)
         spec = self.model.spec(self.hyper)
         return Sampler(

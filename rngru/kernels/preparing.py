@@ -1,17 +1,20 @@
-"""Compiling all kernels at once, the first time after installing: on two cores, and not in silence.
+"""Compiling all kernels, the first time after installing: on two cores, and not in silence.
 
-One process would compile for twelve seconds in the middle of a first training run. Here a second one
-compiles what learns, while this one compiles what reads and writes, which takes as long; both keep what
-they compiled (:mod:`rngru.kernels.compiling`), and the next process only reads it.
+One process would compile for ten seconds in the middle of a first training run. Here a second one
+compiles what runs backward, while this one compiles what runs forward, which takes as long. Training begins
+then, and the second process goes on with the sampler. Both keep what they compiled
+(:mod:`rngru.kernels.compiling`), and the next process only reads it.
 
 The kernels are called on small arrays of the types that models have, so that they are compiled for
 just those.
 """
 
+import atexit
 import contextlib
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -21,18 +24,37 @@ from rngru.kernels.sampler import Sampler
 from rngru.kernels.spec import LayerSpec, Weights
 from rngru.kernels.tiles import PANEL, provide
 
-_DONE = "prepared"
+_STEPS, _BACKWARD, _SAMPLES = "prepared", "backward", "samples"
+"""Names that are kept once these are compiled: all that a training step needs, its half, the sampler."""
+
 _PATIENCE = 120  # seconds to wait for the other process, should something stop it
+_others: list[subprocess.Popen] = []
 
 
 def prepare() -> None:
-    """Compile every kernel of training and generating, unless that has been done."""
-    if compiling.read(_DONE) is not None or not compiling.write("begun", b""):
+    """Compile every kernel of training, unless that has been done."""
+    if compiling.read(_STEPS) is not None or not compiling.write("begun", b""):
         return
-    with _told(), _beside():
-        threads.looks()
-        _read()
-    compiling.write(_DONE, b"")
+    with _told():
+        try:
+            _begin()
+            threads.looks()
+            _forward()
+            if not _elsewhere(_BACKWARD):
+                _backward()
+        except BaseException:
+            _end()
+            raise
+    compiling.write(_STEPS, b"")
+
+
+def prepare_sampler() -> None:
+    """Compile what generates, unless that has been done, or wait for the process that does."""
+    if compiling.read(_SAMPLES) is not None or not compiling.write("begun", b""):
+        return
+    with _told():
+        if not _elsewhere(_SAMPLES):
+            _sample()
 
 
 @contextlib.contextmanager
@@ -49,24 +71,36 @@ def _told() -> Iterator[None]:
             sys.stderr.write("done.\n")
 
 
-@contextlib.contextmanager
-def _beside() -> Iterator[None]:
+def _begin() -> None:
     """Let another process compile the other half meanwhile, if there is a core for it."""
     python = os.path.basename(sys.executable or "")
     if threads.available() < 2 or not python.startswith("python"):
-        yield
         return
+    code = f"from {__name__} import _backward, _sample; _backward(); _sample()"
     process = subprocess.Popen(
-        [sys.executable, "-c", f"from {__name__} import _learn; _learn()"],
+        [sys.executable, "-c", code],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONSAFEPATH": "1"},
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         start_new_session=True,
     )  # fmt: skip
-    try:
-        yield
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_PATIENCE)
-    finally:
+    _others.append(process)
+    atexit.register(_end)
+
+
+def _elsewhere(name: str) -> bool:
+    """Wait for the other process, if there is one; return whether it has compiled this."""
+    until = time.monotonic() + _PATIENCE
+    while compiling.read(name) is None:
+        if not _others or _others[0].poll() is not None or time.monotonic() > until:
+            return compiling.read(name) is not None
+        time.sleep(0.01)
+    return True
+
+
+def _end() -> None:
+    """End the other process, which nobody waits for any more."""
+    while _others:
+        process = _others.pop()
         process.kill()
         process.wait()
 
@@ -85,10 +119,24 @@ def _stack() -> list[Weights]:
     return [first, Weights((_zeros(_SIZE, columns), _zeros(columns)), _zeros(_SIZE, columns))]
 
 
-def _read() -> None:
-    """Call what runs forward, and the sampler."""
+def _forward() -> None:
+    """Call what runs forward, the loss and the update."""
+    provide(np.dtype(np.float32))
     layers.forward(_SPEC, _IDS, _stack(), _zeros(2, 1, _SIZE), count=1)
-    output.affine(_zeros(1, _SIZE), _zeros(_SIZE, _SYMBOLS), _zeros(_SYMBOLS), count=1)
+    readout = _zeros(1, _SIZE), _zeros(_SIZE, _SYMBOLS), _zeros(_SYMBOLS)
+    output.affine(*readout, count=1)
+    output.softmax(_zeros(1, PANEL))
+    output.score(*readout, np.zeros(1, np.int32), count=1)
+    flat = [_zeros(1)]
+    update.norm(flat, flat, [0.0], count=1)
+    update.apply(
+        "rmsprop", flat, [flat, flat], [[_zeros(1)], [_zeros(1)]], rate=0.0, number=1, scale=1.0,
+        clip=1.0, decay=0.9, momentum=0.9, beta2=0.9, shrinks=[0.0], count=1,
+    )  # fmt: skip
+
+
+def _sample() -> None:
+    """Call what generates."""
     first, second = _stack()
     sampler = Sampler(
         _SPEC, first.into[0], [second.into], [first.recurrent, second.recurrent], None,
@@ -97,20 +145,11 @@ def _read() -> None:
     sampler.generate(
         np.zeros(1, np.int32), _zeros(2, 1, _SIZE), np.zeros((1, 1)), (1.0, 1, 1.0, 0.0), count=1
     )
+    compiling.write(_SAMPLES, b"")
 
 
-def _learn() -> None:
-    """Call what runs backward, the loss and the update."""
-    provide(np.dtype(np.float32))
-    output.softmax(_zeros(1, PANEL))
-    target = np.zeros(1, np.int32)
-    output.score(_zeros(1, _SIZE), _zeros(_SIZE, _SYMBOLS), _zeros(_SYMBOLS), target, count=1)
-    flat = [_zeros(1)]
-    update.norm(flat, flat, [0.0], count=1)
-    update.apply(
-        "rmsprop", flat, [flat, flat], [[_zeros(1)], [_zeros(1)]], rate=0.0, number=1, scale=1.0,
-        clip=1.0, decay=0.9, momentum=0.9, beta2=0.9, shrinks=[0.0], count=1,
-    )  # fmt: skip
+def _backward() -> None:
+    """Call what runs backward."""
     wide = layers.widened(_zeros(1, 1, _SPEC.gates * _SIZE), _SPEC.gates)
     passes = [
         layers.Pass(
@@ -126,3 +165,4 @@ def _learn() -> None:
     layers.backward(_SPEC, _IDS, _stack(), start, passes, none, none, count=1)
     deltas = layers.widened(_zeros(1, _SYMBOLS), 1)
     output.score_back(_zeros(1, _SIZE), _zeros(_SIZE, _SYMBOLS), deltas, 1.0, count=1)
+    compiling.write(_BACKWARD, b"")
