@@ -114,7 +114,8 @@ def make(
     recipe, seconds: what the hyperparameters are that are not given; see :mod:`rngru.recipes`.
     """
     if old is not None:
-        _refuseanother(old, {"modeltype": modeltype, "level": options["level"], **hyperparams})
+        asked = {"modeltype": modeltype, "level": options["level"], **hyperparams}
+        _refuseanother(old, asked, recipe)
         modeltype = old.modeltype
         options |= {"level": old.chars.level, "known": old.chars}
     began = time.monotonic()
@@ -259,9 +260,10 @@ def differing(
     }
 
 
-def _refuseanother(old: Snapshot, asked: Mapping[str, Any]) -> None:
+def _refuseanother(old: Snapshot, asked: Mapping[str, Any], recipe: str | None) -> None:
     """Refuse what an old model cannot become: another kind of model, another level or other sizes."""
-    usual = {"modeltype": "GRUEncode", "level": "char"}  # which nobody need have asked for
+    modeltype, _ = recipes.kind(recipe, "GRUEncode", 1)
+    usual = {"modeltype": modeltype, "level": "char"}  # which nobody need have asked for
     wanted = {n: v for n, v in asked.items() if n not in LATER and usual.get(n, object()) != v}
     if wrong := differing(old, None, wanted):
         told = ", ".join(f"{name}={there!r}" for name, (there, _) in wrong.items())
