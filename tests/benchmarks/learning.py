@@ -39,7 +39,7 @@ from typing import Any
 from rngru.models import MODELS
 from tests.benchmarks.clock import Figure, Options, child, threads
 
-LONG, SHORT, EACH = 150.0, 60.0, 40.0
+LONG, SHORT, EACH = 150.0, 60.0, 25.0
 """Seconds of a row, unless the command line says how many."""
 
 SEEDS = 1, 2, 3
