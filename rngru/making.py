@@ -135,7 +135,7 @@ def make(
     )  # fmt: skip
     if found is not None:
         made = replace(made, plan=found.plan)
-        show(Notice(found.told(made.made, seq_len)))
+        show(Notice(found.told(made.modeltype, made.made, seq_len)))
         if said := recipes.misfit(found, made.made.state_size, symbols, vocab.level, vocab.units):
             show(Notice(said))
     return made, corpus

@@ -78,12 +78,12 @@ class Recipe:
                 del made["learnrate"]
         return made
 
-    def told(self, hyper: HyperParams, seq_len: int) -> str:
+    def told(self, modeltype: str, hyper: HyperParams, seq_len: int) -> str:
         """Say what a model has become by it, in one sentence."""
         layers = f"{hyper.layers} layer{'s' if hyper.layers > 1 else ''} of {hyper.state_size}"
         dropout = f"dropout {hyper.dropout:g}" if hyper.dropout else "no dropout"
         return (
-            f"Recipe {self.name!r} for {self.plan['max_seconds']:g} seconds: {layers}, "
+            f"Recipe {self.name!r} for {self.plan['max_seconds']:g} seconds: {modeltype}, {layers}, "
             f"{hyper.optimizer} at learnrate {hyper.learnrate:g}, {hyper.schedule} schedule, {dropout}; "
             f"trainmodel() reads batches of {self.plan['batchsize']} x {seq_len}."
         )

@@ -140,7 +140,7 @@ def test_it_says_what_it_has_chosen(tmp_path, capsys):
     )
     told = " ".join(capsys.readouterr().out.split())
     assert re.search(
-        r"Recipe 'quick' for 20 seconds: 2 layers of 96, adam at learnrate 0\.012, cosine schedule, "
+        r"Recipe 'quick' for 20 seconds: GRUEncode, 2 layers of 96, adam at learnrate 0\.012, cosine schedule, "
         r"(no )?dropout.*; trainmodel\(\) reads batches of 32 x 100\.",
         told,
     )

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from rngru.forks import inchild
 from rngru.kernels import compiling, layers, output, threads, update
 from rngru.kernels.sampler import Sampler
 from rngru.kernels.spec import LayerSpec, Weights
@@ -103,6 +104,12 @@ def _end() -> None:
         process = _others.pop()
         process.kill()
         process.wait()
+
+
+@inchild
+def _forget() -> None:
+    """A forked child must not end what compiles for its parent."""
+    _others.clear()
 
 
 _SPEC, _SIZE, _SYMBOLS = LayerSpec("GRU"), 3, 2
