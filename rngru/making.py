@@ -80,7 +80,7 @@ def checkoptions(
             f"seconds={seconds!r} is part of a recipe: recipe='quick', seconds={seconds!r}. Without one, "
             f"trainmodel(max_seconds={seconds!r}) says how long to train."
         )
-    modeltype, seq_len = recipes.kind(recipe, modeltype, seq_len)
+    modeltype, seq_len = recipes.kind(recipe, modeltype, seq_len, seconds)
     models.named(modeltype).check(hyper)
     backends.named(backend)
     return modeltype, checked("seq_len", seq_len, whole(1))
@@ -115,7 +115,7 @@ def make(
     """
     if old is not None:
         asked = {"modeltype": modeltype, "level": options["level"], **hyperparams}
-        _refuseanother(old, asked, recipe)
+        _refuseanother(old, asked, recipes.kind(recipe, "GRUEncode", seq_len, seconds)[0])
         modeltype = old.modeltype
         options |= {"level": old.chars.level, "known": old.chars}
     began = time.monotonic()
@@ -260,10 +260,12 @@ def differing(
     }
 
 
-def _refuseanother(old: Snapshot, asked: Mapping[str, Any], recipe: str | None) -> None:
-    """Refuse what an old model cannot become: another kind of model, another level or other sizes."""
-    modeltype, _ = recipes.kind(recipe, "GRUEncode", 1)
-    usual = {"modeltype": modeltype, "level": "char"}  # which nobody need have asked for
+def _refuseanother(old: Snapshot, asked: Mapping[str, Any], modeltype: str) -> None:
+    """Refuse what an old model cannot become: another kind of model, another level or other sizes.
+
+    ``modeltype`` is the kind that nobody need have asked for.
+    """
+    usual = {"modeltype": modeltype, "level": "char"}
     wanted = {n: v for n, v in asked.items() if n not in LATER and usual.get(n, object()) != v}
     if wrong := differing(old, None, wanted):
         told = ", ".join(f"{name}={there!r}" for name, (there, _) in wrong.items())

@@ -58,7 +58,7 @@ def test_the_settings_of_the_readme_are_a_recipe():
     shared = {"optimizer": "adam", "average": 0.99, "regcost": 0.0, "locked": True}
     for name, seconds, modeltype, size, rate, dropout in (
         ("quick", 60, "GRUEncode", 256, 0.006, 0.0),
-        ("best", 150, "LSTMEncode", 384, 0.004, 0.0),
+        ("best", 150, "GRUEncode", 256, 0.005, 0.1),
         ("best", 600, "LSTMEncode", 512, 0.003, 0.3),
     ):
         found = recipe(name, 1_003_854, seconds)
@@ -142,8 +142,8 @@ def test_it_says_what_it_has_chosen(tmp_path, capsys):
     )
     told = " ".join(capsys.readouterr().out.split())
     assert re.search(
-        r"Recipe 'quick' for 20 seconds: GRUEncode, 2 layers of 96, adam at learnrate 0\.012, cosine schedule, "
-        r"(no )?dropout.*; trainmodel\(\) reads batches of 32 x 100\.",
+        r"Recipe 'quick' for 20 seconds: GRUEncode, 2 layers of 96, adam at learnrate 0\.012, cosine "
+        r"schedule, (no )?dropout.*; trainmodel\(\) reads batches of 32 x 100\.",
         told,
     )
     assert "45,000 characters to train on are few for recipe='quick': recipe='small'" in told
