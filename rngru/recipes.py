@@ -67,7 +67,7 @@ class Recipe:
 
         >>> best = recipe("best", symbols=1_000_000, seconds=150)
         >>> best.completed({"state_size": 512})["learnrate"]
-        0.0025
+        0.002
         >>> "learnrate" in best.completed({"optimizer": "sgd"})
         False
         """
@@ -121,7 +121,7 @@ RECIPES: Final = {
 BRIEF: Final = {
     "best": replace(
         RECIPES["best"],
-        hyper={**RECIPES["best"].hyper, "state_size": 256, "learnrate": 0.005},
+        hyper={**RECIPES["best"].hyper, "state_size": 256, "learnrate": 0.004, "dropout": 0.1},
         modeltype="GRUEncode",
     )
 }
@@ -130,8 +130,9 @@ BRIEF: Final = {
 SOON: Final = 400
 """Seconds up to which that is so: a GRU reads more, and learns sooner.
 
-After 150 seconds on the sources of the standard library, an LSTM with layers of 384 was behind a GRU with
-layers of 256; on Tiny Shakespeare, which both read more than once, they were equal.
+On Tiny Shakespeare an LSTM with layers of 384 and a GRU with layers of 256 were equal after 150 seconds. The
+rate is one for long texts, too: on nine tenths of the sources of the standard library the last tenth was at
+1.313 nats with 0.004, at 1.328 with 0.005, and without dropout at 1.330.
 """
 
 WIDTH: Final = 256
