@@ -11,6 +11,7 @@ just those.
 
 import atexit
 import contextlib
+import functools
 import os
 import subprocess
 import sys
@@ -49,6 +50,7 @@ def prepare() -> None:
     compiling.write(_STEPS, b"")
 
 
+@functools.cache
 def prepare_sampler() -> None:
     """Compile what generates, unless that has been done, or wait for the process that does."""
     if compiling.read(_SAMPLES) is not None or not compiling.write("begun", b""):
