@@ -172,9 +172,6 @@ AVERAGE: Final = 0.99
 ROUNDS: Final = 4
 """Rounds in that time, about: each ends with a validation, which takes time of its own."""
 
-VALIDATED: Final = 1 / 20
-"""Batches of validation text after each round, for each of training: of a long text it is a part."""
-
 LANE: Final = 10
 """Batches that a lane has of its own at least: of a short text there are fewer lanes."""
 
@@ -242,7 +239,6 @@ def recipe(name: str, symbols: int, seconds: float | None = None, level: str = "
             "batchsize": lanes,
             "max_seconds": time,
             "train_len": max(1, round(batches / ROUNDS)),
-            "valid_len": max(1, round(batches * VALIDATED)),
         },
     )
 

@@ -515,7 +515,8 @@ class ModelState(Instrument):
             Batches in a round; 0, as at first: an epoch.
         valid_len : int
             Batches' worth of validation text after each round; 0, as at first:
-            all of it.
+            all of it, but with ``max_seconds`` no more than takes a tenth of
+            the time of a round.
         print_every : int
             Show a sample from the current state after so many batches; 0:
             never. At first one is shown every 10 seconds.

@@ -1020,16 +1020,33 @@ def test_of_a_long_validation_text_the_beginning_is_read(monkeypatch):
     monkeypatch.setattr(session, "LEAST", 10)
     bank = bench(valid=[2.0] * 9)
     bank.validlen = 1000  # at six symbols a second, and thrice that without learning: 56 seconds
-    told = bank.train(train_len=20, max_seconds=50)
-    assert bank.most == 100, "a fifth of the time, at 18 symbols a second: 180"
+    told = bank.train(train_len=1000, max_seconds=50)
+    assert bank.most == 90, "a tenth of the time, at 18 symbols a second"
     (notice,) = of(Notice, told)
-    assert notice.text.startswith("Validation reads the first 100 of 1,000 characters")
-    assert bank.backend.stepped[44].rate and len(bank.backend.stepped) == 45, "5.6 seconds are left"
-    assert len(of(Round, told)) == 3
+    assert notice.text.startswith("Validation reads the first 90 of 1,000 characters")
+    assert bank.backend.stepped[44].rate and len(bank.backend.stepped) == 45, "5 seconds are left"
+    assert len(of(Round, told)) == 1
+
+
+@pytest.mark.parametrize("length", [5, 20, 1000])
+def test_training_gets_nine_tenths_of_the_time(monkeypatch, length):
+    """Half of the seconds lost to a long text that is read after each of many rounds."""
+    monkeypatch.setattr(session, "LEAST", 1)
+    bank = bench()
+    bank.validlen = 1000
+
+    def reads():
+        bank.clock.tick(bank.most / (session.FORWARD * SIZE))
+        return 2.0
+
+    bank.valid = [reads] * 99
+    told = bank.train(train_len=length, max_seconds=200)
+    assert bank.clock.now <= 301
+    assert sum(done.trained for done in of(Round, told)) >= 180
 
 
 def test_what_fits_into_the_time_is_read_whole():
-    """A recipe's figure on a part of the text, or a fifth of the time thrown away."""
+    """A recipe's figure on a part of the text, or a tenth of the time thrown away."""
     bank = bench(valid=[2.0] * 9)
     bank.validlen = 24  # 1.3 seconds
     told = bank.train(train_len=20, max_seconds=50)

@@ -30,8 +30,11 @@ Enough that one surprising symbol is no alarm, and few, for whoever presses Ctrl
 NEXT_SECTION = 200
 """Batches validated on when all text is for training and ``valid_len`` is 0."""
 
-VALIDATION = 0.2
-"""Share of ``max_seconds`` that one validation may take; of a longer text, the beginning is read."""
+VALIDATION = 0.1
+"""Seconds of validation after a round with ``max_seconds``, for each of its training, at most.
+
+Of a longer text, the beginning is read.
+"""
 
 FORWARD = 3.0
 """How much faster a text is evaluated than trained on, about."""
@@ -359,19 +362,26 @@ class Session:
         )
 
     @property
+    def _affordable(self) -> float:
+        """Symbols that a validation may read, so that the seconds are left for training."""
+        plan = self.plan
+        if plan.valid_len or plan.max_seconds in (None, math.inf):
+            return math.inf
+        batches = min(self._batches, plan.max_seconds / max(self._fastest, 1e-9))
+        return max(VALIDATION * FORWARD * batches * self._size, LEAST)
+
+    @property
     def _reserve(self) -> float:
         """Seconds to leave for the validation after the last round."""
         if not self._symbols or self._fastest == math.inf:
             return 0.0
-        symbols = self._validlen if self._most is None else min(self._most, self._validlen)
-        limit = math.inf if self.plan.valid_len else VALIDATION * (self.plan.max_seconds or 0.0)
-        return min(symbols * self._fastest / (FORWARD * self._size), limit)
+        symbols = min(self._validlen, self._most or self._affordable)
+        return symbols * self._fastest / (FORWARD * self._size)
 
     def _limit(self) -> int | None:
-        """Symbols to validate on in this call, at most, so that it keeps to ``max_seconds``."""
-        if self._most is None and self.plan.max_seconds is not None and not self.plan.valid_len:
-            speed = FORWARD * self._size / max(self._fastest, 1e-9)
-            affordable = max(VALIDATION * self.plan.max_seconds * speed, LEAST)
+        """Symbols to validate on in this call, at most; None: all that was asked for."""
+        affordable = self._affordable
+        if self._most is None and affordable < math.inf:
             if affordable < self._validlen:  # a round number, so that calls can be compared
                 digits = math.floor(math.log10(affordable))
                 affordable = affordable // 10**digits * 10**digits
@@ -399,8 +409,8 @@ class Session:
         first, most = self._most is None, self._limit()
         if first and most is not None and most < self._validlen:
             yield Notice(
-                f"Validation reads the first {most:,} of {self._validlen:,} {self._units}, to keep "
-                "to max_seconds; valid_len= sets how much it reads."
+                f"Validation reads the first {most:,} of {self._validlen:,} {self._units}, so "
+                "that training has nine tenths of max_seconds; valid_len= sets how much it reads."
             )
         valid = yield from self._measure(most)
         if valid is not None and not valid.interrupted:
