@@ -94,11 +94,11 @@ DECAY: Final = 0.2
 """Weight decay: a text is read so often that weights which nothing holds up are better small.
 
 On nine tenths of Tiny Shakespeare's training text, the last tenth was at 1.384 nats with it at a rate of
-0.007, after as many batches as 150 seconds have. Without, at its best rate, 0.005, it was 1.403; at that rate
-with 0.1, 0.3, 0.5 and 1 it was 1.396, 1.388, 1.397 and 1.453. LSTM layers of 512, after as many as 600 seconds
-have: 1.370 with, 1.379 without. After as many as 60 seconds have: 1.418, and without, from three seeds, 1.421
-to 1.430. Long texts bear a higher rate with it: nine tenths of the standard library's sources are at 1.337 with
-0.3 and a rate of 0.006, at 1.363 without and 0.004.
+0.007, after as many batches as 150 seconds have. Without, at its best rate, 0.005, it was 1.403; at that
+rate with 0.1, 0.3, 0.5 and 1 it was 1.396, 1.388, 1.397 and 1.453. LSTM layers of 512, after as many as 600
+seconds have: 1.370 with, 1.379 without. After as many as 60 seconds have: 1.418, and without, from three
+seeds, 1.421 to 1.430. Long texts bear a higher rate with it: nine tenths of the standard library's sources
+are at 1.337 with 0.3 and a rate of 0.006, at 1.363 without and 0.004.
 """
 
 _LEARNS: Final = {
