@@ -792,7 +792,7 @@ class Instrument:
         text : str, bytes, Sample, path, or several of them
             What to learn, in this order.
         rate : float
-            How far each piece moves the parameters; by default 0.0004.
+            How far each piece moves the parameters; by default 0.00025.
 
         Returns
         -------

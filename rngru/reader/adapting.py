@@ -27,7 +27,7 @@ from rngru.hyper import REGULARISERS, SETTINGS
 from rngru.interrupts import never
 from rngru.reader.reader import Reader
 
-RATE = 4e-4
+RATE = 2.5e-4
 """How far a piece of text moves a parameter."""
 
 PULL = 0.002
