@@ -11,7 +11,7 @@ from rngru import HyperParams, ModelState, Texts, corpora, models
 from rngru.backends import backend
 from rngru.errors import InputError, WorkdirError
 from rngru.reader import Learner, Reader, gathered, learned, score
-from rngru.reader.adapting import DECAY, PIECE, PULL
+from rngru.reader.adapting import DECAY, PIECE, PULL, RATE
 from rngru.text import CharSet
 from tests import reference
 
@@ -156,7 +156,7 @@ def test_the_validation_text_is_read_whole(ms):
     found = ms.evaluate(adapt=True)
     assert found.characters == ms.evaluate().characters
     ids, start = ms._corpus.validation
-    learner = Learner(ms._reader, ms._squares(), 4e-4)
+    learner = Learner(ms._reader, ms._squares(), RATE)
     assert learned(learner, ids, start).nats == found.nats
 
 
