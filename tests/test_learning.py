@@ -30,5 +30,5 @@ def test_a_row_is_trained_and_evaluated(monkeypatch, capsys):
     assert below.value == defaults.value - quick.value and below.target == 0.15
     assert 0 < quick.value < math.log(70)
     assert quick.detail["bits"] == pytest.approx(quick.value / math.log(2))
-    assert "optimizer='adamw'" in quick.detail["hyper"] and "adamw" not in defaults.detail["hyper"]
+    assert "optimizer='adamw'" in quick.detail["hyper"] and "adam" not in defaults.detail["hyper"]
     assert "quick other: recipe: skipped" in capsys.readouterr().out

@@ -1015,17 +1015,22 @@ def test_validation_is_on_all_of_the_validation_text_or_a_part():
     assert found.characters == 10
 
 
-def test_of_a_long_validation_text_the_beginning_is_read(monkeypatch):
+@pytest.mark.parametrize(
+    ("length", "most", "steps", "rounds"), [(1000, 90, 45, 1), (20, 30, 49, 3)]
+)
+def test_of_a_long_validation_text_the_beginning_is_read(monkeypatch, length, most, steps, rounds):
     """Two seconds asked for and sixteen taken; or another part of the text in each round."""
     monkeypatch.setattr(session, "LEAST", 10)
     bank = bench(valid=[2.0] * 9)
     bank.validlen = 1000  # at six symbols a second, and thrice that without learning: 56 seconds
-    told = bank.train(train_len=1000, max_seconds=50)
-    assert bank.most == 90, "a tenth of the time, at 18 symbols a second"
+    told = bank.train(train_len=length, max_seconds=50)
+    assert bank.most == most, (
+        "a tenth of a round's time, at 18 symbols a second: 90, and of 20 s 36"
+    )
     (notice,) = of(Notice, told)
-    assert notice.text.startswith("Validation reads the first 90 of 1,000 characters")
-    assert bank.backend.stepped[44].rate and len(bank.backend.stepped) == 45, "5 seconds are left"
-    assert len(of(Round, told)) == 1
+    assert notice.text.startswith(f"Validation reads the first {most} of 1,000 characters")
+    assert bank.backend.stepped[-1].rate and len(bank.backend.stepped) == steps, "the rest is left"
+    assert len(of(Round, told)) == rounds
 
 
 @pytest.mark.parametrize("length", [5, 20, 1000])
