@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numba.core.errors import TypingError
 
-from rngru.kernels import layers, output, tiles
+from rngru.kernels import layers, output, threads, tiles
 from rngru.kernels.elementwise import VECTOR, exp, gate, gate_slope, tanh
 from rngru.kernels.panels import multiply_transposed, room, unpack
 from rngru.kernels.spec import LayerSpec, Weights
@@ -522,6 +522,71 @@ def test_a_layer_has_the_same_bits_on_any_number_of_threads(cell, kind):
     for count in (2, 3, 8):
         for one, same in zip(alone, everything(case, count), strict=True):
             assert np.array_equal(one, same)
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+@pytest.mark.parametrize("truncate", [-1, 5, 19])
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_thread_with_layers_of_its_own_changes_no_bit(monkeypatch, cell, truncate, lanes):
+    """With fewer lanes than layers, layers run side by side, some steps apart.
+
+    Catches a layer that starts before the one below has filled its input, a state or a gradient that
+    is lost between two windows, and a truncation counted from the wrong end.
+    """
+    rng, spec, steps, size, depth = (
+        np.random.default_rng(4),
+        LayerSpec(cell, False, truncate),
+        21,
+        37,
+        3,
+    )
+
+    def draw(*shape):
+        return rng.normal(0, 0.5, shape).astype(np.float32)
+
+    columns = spec.gates * size
+    weights = [
+        Weights(
+            (draw(4, columns),) if i == 0 else (draw(size, columns), draw(columns)),
+            draw(size, columns) if spec.row.recurrent else None,
+            draw(size) if spec.row.second_bias else None,
+        )
+        for i in range(depth)
+    ]
+    ids = rng.integers(0, 4, (steps, lanes)).astype(np.int32)
+    start, masks = (
+        draw(depth, lanes, spec.state(size)),
+        draw(depth, 1 if lanes == 1 else steps, lanes, size),
+    )
+    above, endings = (
+        [draw(steps, lanes, size), None, draw(steps, lanes, size)],
+        [*draw(depth, lanes, spec.state(size))],
+    )
+
+    def both(count):
+        given = spec, ids, weights, start
+        passes = layers.forward(*given, masks, count=count)
+        kept = [np.copy(each) for one in passes for each in (one.output, one.ending, one.states)]
+        found = layers.backward(*given, passes, above, endings, masks, count=count)
+        return [*kept, found.start, *(each for one in found.weights for each in one.all())]
+
+    alone = both(1)
+    monkeypatch.setattr(threads, "WORTH", 1)
+    for count in (2, 3, 5):
+        for one, same in zip(alone, both(count), strict=True):
+            assert np.array_equal(one, same)
+
+
+def test_an_error_in_one_layer_does_not_leave_another_waiting(monkeypatch):
+    """The thread of the upper layer waited for ever for the lower one."""
+    monkeypatch.setattr(threads, "WORTH", 1)
+    some = [Weights((np.zeros((2, 3), np.float32),), None)] * 2
+
+    def fails(at, first, last):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        layers._through([[fails], [lambda at, first, last: None]], some, (20, 1), 2)
 
 
 @given(

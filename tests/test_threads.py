@@ -43,6 +43,43 @@ def test_threads_really_share_the_work():
     threads.run(lambda first, last: meeting.wait(), 3, 3)
 
 
+@pytest.mark.skipif(threads._locate() is None, reason="threads cannot choose a processor here")
+@pytest.mark.skipif(len(getattr(os, "sched_getaffinity", set)(0)) < 2, reason="one processor")
+def test_a_thread_leaves_the_processor_of_the_caller():
+    """Some systems leave both on one processor for seconds, with another idle."""
+    locate, allowed, seen = threads._locate(), os.sched_getaffinity(0), []
+    places = [min(allowed), None]
+    os.sched_setaffinity(0, {min(allowed)})
+
+    def worker():
+        assert locate() == min(allowed), "it begins where the caller is"
+        os.sched_setaffinity(0, allowed)
+        places[0] = locate()
+        threads._part(places, 1)
+        seen.extend([locate(), os.sched_getaffinity(0)])
+
+    try:
+        other = threading.Thread(target=worker)
+        other.start()
+        other.join()
+    finally:
+        os.sched_setaffinity(0, allowed)
+    assert places[1] != places[0] and seen == [places[1], allowed]
+
+
+def test_a_thread_waits_for_a_number():
+    """One that goes on too early reads what is not there yet; one that never goes on hangs."""
+    count = threads.Count()
+    waiter = threading.Thread(target=count.wait, args=(3,), daemon=True)
+    waiter.start()
+    count.up(2)
+    waiter.join(0.05)
+    assert waiter.is_alive(), "it waits for the number, not for any change"
+    count.up()
+    waiter.join(10)
+    assert not waiter.is_alive()
+
+
 # ------------------------------------------------------------------------------ how many
 
 VARIABLES = ("RNGRU_THREADS", "NUMBA_NUM_THREADS", "OMP_NUM_THREADS")

@@ -9,7 +9,7 @@ import numpy as np
 from rngru import models
 from rngru.backends.base import Ahead, Backend, Losses, Step, Trace, Written, given, newest, shrinks
 from rngru.kernels import layers, output, threads, update
-from rngru.kernels.memory import Recycled
+from rngru.kernels.memory import Recycled, settle
 from rngru.kernels.preparing import prepare, prepare_sampler
 from rngru.kernels.sampler import Sampler
 from rngru.network import Engine, Network
@@ -24,6 +24,7 @@ class CPU(Backend):
     def __init__(self, model, hyper) -> None:
         super().__init__(model, hyper)
         prepare()
+        settle()
         self._gradients: Any = None
         self._sampler: tuple[Any, Sampler] | None = None
         self._fresh = Recycled()
@@ -43,12 +44,12 @@ class CPU(Backend):
         network = graphs.network(self.model, self.hyper, fused, Affine())
         (x, y, *more), rows, endings, penalties = graphs.predicting(network)
         scored = CrossEntropy(self.hyper.smoothing)
-        loss = scored(rows, *network.readout(), y.flatten())[0]
-        cost = sum(penalties, loss) / x.shape[1].astype("float32")
+        loss, share = scored(rows, *network.readout(), y.flatten())[0], pytensor.tensor.fscalar()
         parameters = list(network.parameters.values())
-        gradients = pytensor.grad(cost, parameters)
+        # Of the mean over lanes; dividing in the graph would cost six more nodes.
+        gradients = pytensor.grad(None, parameters, known_grads={sum(penalties, loss): share})
         function = pytensor.function(
-            [*parameters, x, y, *more], [loss, *endings, *gradients], mode=CPU_MODE
+            [*parameters, share, x, y, *more], [loss, *endings, *gradients], mode=CPU_MODE
         )
         function.trust_input = True
         return function
@@ -56,8 +57,9 @@ class CPU(Backend):
     def step(self, arrays, caches, x, y, state, rate, *, number=1, noise=None):
         self.prepare()
         hyper, lanes, count = self.hyper, x.shape[1], threads.available()
+        share = np.asarray(np.float32(1) / np.float32(lanes))
         with self._lock.held():
-            loss, *results = self._gradients(*arrays.values(), x, y, *given(state, noise))
+            loss, *results = self._gradients(*arrays.values(), share, x, y, *given(state, noise))
         endings, gradients = results[: hyper.layers], results[hyper.layers :]
         weights = [models.penalised(each.ndim) for each in gradients]
         old = [_flat(arrays), *map(_flat, caches.values())]

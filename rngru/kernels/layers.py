@@ -1,14 +1,16 @@
 """A stack of recurrent layers on all threads: what the ``Op`` of :mod:`rngru.backends.ops` calls.
 
 :func:`forward` and :func:`backward` cut the work over threads: by lanes while time runs, through all
-layers at once, for no lane needs another; by columns of the weight gradients after it. Neither cut can
-change a bit of the result. Weights are packed once per call. The caller may pass large results back
-with the next batch, to be overwritten.
+layers at once, for no lane needs another; by columns of the weight gradients after it. Where there are
+fewer lanes than layers, each thread has layers of its own instead, some steps behind the thread with the
+layer before. No cut can change a bit of the result. Weights are packed once per call. The caller may
+pass large results back with the next batch, to be overwritten.
 
 Shapes: L layers, T time steps, B lanes, I inputs, S units, G gates, H state (2 S for LSTM, else S),
 P = padded(S).
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -29,6 +31,9 @@ from rngru.kernels.sequence import (
 )
 from rngru.kernels.spec import GRU, GRU_AFTER, LSTM, LayerSpec, Weights
 from rngru.kernels.tiles import PANEL, padded, provide
+
+Call = Callable[[slice, int, int], object]
+"""A part of the work of a layer, on some steps of the lanes ``first`` … ``last - 1``."""
 
 
 def widened(array: np.ndarray, gates: int) -> np.ndarray:
@@ -191,8 +196,7 @@ def forward(
     dtype = start.dtype
     provide(dtype)
     steps, lanes = inputs.shape[:2]
-    packing, done = Packing(), []
-    calls: list[Callable[[int, int], object]] = []
+    packing, done, stages = Packing(), [], []
     for i, layer in enumerate(weights):
         size = spec.size(start.shape[2])
         width = padded(size)
@@ -200,14 +204,10 @@ def forward(
         states = reused(before and before.states, (steps, lanes, size), dtype)
         gates = reused(before and before.gates, (steps, lanes, spec.gates * width), dtype)
         side = reused(before and before.side, (steps, lanes, width if spec.row.side else 0), dtype)
-        calls.append(_entering(spec, inputs, layer.into, gates, packing))
-        main, extra = _recurring(spec, layer, width, packing)
-        bias = np.zeros(width, dtype)
-        if layer.second is not None:
-            bias[:size] = layer.second
-        calls.append(
-            partial(unroll, spec.code, spec.hard, gates, start[i], states, side, main, extra, bias)
-        )
+        calls = [
+            _entering(spec, inputs, layer.into, gates, packing),
+            _running(spec, layer, start[i], states, gates, side, packing),
+        ]
         output = states
         if masks is not None:
             # Of a call without masks, the output is the states: not to be multiplied in place.
@@ -216,9 +216,10 @@ def forward(
             calls.append(partial(_mask, states, masks[i], output))
         inputs = output
         done.append(Pass(output, None, states, gates, side))
+        stages.append(calls)
     packing.run(count)
-    _through(calls, lanes, count)
-    return [each._replace(ending=_ending(spec, each)) for each in done]
+    _through(stages, weights, (steps, lanes), count)
+    return [each._replace(ending=_state(spec, each.states, each.side, -1).copy()) for each in done]
 
 
 def _recurring(
@@ -234,33 +235,92 @@ def _recurring(
     return main, packing.add_matrix(wide, left=split, right=last, transpose=transpose)
 
 
-def _entering(spec, inputs, into, gates, packing: Packing) -> Callable[[int, int], object]:
-    """Return what fills the gates of lanes ``first`` … ``last - 1`` from the input of a layer."""
+def _entering(spec, inputs, into, gates, packing: Packing) -> Call:
+    """Return what fills the gates from the input of a layer."""
     if inputs.ndim == 2:
-        return partial(lookup, inputs, widened(into[0], spec.gates), gates)
-    panels = packing.add_matrix(widened(into[0], spec.gates))
-    return partial(project, inputs, panels, widened(into[1], spec.gates), gates)
+        table = widened(into[0], spec.gates)
+        return lambda at, first, last: lookup(inputs[at], table, gates[at], first, last)
+    panels, bias = packing.add_matrix(widened(into[0], spec.gates)), widened(into[1], spec.gates)
+    return lambda at, first, last: project(inputs[at], panels, bias, gates[at], first, last)
 
 
-def _through(calls: Sequence[Callable[[int, int], object]], lanes: int, count: int) -> None:
-    """Run every call on all lanes, one after another for each of them."""
+def _running(spec, layer: Weights, start, states, gates, side, packing: Packing) -> Call:
+    """Return what runs a layer whose gates are filled."""
+    size = states.shape[2]
+    width = padded(size)
+    main, extra = _recurring(spec, layer, width, packing)
+    bias = np.zeros(width, states.dtype)
+    if layer.second is not None:
+        bias[:size] = layer.second
 
-    def share(first: int, last: int) -> None:
-        for call in calls:
-            call(first, last)
+    def call(at: slice, first: int, last: int) -> None:
+        before = start if at.start == 0 else _state(spec, states, side, at.start - 1)
+        unroll(
+            spec.code, spec.hard, gates[at], before, states[at], side[at], main, extra, bias,
+            first, last,
+        )  # fmt: skip
 
-    threads.run(share, lanes, count)
+    return call
 
 
-def _mask(array, mask, result, first: int, last: int) -> None:
-    np.multiply(array[:, first:last], mask[:, first:last], out=result[:, first:last])
+WINDOW = 8
+"""Steps after which one thread hands its layer's output on to another."""
 
 
-def _ending(spec: LayerSpec, done: Pass) -> np.ndarray:
+def _through(
+    stages: Sequence[Sequence[Call]],
+    weights: Sequence[Weights],
+    shape: tuple[int, int],
+    count: int,
+    back: bool = False,
+) -> None:
+    """Run the calls of all stages, of one layer each, on all steps of all lanes: ``shape``.
+
+    A stage needs the results of the one before it, of the same steps; and its own, of the steps before
+    (with ``back`` those after).
+    """
+    steps, lanes = shape
+    numbers = WINDOW * min(sum(each.size for each in layer.all()) for layer in weights)
+
+    def lane(first: int, last: int) -> None:
+        for call in itertools.chain(*stages):
+            call(slice(0, steps), first, last)
+
+    if min(len(stages), threads.worth(numbers, count)) <= lanes:
+        threads.run(lane, lanes, count)
+        return
+    windows = [slice(at, min(at + WINDOW, steps)) for at in range(0, steps, WINDOW)]
+    if back:
+        windows.reverse()
+    done = [threads.Count() for _ in stages]
+
+    def layer(first: int, last: int) -> None:
+        try:
+            for number, at in enumerate(windows, start=1):
+                for i in range(first, last):
+                    if i == first and i > 0:
+                        done[i - 1].wait(number)
+                    for call in stages[i]:
+                        call(at, 0, lanes)
+                    done[i].up()
+        except BaseException:
+            done[last - 1].up(len(windows))  # or the next thread would wait for ever
+            raise
+
+    with threads.together.held(blocking=False) as alone:
+        threads.run(layer, len(stages), count if alone else 1)
+
+
+def _mask(array, mask, result, at: slice, first: int, last: int) -> None:
+    some = mask if len(mask) == 1 else mask[at]
+    np.multiply(array[at, first:last], some[:, first:last], out=result[at, first:last])
+
+
+def _state(spec: LayerSpec, states, side, at: int) -> np.ndarray:
+    """Return the state (B, H) after step ``at``."""
     if spec.code != LSTM:
-        return done.states[-1].copy()
-    size = done.states.shape[2]
-    return np.concatenate([done.states[-1], done.side[-1, :, :size]], axis=1)
+        return states[at]
+    return np.concatenate([states[at], side[at, :, : states.shape[2]]], axis=1)
 
 
 class Gradients(NamedTuple):
@@ -299,25 +359,15 @@ def backward(
     provide(dtype)
     steps, lanes = inputs.shape[:2]
     packing, sums, dstart = Packing(), Sums(), np.empty_like(start)
-    calls: list[Callable[[int, int], object]] = []
+    stages: list[list[Call]] = []
     results: list[Callable[[], Weights]] = []
     between: list[Any] = [None] * len(weights)
     given = None  # the gradient of this layer's output that comes from the layer above it
     for i in reversed(range(len(weights))):
-        layer, done = weights[i], passes[i]
-        size = done.states.shape[2]
-        width = padded(size)
+        layer, done, calls = weights[i], passes[i], []
         given = _joined(given, above[i], done.states, None if masks is None else masks[i], calls)
         ending = endings[i] if endings[i] is not None else np.zeros_like(start[i])
-        main, extra = _recurring(spec, layer, width, packing, transpose=True)
-        carry, kept = np.zeros((2, lanes, width), dtype)
-        truncate = steps if spec.truncate < 0 else spec.truncate
-        calls.append(
-            partial(
-                unroll_back, spec.code, spec.hard, done.gates, start[i], done.states, done.side,
-                given, ending, main, extra, truncate, dstart[i], carry, kept,
-            )
-        )  # fmt: skip
+        calls.append(_running_back(spec, layer, start[i], done, given, ending, dstart[i], packing))
         read = inputs if i == 0 else passes[i - 1].output
         if read.ndim == 3:
             panels = packing.add_matrix(widened(layer.into[0], spec.gates), transpose=True)
@@ -325,13 +375,39 @@ def backward(
                 None if old is None else old[i], (steps, lanes, padded(read.shape[2])), dtype
             )
             between[i] = given
-            calls.append(partial(project_back, done.gates, panels, given))
+            calls.append(_entering_back(done.gates, panels, given))
+        stages.append(calls)
         results.insert(0, _summed(spec, read, layer, start[i], done, sums))
     packing.run(count)
-    _through(calls, lanes, count)
+    _through(stages, weights, (steps, lanes), count, back=True)
     sums.run(count)
     dinputs = None if inputs.ndim == 2 else narrowed(between[0], 1, inputs.shape[2])
     return Gradients(dinputs, dstart, [result() for result in results], between)
+
+
+def _running_back(spec, layer, start, done: Pass, above, ending, dstart, packing: Packing) -> Call:
+    """Return what turns the gates of a layer into their gradients."""
+    steps, lanes, size = done.states.shape
+    width = padded(size)
+    main, extra = _recurring(spec, layer, width, packing, transpose=True)
+    carry, kept = np.zeros((2, lanes, width), start.dtype)
+    left_out = 0 if spec.truncate < 0 else steps - spec.truncate
+
+    def call(at: slice, first: int, last: int) -> None:
+        before = start if at.start == 0 else _state(spec, done.states, done.side, at.start - 1)
+        after = ending if at.stop == steps else dstart
+        unroll_back(
+            spec.code, spec.hard, done.gates[at], before, done.states[at], done.side[at],
+            above[at], after, main, extra, max(0, at.stop - max(left_out, at.start)), dstart, carry, kept,
+            first, last,
+        )  # fmt: skip
+
+    return call
+
+
+def _entering_back(gates, panels, dinputs) -> Call:
+    """Return what fills the gradient of the input of a layer."""
+    return lambda at, first, last: project_back(gates[at], panels, dinputs[at], first, last)
 
 
 def _joined(given, above, states, mask, calls) -> np.ndarray:
@@ -350,8 +426,8 @@ def _joined(given, above, states, mask, calls) -> np.ndarray:
     return result
 
 
-def _add(array, result, first: int, last: int) -> None:
-    result[:, first:last] += array[:, first:last]
+def _add(array, result, at: slice, first: int, last: int) -> None:
+    result[at, first:last] += array[at, first:last]
 
 
 def _summed(spec, read, layer: Weights, start, done: Pass, sums: Sums) -> Callable[[], Weights]:

@@ -5,6 +5,7 @@
 (True, (3, 3))
 """
 
+import itertools
 import weakref
 from collections.abc import Mapping
 
@@ -16,6 +17,22 @@ def reused(old: np.ndarray | None, shape: tuple[int, ...], dtype: np.dtype) -> n
     if old is not None and old.shape == shape and old.dtype == dtype:
         return old
     return np.empty(shape, dtype)
+
+
+LINE = 64
+"""Bytes that an array begins at a multiple of: a line of the cache."""
+
+
+def settle() -> None:
+    """Have the memory of arrays that are freed stay with this process, for the next ones.
+
+    The GNU C library gives free memory back to the system if there is more than twice the largest array
+    freed so far, up to 32 MB (see mallopt(3)), and each page that comes back from there takes some
+    microseconds. So a large one is freed here. It was never written to, so it takes no memory.
+
+    >>> settle()
+    """
+    np.empty(31 << 20, np.uint8)
 
 
 class Recycled:
@@ -35,16 +52,27 @@ class Recycled:
         self._idle: dict[int, list[np.ndarray]] = {}
 
     def like(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Return uninitialised arrays of the names, shapes and dtypes of ``arrays``."""
-        return {name: self._one(array) for name, array in arrays.items()}
+        """Return uninitialised arrays of the names, shapes and dtypes of ``arrays``.
 
-    def _one(self, array: np.ndarray) -> np.ndarray:
-        idle = self._idle.setdefault(array.nbytes, [])
+        They lie in one piece of memory, which is free again when none of them is held any more.
+        """
+        starts = [
+            0,
+            *itertools.accumulate(-(-each.nbytes // LINE) * LINE for each in arrays.values()),
+        ]
+        piece = self._piece(starts.pop())
+        return {
+            name: piece[start : start + each.nbytes].view(each.dtype).reshape(each.shape)
+            for start, (name, each) in zip(starts, arrays.items(), strict=True)
+        }
+
+    def _piece(self, size: int) -> np.ndarray:
+        idle = self._idle.setdefault(size, [])
         try:
             memory = idle.pop()  # no "if idle": another thread may pop in between
         except IndexError:
-            memory = np.empty(array.nbytes, np.uint8)
-        # Made from a memoryview, not from the array, so that ``flat`` is the base of all its views.
-        flat = np.frombuffer(memory.data, array.dtype)
-        weakref.finalize(flat, idle.append, memory).atexit = False
-        return flat.reshape(array.shape)
+            memory = np.empty(size, np.uint8)
+        # Made from a memoryview, not from the array, so that ``piece`` is the base of all its views.
+        piece = np.frombuffer(memory.data, np.uint8)
+        weakref.finalize(piece, idle.append, memory).atexit = False
+        return piece

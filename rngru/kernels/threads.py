@@ -8,11 +8,15 @@ Between two calls a thread that has nothing to do watches for a moment (:data:`W
 sleep: to be woken takes tens of microseconds, and a training step has a dozen such gaps. No longer
 than that, for the core may be wanted by somebody else.
 
+Some systems wake a thread on the processor of the one that wakes it and leave both there for seconds,
+with another idle: all takes twice as long. So a thread that finds itself there moves (:func:`_part`).
+
 Shares that wait for each other inside a kernel (:func:`meet`) must all run at the same time. Whoever
 starts such shares holds :data:`together`: two sets of them in the same queues could wait for ever.
 """
 
 import contextlib
+import ctypes
 import functools
 import os
 import threading
@@ -187,24 +191,79 @@ def looks() -> int:
     return max(1, round(some * WATCH / max(min(took), 1e-9)))
 
 
+class Count:
+    """A number that goes up, and that other threads watch.
+
+    >>> count = Count()
+    >>> count.up()
+    >>> count.wait(1)
+    """
+
+    def __init__(self) -> None:
+        self._number = np.zeros(1, np.int64)
+
+    def up(self, by: int = 1) -> None:
+        """Add to it."""
+        self._number[0] += by
+
+    def now(self) -> int:
+        """Return it."""
+        return int(self._number[0])
+
+    def watch(self, before: int) -> None:
+        """Return when it is no longer what it was ``before``, or after a moment: :data:`WATCH`."""
+        _watch(self._number, before, looks())
+
+    def wait(self, number: int) -> None:
+        """Return when it is at least ``number``."""
+        while (now := self.now()) < number:
+            self.watch(now)
+            time.sleep(0)  # the other may wait for this very core
+
+
 class _Mail:
     """A queue whose reader watches for a moment before it sleeps."""
 
     def __init__(self) -> None:
         self._queue: SimpleQueue = SimpleQueue()
-        self._number = np.zeros(1, np.int64)
+        self._count = Count()
 
     def put(self, item: object) -> None:
         self._queue.put(item)
-        self._number[0] += 1
+        self._count.up()
 
     def get(self) -> Any:
-        before = int(self._number[0])
+        before = self._count.now()
         try:
             return self._queue.get_nowait()
         except Empty:
-            _watch(self._number, before, looks())
+            self._count.watch(before)
             return self._queue.get()
+
+
+@functools.cache
+def _locate() -> Callable[[], int] | None:
+    """Return what says which processor a thread runs on, or None where threads cannot choose."""
+    with contextlib.suppress(OSError, AttributeError):
+        if os.sched_setaffinity:
+            return ctypes.PyDLL(None).sched_getcpu  # holds the GIL: it takes less than giving it up
+    return None
+
+
+def _part(places: list[int | None], i: int) -> None:
+    """Note in ``places`` where this thread, number ``i``, runs; if another is there, go elsewhere."""
+    locate = _locate()
+    if locate is None:
+        return
+    places[i] = locate()
+    taken = {*places[:i], *places[i + 1 :]}
+    if places[i] in taken:
+        allowed = os.sched_getaffinity(0)
+        if free := allowed - taken:
+            with contextlib.suppress(OSError):
+                os.sched_setaffinity(0, free)
+                os.sched_setaffinity(0, allowed)  # it stays, until the system wants it elsewhere
+                places[i] = locate()
 
 
 class _Worker:
@@ -216,8 +275,9 @@ class _Worker:
 
     def _serve(self) -> None:
         while True:
-            call, first, last, done = self.calls.get()
+            call, first, last, done, places, i = self.calls.get()
             try:
+                _part(places, i)
                 call(first, last)
                 outcome = None
             except BaseException as error:  # handed to the caller, who raises it
@@ -272,9 +332,10 @@ def run(call: Callable[[int, int], object], count: int, threads: int) -> None:
     if threads <= 1:
         call(0, count)
         return
-    done = _Mail()
+    done, places = _Mail(), [None] * threads
+    _part(places, 0)
     for i in range(1, threads):
-        share = (call, i * count // threads, (i + 1) * count // threads, done)
+        share = (call, i * count // threads, (i + 1) * count // threads, done, places, i)
         _workers[i - 1].calls.put(share)
     try:
         call(0, count // threads)

@@ -28,8 +28,9 @@ BLOCK = 1 << 16
 def _penalise(gradient, parameter, penalty, first, last):
     """Add ``penalty * parameter`` to ``gradient`` and return the sum of its squares."""
     total, g, p = 0.0, gradient[first:last], parameter[first:last]
-    for i in range(g.size):
-        g[i] += penalty * p[i]
+    if penalty != 0:
+        for i in range(g.size):
+            g[i] += penalty * p[i]
     whole = g.size // 8
     for i in range(whole):
         # A tree of additions: in a chain, each would wait for the one before.
