@@ -16,13 +16,13 @@ from rngru.compression.coding import END, Decoder, Encoder, follow, longest, tob
 from rngru.compression.files import ENDING, File
 from rngru.disk import topath, writeatomic
 from rngru.errors import InputError, TextError, WorkdirError
-from rngru.reader import PIECE, Learner, Reader
+from rngru.reader import PIECE, SOMETIMES, Learner, Reader
 
 Learning = Callable[[bool | float], Callable[[], Learner] | None]
 """What gives a learner at a rate, see :meth:`rngru.instrument.Instrument._learning`."""
 
-PROBED: Final = 4 * PIECE
-"""Symbols that are predicted to see what the arithmetic of this computer gives."""
+PROBED: Final = (SOMETIMES + 1) * PIECE
+"""Symbols that are predicted to see what the arithmetic of this computer gives, all of learning included."""
 
 
 def still(rate: bool | float) -> None:
