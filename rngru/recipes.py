@@ -62,12 +62,12 @@ class Recipe:
     def completed(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return its hyperparameters with those that are ``given`` in their place.
 
-        A learning rate belongs to an optimizer and a size: with another size it is another one, and
-        with another optimizer it is the default.
+        A learning rate belongs to a size, and to Adam with or without weight decay: with another size it
+        is another one, and with another optimizer it is the default.
 
         >>> best = recipe("best", symbols=1_000_000, seconds=150)
         >>> best.completed({"state_size": 512})["learnrate"]
-        0.003
+        0.004
         >>> "learnrate" in best.completed({"optimizer": "sgd"})
         False
         """
@@ -75,7 +75,7 @@ class Recipe:
         if "learnrate" not in given:
             base = _base(self.name, self.plan["max_seconds"])
             made["learnrate"] = rate(base, made["state_size"])
-            if made["optimizer"] != self.hyper["optimizer"]:
+            if made["optimizer"] not in ("adam", "adamw"):
                 del made["learnrate"]
         return made
 
@@ -83,9 +83,11 @@ class Recipe:
         """Say what a model has become by it, in one sentence."""
         layers = f"{hyper.layers} layer{'s' if hyper.layers > 1 else ''} of {hyper.state_size}"
         dropout = f"dropout {hyper.dropout:g}" if hyper.dropout else "no dropout"
+        decays = hyper.optimizer == "adamw" and hyper.weightdecay
+        decay = f", weight decay {hyper.weightdecay:g}" if decays else ""
         return (
             f"Recipe {self.name!r} for {self.plan['max_seconds']:g} seconds: {modeltype}, {layers}, "
-            f"{hyper.optimizer} at learnrate {hyper.learnrate:g}, {hyper.schedule} schedule, {dropout}; "
+            f"{hyper.optimizer} at learnrate {hyper.learnrate:g}, {hyper.schedule} schedule, {dropout}{decay}; "
             f"trainmodel() reads batches of {self.plan['batchsize']} x {seq_len}."
         )
 
@@ -138,7 +140,7 @@ RECIPES: Final = {
 BRIEF: Final = {
     "best": replace(
         RECIPES["best"],
-        hyper={**RECIPES["best"].hyper, "state_size": 256, "learnrate": 0.006, "dropout": 0.1},
+        hyper={**RECIPES["best"].hyper, "state_size": 256, "learnrate": 0.008, "dropout": 0.1},
         modeltype="GRUEncode",
     )
 }

@@ -63,7 +63,7 @@ def test_the_settings_of_the_readme_are_a_recipe():
     }
     for name, seconds, modeltype, size, rate, dropout in (
         ("quick", 60, "GRUEncode", 256, 0.006, 0.0),
-        ("best", 150, "GRUEncode", 256, 0.006, 0.1),
+        ("best", 150, "GRUEncode", 256, 0.008, 0.1),
         ("best", 600, "LSTMEncode", 512, 0.003, 0.3),
     ):
         found = recipe(name, 1_003_854, seconds)
@@ -101,6 +101,8 @@ def test_what_is_given_comes_first(newmodel, verse):
     assert newmodel(verse, recipe="quick", learnrate=0.5).hyper.learnrate == 0.5
     other = newmodel(verse, recipe="quick", optimizer="sgd").hyper
     assert (other.optimizer, other.learnrate) == ("sgd", 1e-3), "Adam's rate is none for sgd"
+    plain = newmodel(verse, recipe="quick", optimizer="adam", **small).hyper
+    assert plain.learnrate == hyper.learnrate, "without weight decay it is Adam's as well"
 
 
 def test_a_recipe_may_have_a_kind_of_model(newmodel, verse, monkeypatch):
@@ -148,7 +150,7 @@ def test_it_says_what_it_has_chosen(tmp_path, capsys):
     told = " ".join(capsys.readouterr().out.split())
     assert re.search(
         r"Recipe 'quick' for 20 seconds: GRUEncode, 2 layers of 96, adamw at learnrate 0\.012, cosine "
-        r"schedule, (no )?dropout.*; trainmodel\(\) reads batches of 32 x 100\.",
+        r"schedule, (no )?dropout.*, weight decay 0\.2; trainmodel\(\) reads batches of 32 x 100\.",
         told,
     )
     assert "45,000 characters to train on are few for recipe='quick': recipe='small'" in told
