@@ -87,8 +87,8 @@ class Recipe:
         decay = f", weight decay {hyper.weightdecay:g}" if decays else ""
         return (
             f"Recipe {self.name!r} for {self.plan['max_seconds']:g} seconds: {modeltype}, {layers}, "
-            f"{hyper.optimizer} at learnrate {hyper.learnrate:g}, {hyper.schedule} schedule, {dropout}{decay}; "
-            f"trainmodel() reads batches of {self.plan['batchsize']} x {seq_len}."
+            f"{hyper.optimizer} at learnrate {hyper.learnrate:g}, {hyper.schedule} schedule, "
+            f"{dropout}{decay}; trainmodel() reads batches of {self.plan['batchsize']} x {seq_len}."
         )
 
 
