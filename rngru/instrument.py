@@ -21,7 +21,6 @@ from rngru.errors import InputError, helpful
 from rngru.interrupts import Interrupts
 from rngru.pictures import NeuronPlot
 from rngru.reader import (
-    RATE,
     Evaluation,
     Learner,
     Neurons,
@@ -792,7 +791,8 @@ class Instrument:
         text : str, bytes, Sample, path, or several of them
             What to learn, in this order.
         rate : float
-            How far each piece moves the parameters; by default 0.00025.
+            How far each piece moves the parameters; by default 0.1 divided by
+            ``state_size``, and no more than 0.001.
 
         Returns
         -------
@@ -824,7 +824,7 @@ class Instrument:
         """Return what gives a reader that learns, at a rate or the usual one; None for False."""
         if adapt is False:
             return None
-        rate = RATE if adapt is True else checked("adapt", adapt, real(above=True))
+        rate = None if adapt is True else checked("adapt", adapt, real(above=True))
         return partial(Learner, self._reader, self._squares(), rate, teaching(self._reader))
 
     def _squares(self) -> Mapping[str, np.ndarray]:

@@ -11,7 +11,7 @@ from rngru import HyperParams, ModelState, Texts, corpora, models
 from rngru.backends import backend
 from rngru.errors import InputError, WorkdirError
 from rngru.reader import Learner, Reader, gathered, learned, score
-from rngru.reader.adapting import DECAY, PIECE, PULL, RATE, SOMETIMES
+from rngru.reader.adapting import DECAY, PIECE, PULL, SOMETIMES
 from rngru.text import CharSet
 from tests import reference
 
@@ -158,8 +158,16 @@ def test_the_validation_text_is_read_whole(ms):
     found = ms.evaluate(adapt=True)
     assert found.characters == ms.evaluate().characters
     ids, start = ms._corpus.validation
-    learner = Learner(ms._reader, ms._squares(), RATE)
+    learner = Learner(ms._reader, ms._squares())
     assert learned(learner, ids, start).nats == found.nats
+
+
+@pytest.mark.parametrize(("size", "rate"), [(6, 1e-3), (200, 5e-4)])
+def test_wide_layers_take_small_steps(newmodel, verse, size, rate):
+    """A rate found for one size of layers is twice too high for twice that size."""
+    ms = newmodel(verse, state_size=size)
+    usual, told = (ms.score(LETTER, adapt=adapt).nats.tolist() for adapt in (True, rate))
+    assert usual == told
 
 
 @pytest.mark.parametrize(

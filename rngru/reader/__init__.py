@@ -19,7 +19,7 @@ text (``properties``), ``vectors`` which texts are alike. ``adapting`` learns wh
 [(1, 8, 1, 8)]
 """
 
-from rngru.reader.adapting import PIECE, RATE, SOMETIMES, Learner, gathered, teaching
+from rngru.reader.adapting import PIECE, SOMETIMES, Learner, gathered, teaching
 from rngru.reader.beam import beam
 from rngru.reader.filling import fillgaps
 from rngru.reader.generating import generate, generateall, glimpse, stream
@@ -43,7 +43,6 @@ from rngru.reader.vectors import Similar, similar, vectors
 
 __all__ = [
     "PIECE",
-    "RATE",
     "SOMETIMES",
     "Comparison",
     "Copies",

@@ -11,8 +11,8 @@ against those of all, at most 1,
           \theta'' = \theta' + \lambda s (\theta_0 - \theta')
 
 where the second, the way back, comes after every fourth piece only. The rate, the decay of the mean and
-:math:`\lambda` were chosen on the last tenth of the training text of Tiny Shakespeare, in 18 runs of a GRU
-of 2 layers of 256.
+:math:`\lambda` were chosen on the last tenth of the training text of Tiny Shakespeare, in some 80 runs of
+GRUs with 2 layers of 192 and 256 and LSTMs with 2 layers of 512: the best rates were 5e-4, 4e-4 and 2e-4.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -28,10 +28,13 @@ from rngru.hyper import REGULARISERS, SETTINGS
 from rngru.interrupts import never
 from rngru.reader.reader import Reader
 
-RATE = 2.5e-4
-"""How far a piece of text moves a parameter."""
+RATE = 0.1
+"""How far a piece of text moves a parameter, times the size of a layer: wide layers want small steps."""
 
-PULL = 0.008
+HIGHEST = 1e-3
+"""How far at most, however small the layers are."""
+
+PULL = 0.064
 """How much of the way back to where it was a parameter goes at a time."""
 
 SOMETIMES = 4
@@ -55,7 +58,7 @@ class Learner:
     ----------
     reader: the model.
     squares: the mean square of the gradient of each parameter, by name: see :func:`gathered`.
-    rate: how far a piece of text moves a parameter.
+    rate: how far a piece of text moves a parameter; None is :data:`RATE` for the size of the layers.
     teacher: what computes the steps, from :func:`teaching`, if several are to share it.
 
     Attributes
@@ -68,15 +71,17 @@ class Learner:
         self,
         reader: Reader,
         squares: Mapping[str, np.ndarray],
-        rate: float,
+        rate: float | None = None,
         teacher: Backend | None = None,
     ) -> None:
-        self.reader, self._first, self._rate = reader, reader.backend.fetch(reader.weights), rate
+        self.reader, self._first = reader, reader.backend.fetch(reader.weights)
+        usual = min(RATE / reader.hyper.state_size, HIGHEST)
+        self._rate = usual if rate is None else rate
         self._backend = teaching(reader) if teacher is None else teacher
         self._caches: Caches = {"mean": dict(squares)}
         sizes = {name: np.sqrt(each) for name, each in squares.items()}
-        usual = np.mean([each.mean() for each in sizes.values()])
-        self._pull = {name: PULL * np.minimum(1, each / usual) for name, each in sizes.items()}
+        mean = np.mean([each.mean() for each in sizes.values()])
+        self._pull = {name: PULL * np.minimum(1, each / mean) for name, each in sizes.items()}
         self._learned = 0
 
     def predicted(
