@@ -59,7 +59,7 @@ SMALL = {
 
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "nothing": {},
-    "adamw": {"optimizer": "adamw", "weightdecay": 0.05},
+    "adamw": {"optimizer": "adamw", "weightdecay": 0.2},
     "rmsprop": {"optimizer": "rmsprop", "learnrate": 0.004},
     "adagrad": {"optimizer": "adagrad", "learnrate": 0.03},
     "sgd": {"optimizer": "sgd", "learnrate": 0.02, "clipnorm": 20.0},
