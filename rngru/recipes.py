@@ -50,8 +50,6 @@ class Recipe:
         Which kind of model.
     seq_len : int
         T: symbols per training sequence.
-    passes : float
-        About how often it reads the training text.
     """
 
     name: str
@@ -60,7 +58,6 @@ class Recipe:
     plan: Mapping[str, Any] = field(default_factory=dict)
     modeltype: str = "GRUEncode"
     seq_len: int = 100
-    passes: float = math.inf
 
     def completed(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return its hyperparameters with those that are ``given`` in their place.
@@ -77,7 +74,7 @@ class Recipe:
         made = {**self.hyper, **given}
         if "learnrate" not in given:
             base = _base(self.name, self.plan["max_seconds"])
-            made["learnrate"] = rate(base, made["state_size"], self.passes)
+            made["learnrate"] = rate(base, made["state_size"])
             if made["optimizer"] not in ("adam", "adamw"):
                 del made["learnrate"]
         return made
@@ -104,7 +101,7 @@ and 1 at 1.396, 1.388, 1.397 and 1.453. With 0.2 and a rate of 0.007, 0.008 and 
 and 1.383. LSTM layers of 512, after as many as 600 seconds have: 1.379 without; with 0.2, 0.4 and a rate
 of 0.003 at 1.370 and 1.368, with 0.25 and 0.005 at 1.362. After as many as 60 seconds have: 1.418, and
 without, from three seeds, 1.421 to 1.430. Nine tenths of the standard library's sources were at 1.363
-without and 0.004, at 1.337 with 0.3 and 0.006, at 1.346 with 0.2 and 0.008: see :data:`SLOWER`.
+without and 0.004, at 1.337 with 0.3 and 0.006, at 1.346 with 0.2 and 0.008: a long text wants less.
 """
 
 _LEARNS: Final = {
@@ -161,16 +158,6 @@ WIDTH: Final = 256
 
 HIGHEST: Final = 0.012
 """Learning rate that no layers go beyond, however small they are."""
-
-SELDOM: Final = 2
-"""Passes over a text below which the learning rate is lower."""
-
-SLOWER: Final = 0.75
-"""Its share then.
-
-In 150 seconds 9 MB of German were at 1.259 nats with a rate of 0.006, and with 0.008 at 1.269, although
-the computer was faster then. See also :data:`DECAY`.
-"""
 
 TIME: Final = ((20, 128), (45, 192), (400, 256), (math.inf, 512))
 """Up to so many seconds of training, layers of this size."""
@@ -260,7 +247,7 @@ def recipe(name: str, symbols: int, seconds: float | None = None, level: str = "
     average = AVERAGE if batches >= AVERAGED else None
     fitted = {
         "state_size": size,
-        "learnrate": rate(base, size, passes),
+        "learnrate": rate(base, size),
         "dropout": dropout,
         "average": average,
     }
@@ -273,7 +260,6 @@ def recipe(name: str, symbols: int, seconds: float | None = None, level: str = "
             "max_seconds": time,
             "train_len": max(1, round(batches / ROUNDS)),
         },
-        passes=passes,
     )
 
 
@@ -309,18 +295,15 @@ def recipes() -> Table:
     return Table(["recipe", "seconds", ""], rows)
 
 
-def rate(base: Recipe, size: int, passes: float = math.inf) -> float:
-    """Return the learning rate of a recipe for layers of a size, and a text that is read so often.
+def rate(base: Recipe, size: int) -> float:
+    """Return the learning rate of a recipe for layers of a size.
 
     Adam wants it in inverse proportion to their width (Yang et al., arXiv 2203.03466).
 
     >>> [rate(RECIPES["quick"], size) for size in (256, 192, 16)]
     [0.008, 0.0107, 0.012]
-    >>> rate(RECIPES["quick"], 256, passes=0.5)
-    0.006
     """
-    share = SLOWER if passes < SELDOM else 1
-    return min(round(base.hyper["learnrate"] * share * WIDTH / size, 4), HIGHEST)
+    return min(round(base.hyper["learnrate"] * WIDTH / size, 4), HIGHEST)
 
 
 def reads(size: int, seconds: float, level: str = "char", modeltype: str = "GRUEncode") -> float:
