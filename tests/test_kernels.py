@@ -585,8 +585,12 @@ def test_an_error_in_one_layer_does_not_leave_another_waiting(monkeypatch):
     def fails(at, first, last):
         raise ZeroDivisionError
 
-    with pytest.raises(ZeroDivisionError):
-        layers._through([[fails], [lambda at, first, last: None]], some, (20, 1), 2)
+    def works(at, first, last):
+        pass
+
+    for stages in ([[fails], [works]], [[works], [fails]], [[works], [fails], [works]]):
+        with pytest.raises(ZeroDivisionError):
+            layers._through(stages, some, (20, 1), len(stages))
 
 
 @given(

@@ -21,8 +21,11 @@ from rngru.reader import PIECE, SOMETIMES, Learner, Reader
 Learning = Callable[[bool | float], Callable[[], Learner] | None]
 """What gives a learner at a rate, see :meth:`rngru.instrument.Instrument._learning`."""
 
-PROBED: Final = (SOMETIMES + 1) * PIECE
-"""Symbols that are predicted to see what the arithmetic of this computer gives, all of learning included."""
+PROBED: Final = 4 * PIECE
+"""Symbols that are predicted to see what the arithmetic of this computer gives."""
+
+LEARNED: Final = (SOMETIMES + 1) * PIECE
+"""Those where it learns: each part of learning has been done once before the last of them."""
 
 
 def still(rate: bool | float) -> None:
@@ -145,7 +148,7 @@ def decompress(
         raise InputError(
             f"{path} was compressed where this model gives other probabilities, in their last digits"
             f"{told if found.rounding != here else ''}: on another kind of processor, backend, or with "
-            "other versions of NumPy, Numba and PyTensor. Decompress it there."
+            "other versions of rngru, NumPy, Numba and PyTensor. Decompress it there."
         )
     try:
         data = _read(follow(reader, learn and learn(), found.count, Decoder(found.data)), check)
@@ -257,13 +260,14 @@ def _model(reader: Reader) -> bytes:
 def _arithmetic(reader: Reader, learn: Callable[[], Learner] | None) -> bytes:
     """Return what tells computers apart that give other probabilities: those of a text of every symbol."""
     found, symbols = hashlib.sha256(), reader.vocab.vocab_size - 1
-    encoder = Encoder(1 + at % symbols for at in range(PROBED))  # 0 is mostly "unknown"
+    probed = LEARNED if learn else PROBED
+    encoder = Encoder(1 + at % symbols for at in range(probed))  # 0 is mostly "unknown"
 
     def code(weights: np.ndarray) -> int:
         found.update(weights.tobytes())
         return encoder(weights)
 
-    for _ in follow(reader, learn and learn(), PROBED, code):
+    for _ in follow(reader, learn and learn(), probed, code):
         pass
     found.update(encoder.data)
     return found.digest()[:2]

@@ -2,8 +2,8 @@
 
 :func:`forward` and :func:`backward` cut the work over threads: by lanes while time runs, through all
 layers at once, for no lane needs another; by columns of the weight gradients after it. Where there are
-fewer lanes than layers, each thread has layers of its own instead, some steps behind the thread with the
-layer before. No cut can change a bit of the result. Weights are packed once per call. The caller may
+fewer lanes than layers and threads, each thread has layers of its own instead, some steps behind the thread
+with the layer before. No cut can change a bit of the result. Weights are packed once per call. The caller may
 pass large results back with the next batch, to be overwritten.
 
 Shapes: L layers, T time steps, B lanes, I inputs, S units, G gates, H state (2 S for LSTM, else S),
@@ -277,7 +277,8 @@ def _through(
     """Run the calls of all stages, of one layer each, on all steps of all lanes: ``shape``.
 
     A stage needs the results of the one before it, of the same steps; and its own, of the steps before
-    (with ``back`` those after).
+    (with ``back`` those after). Each thread has some of the lanes; or some of the stages, if there are more
+    of these, and enough to do.
     """
     steps, lanes = shape
     numbers = WINDOW * min(sum(each.size for each in layer.all()) for layer in weights)
@@ -286,7 +287,7 @@ def _through(
         for call in itertools.chain(*stages):
             call(slice(0, steps), first, last)
 
-    if min(len(stages), threads.worth(numbers, count)) <= lanes:
+    if steps <= WINDOW or min(len(stages), threads.worth(numbers, count)) <= lanes:
         threads.run(lane, lanes, count)
         return
     windows = [slice(at, min(at + WINDOW, steps)) for at in range(0, steps, WINDOW)]
@@ -295,20 +296,20 @@ def _through(
     done = [threads.Count() for _ in stages]
 
     def layer(first: int, last: int) -> None:
-        try:
-            for number, at in enumerate(windows, start=1):
-                for i in range(first, last):
-                    if i == first and i > 0:
-                        done[i - 1].wait(number)
-                    for call in stages[i]:
-                        call(at, 0, lanes)
-                    done[i].up()
-        except BaseException:
-            done[last - 1].up(len(windows))  # or the next thread would wait for ever
-            raise
+        for number, at in enumerate(windows, start=1):
+            for i in range(first, last):
+                if i == first and i > 0:
+                    done[i - 1].wait(number)
+                for call in stages[i]:
+                    call(at, 0, lanes)
+                done[i].up()
+
+    def failed() -> None:
+        for each in done:
+            each.up(len(windows))
 
     with threads.together.held(blocking=False) as alone:
-        threads.run(layer, len(stages), count if alone else 1)
+        threads.run(layer, len(stages), count if alone else 1, failed)
 
 
 def _mask(array, mask, result, at: slice, first: int, last: int) -> None:

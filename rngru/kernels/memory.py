@@ -20,15 +20,16 @@ def reused(old: np.ndarray | None, shape: tuple[int, ...], dtype: np.dtype) -> n
 
 
 LINE = 64
-"""Bytes that an array begins at a multiple of: a line of the cache."""
+"""Arrays begin at multiples of so many bytes of their piece of memory: a line of the cache."""
 
 
 def settle() -> None:
     """Have the memory of arrays that are freed stay with this process, for the next ones.
 
-    The GNU C library gives free memory back to the system if there is more than twice the largest array
-    freed so far, up to 32 MB (see mallopt(3)), and each page that comes back from there takes some
-    microseconds. So a large one is freed here. It was never written to, so it takes no memory.
+    The GNU C library gives memory back to the system if more is free than twice the largest array that was
+    freed so far; arrays of more than 32 MB do not count (see mallopt(3)). Each page that is asked for again
+    takes some microseconds. So an array of 31 MB is freed here. It was never written to, so it takes no
+    memory.
 
     >>> settle()
     """

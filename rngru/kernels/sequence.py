@@ -26,8 +26,8 @@ cell           G      gates            H    ``side``
 
 Weights come packed (see :mod:`rngru.kernels.tiles`): ``main`` multiplies the previous state into
 the first gates, ``extra`` is the candidate's product of the two GRUs. Lanes are independent, so a
-thread takes ``first`` … ``last - 1`` of them through the whole sequence and meets the others only
-at the end; the weight gradients are one product over all steps and lanes after that. The two minimal
+thread takes ``first`` … ``last - 1`` of them through all the steps that it is given; the weight
+gradients are one product over all steps and lanes after that. The two minimal
 cells have no recurrent weights: ``main`` and ``extra`` are empty, and a step is elementwise.
 """
 
@@ -275,7 +275,8 @@ def unroll_back(
 
     ``above`` (T, B, S or more) is the gradient of ``states``, ``ending`` (B, H) that of the last state,
     and ``dstart`` (B, H) receives that of the first. ``main`` and ``extra`` are the packed transposes.
-    Only the last ``truncate`` steps get a gradient. ``carry`` and ``kept`` (B, P) are zero.
+    Only the last ``truncate`` steps get a gradient. ``carry`` and ``kept`` (B, P) are zero in the padding.
+    ``ending`` may be ``dstart``.
     """
     steps, lanes, width = gates.shape
     size, height, beside = states.shape[2], start.shape[1], side.shape[2]

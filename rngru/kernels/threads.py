@@ -11,8 +11,9 @@ than that, for the core may be wanted by somebody else.
 Some systems wake a thread on the processor of the one that wakes it and leave both there for seconds,
 with another idle: all takes twice as long. So a thread that finds itself there moves (:func:`_part`).
 
-Shares that wait for each other inside a kernel (:func:`meet`) must all run at the same time. Whoever
-starts such shares holds :data:`together`: two sets of them in the same queues could wait for ever.
+Shares that wait for each other, in a kernel (:func:`meet`) or outside (:class:`Count`), must all run at
+the same time. Whoever starts such shares holds :data:`together`: two sets of them in the same queues could
+wait for ever.
 """
 
 import contextlib
@@ -191,6 +192,9 @@ def looks() -> int:
     return max(1, round(some * WATCH / max(min(took), 1e-9)))
 
 
+_offer = getattr(os, "sched_yield", functools.partial(time.sleep, 0))
+
+
 class Count:
     """A number that goes up, and that other threads watch.
 
@@ -218,7 +222,8 @@ class Count:
         """Return when it is at least ``number``."""
         while (now := self.now()) < number:
             self.watch(now)
-            time.sleep(0)  # the other may wait for this very core
+            if self.now() < number:
+                _offer()  # the other may wait for this very core
 
 
 class _Mail:
@@ -258,9 +263,9 @@ def _part(places: list[int | None], i: int) -> None:
     places[i] = locate()
     taken = {*places[:i], *places[i + 1 :]}
     if places[i] in taken:
-        allowed = os.sched_getaffinity(0)
-        if free := allowed - taken:
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
+            allowed = os.sched_getaffinity(0)
+            if free := allowed - taken:
                 os.sched_setaffinity(0, free)
                 os.sched_setaffinity(0, allowed)  # it stays, until the system wants it elsewhere
                 places[i] = locate()
@@ -316,10 +321,16 @@ def _fewer(problem: str) -> None:
     )
 
 
-def run(call: Callable[[int, int], object], count: int, threads: int) -> None:
+def run(
+    call: Callable[[int, int], object],
+    count: int,
+    threads: int,
+    failed: Callable[[], object] = bool,
+) -> None:
     """Call ``call(first, last)`` on consecutive shares of ``range(count)``, one per thread.
 
-    Returns when all are done; an exception in any of them is raised here, after that.
+    Returns when all are done; an exception in any of them is raised here, after that. Shares that wait
+    for each other need ``failed``, which is called at once, on whatever thread: it ends their waiting.
 
     >>> total = []
     >>> run(lambda first, last: total.extend(range(first, last)), 5, threads=1)
@@ -332,15 +343,27 @@ def run(call: Callable[[int, int], object], count: int, threads: int) -> None:
     if threads <= 1:
         call(0, count)
         return
-    done, places = _Mail(), [None] * threads
+    done, sent, places = _Mail(), 0, [None] * threads
+
+    def share(first: int, last: int) -> None:
+        try:
+            call(first, last)
+        except BaseException:
+            failed()
+            raise
+
     _part(places, 0)
-    for i in range(1, threads):
-        share = (call, i * count // threads, (i + 1) * count // threads, done, places, i)
-        _workers[i - 1].calls.put(share)
     try:
+        for i in range(1, threads):
+            work = (share, i * count // threads, (i + 1) * count // threads, done, places, i)
+            _workers[i - 1].calls.put(work)
+            sent += 1
         call(0, count // threads)
+    except BaseException:
+        failed()
+        raise
     finally:
-        outcomes = [done.get() for _ in range(threads - 1)]
+        outcomes = [done.get() for _ in range(sent)]
     for outcome in outcomes:
         if outcome is not None:
             raise outcome

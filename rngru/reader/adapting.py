@@ -124,7 +124,7 @@ class Learner:
         """Return parameters that have gone some of the way back."""
         from rngru.kernels import threads, update  # Numba takes a while to load
 
-        there = {name: np.array(each) for name, each in weights.items()}
+        there = {name: np.array(each, order="C") for name, each in weights.items()}
         sides = [
             [side[name].reshape(-1) for name in there] for side in (there, self._first, self._pull)
         ]
