@@ -365,7 +365,8 @@ def backward(
     between: list[Any] = [None] * len(weights)
     given = None  # the gradient of this layer's output that comes from the layer above it
     for i in reversed(range(len(weights))):
-        layer, done, calls = weights[i], passes[i], []
+        layer, done = weights[i], passes[i]
+        calls: list[Call] = []
         given = _joined(given, above[i], done.states, None if masks is None else masks[i], calls)
         ending = endings[i] if endings[i] is not None else np.zeros_like(start[i])
         calls.append(_running_back(spec, layer, start[i], done, given, ending, dstart[i], packing))

@@ -249,9 +249,10 @@ class _Mail:
 @functools.cache
 def _locate() -> Callable[[], int] | None:
     """Return what says which processor a thread runs on, or None where threads cannot choose."""
+    if not hasattr(os, "sched_setaffinity"):
+        return None
     with contextlib.suppress(OSError, AttributeError):
-        if os.sched_setaffinity:
-            return ctypes.PyDLL(None).sched_getcpu  # holds the GIL: it takes less than giving it up
+        return ctypes.PyDLL(None).sched_getcpu  # holds the GIL: it takes less than giving it up
     return None
 
 
@@ -343,7 +344,8 @@ def run(
     if threads <= 1:
         call(0, count)
         return
-    done, sent, places = _Mail(), 0, [None] * threads
+    done, sent = _Mail(), 0
+    places: list[int | None] = [None] * threads
 
     def share(first: int, last: int) -> None:
         try:
