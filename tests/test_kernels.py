@@ -533,13 +533,8 @@ def test_a_thread_with_layers_of_its_own_changes_no_bit(monkeypatch, cell, trunc
     Catches a layer that starts before the one below has filled its input, a state or a gradient that
     is lost between two windows, and a truncation counted from the wrong end.
     """
-    rng, spec, steps, size, depth = (
-        np.random.default_rng(4),
-        LayerSpec(cell, False, truncate),
-        21,
-        37,
-        3,
-    )
+    rng, spec = np.random.default_rng(4), LayerSpec(cell, False, truncate)
+    steps, size, depth = 21, 37, 3
 
     def draw(*shape):
         return rng.normal(0, 0.5, shape).astype(np.float32)
@@ -554,14 +549,10 @@ def test_a_thread_with_layers_of_its_own_changes_no_bit(monkeypatch, cell, trunc
         for i in range(depth)
     ]
     ids = rng.integers(0, 4, (steps, lanes)).astype(np.int32)
-    start, masks = (
-        draw(depth, lanes, spec.state(size)),
-        draw(depth, 1 if lanes == 1 else steps, lanes, size),
-    )
-    above, endings = (
-        [draw(steps, lanes, size), None, draw(steps, lanes, size)],
-        [*draw(depth, lanes, spec.state(size))],
-    )
+    start = draw(depth, lanes, spec.state(size))
+    masks = draw(depth, 1 if lanes == 1 else steps, lanes, size)
+    above = [draw(steps, lanes, size), None, draw(steps, lanes, size)]
+    endings = [*draw(depth, lanes, spec.state(size))]
 
     def both(count):
         given = spec, ids, weights, start

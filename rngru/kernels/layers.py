@@ -219,7 +219,10 @@ def forward(
         stages.append(calls)
     packing.run(count)
     _through(stages, weights, (steps, lanes), count)
-    return [each._replace(ending=_state(spec, each.states, each.side, -1).copy()) for each in done]
+    return [
+        each._replace(ending=_before(spec, first, each.states, each.side, steps).copy())
+        for each, first in zip(done, start, strict=True)
+    ]
 
 
 def _recurring(
@@ -254,7 +257,7 @@ def _running(spec, layer: Weights, start, states, gates, side, packing: Packing)
         bias[:size] = layer.second
 
     def call(at: slice, first: int, last: int) -> None:
-        before = start if at.start == 0 else _state(spec, states, side, at.start - 1)
+        before = _before(spec, start, states, side, at.start)
         unroll(
             spec.code, spec.hard, gates[at], before, states[at], side[at], main, extra, bias,
             first, last,
@@ -317,11 +320,13 @@ def _mask(array, mask, result, at: slice, first: int, last: int) -> None:
     np.multiply(array[at, first:last], some[:, first:last], out=result[at, first:last])
 
 
-def _state(spec: LayerSpec, states, side, at: int) -> np.ndarray:
-    """Return the state (B, H) after step ``at``."""
+def _before(spec: LayerSpec, start, states, side, step: int) -> np.ndarray:
+    """Return the state (B, H) before a step; after the last one that is the ending."""
+    if step == 0:
+        return start
     if spec.code != LSTM:
-        return states[at]
-    return np.concatenate([states[at], side[at, :, : states.shape[2]]], axis=1)
+        return states[step - 1]
+    return np.concatenate([states[step - 1], side[step - 1, :, : states.shape[2]]], axis=1)
 
 
 class Gradients(NamedTuple):
@@ -396,7 +401,7 @@ def _running_back(spec, layer, start, done: Pass, above, ending, dstart, packing
     left_out = 0 if spec.truncate < 0 else steps - spec.truncate
 
     def call(at: slice, first: int, last: int) -> None:
-        before = start if at.start == 0 else _state(spec, done.states, done.side, at.start - 1)
+        before = _before(spec, start, done.states, done.side, at.start)
         after = ending if at.stop == steps else dstart
         unroll_back(
             spec.code, spec.hard, done.gates[at], before, done.states[at], done.side[at],
