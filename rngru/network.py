@@ -54,12 +54,13 @@ class Engine:
     layers: ``layers(spec, ids, weights, start, masks)`` gives (outputs, endings) of each layer of a stack;
         the arguments are those of :func:`rngru.kernels.layers.forward`.
     affine: ``affine(rows, weights, bias)``.
-    tanh, zeros_like, concatenate: as in NumPy.
+    encode: ``encode(rows, bias)`` gives the hyperbolic tangent of ``rows + bias``.
+    zeros_like, concatenate: as in NumPy.
     """
 
     layers: Callable
     affine: Callable
-    tanh: Callable
+    encode: Callable
     zeros_like: Callable
     concatenate: Callable
 
@@ -103,7 +104,7 @@ class Network:
 
     def encoded(self, noise: Mapping[str, Any] = _QUIET) -> Any:
         """Return what the first layer reads for each character, (V, I)."""
-        encoded = self.engine.tanh(self.parameters["E"] + self.parameters["a"])
+        encoded = self.engine.encode(self.parameters["E"], self.parameters["a"])
         return encoded * noise["embedding"] if "embedding" in noise else encoded
 
     def table(self, tower: str = "layers", noise: Mapping[str, Any] = _QUIET) -> Any:

@@ -8,8 +8,8 @@ import pytensor.tensor as pt
 import pytest
 
 from rngru import models, network
-from rngru.backends import backend
-from rngru.backends.ops import CPU_MODE, Affine, CrossEntropy
+from rngru.backends import backend, graphs
+from rngru.backends.ops import CPU_MODE, Affine, CrossEntropy, Encode
 from rngru.backends.recurrence import PLAIN, fused, scanned
 from rngru.errors import InputError
 from rngru.hyper import HyperParams
@@ -127,11 +127,11 @@ def test_graph_agrees_with_the_loops(modeltype, gate, after, fast):
         p = {name: pt.tensor(name, dtype="float64", shape=(None,) * numbers[name].ndim)
              for name in numbers}  # fmt: skip
         ids, targets, start = pt.imatrix("x"), pt.imatrix("y"), pt.dtensor3("start")
-        affine = Affine() if fast else lambda rows, weights, bias: rows @ weights + bias
+        affine, encode = (Affine(), Encode()) if fast else (graphs.affine, graphs.encode)
         plain = network.apart(partial(scanned, mode=PLAIN))
         layers, mode = (fused, CPU_MODE) if fast else (plain, PLAIN)
         model = models.MODELS[modeltype]
-        engine = network.Engine(layers, affine, pt.tanh, pt.zeros_like, pt.concatenate)
+        engine = network.Engine(layers, affine, encode, pt.zeros_like, pt.concatenate)
         net = network.Network(model, hyper, p, engine)
         top, endings, _ = net.predict(ids, targets, start)
         rows = top.reshape((-1, p["V"].shape[0]))

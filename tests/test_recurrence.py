@@ -11,6 +11,7 @@ from rngru.backends.ops import (
     Affine,
     CrossEntropy,
     CrossEntropyGradient,
+    Encode,
     RecurrenceGradient,
 )
 from rngru.backends.recurrence import fused
@@ -127,6 +128,11 @@ def test_gradient_of_a_stack_by_finite_differences(double, cell, hard, masked, w
 def test_gradient_of_an_affine_map_by_finite_differences(double):
     rng = np.random.default_rng(4)
     verify(Affine(), rng.normal(size=(5, 3)), rng.normal(size=(3, 4)), rng.normal(size=4))
+
+
+def test_gradient_of_the_encoding_by_finite_differences(double):
+    rng = np.random.default_rng(4)
+    verify(Encode(), rng.normal(size=(5, 3)), rng.normal(size=3))
 
 
 def test_gradient_of_the_loss_by_finite_differences(double):

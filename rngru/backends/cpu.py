@@ -38,10 +38,10 @@ class CPU(Backend):
         import pytensor
 
         from rngru.backends import graphs
-        from rngru.backends.ops import CPU_MODE, Affine, CrossEntropy
+        from rngru.backends.ops import CPU_MODE, Affine, CrossEntropy, Encode
         from rngru.backends.recurrence import fused
 
-        network = graphs.network(self.model, self.hyper, fused, Affine())
+        network = graphs.network(self.model, self.hyper, fused, Affine(), Encode())
         (x, y, *more), rows, endings, penalties = graphs.predicting(network)
         scored = CrossEntropy(self.hyper.smoothing)
         loss, share = scored(rows, *network.readout(), y.flatten())[0], pytensor.tensor.fscalar()
@@ -160,7 +160,11 @@ def _affine(rows, weights, bias):
     return output.affine(rows, weights, bias, count=threads.available())
 
 
-_ENGINE = Engine(_layers, _affine, np.tanh, np.zeros_like, np.concatenate)
+def _encode(rows, bias):
+    return np.tanh(rows + bias)
+
+
+_ENGINE = Engine(_layers, _affine, _encode, np.zeros_like, np.concatenate)
 
 
 def _readout(network: Network) -> tuple[np.ndarray, np.ndarray]:

@@ -32,6 +32,11 @@ def affine(rows, weights, bias):
     return rows @ weights + bias
 
 
+def encode(rows, bias):
+    """The hyperbolic tangent of ``rows + bias``."""
+    return pt.tanh(rows + bias)
+
+
 def crossentropy(logits, targets):
     """Cross-entropy of each row of ``logits`` (N, V), in nats, for ``targets`` (N,).
 
@@ -42,10 +47,16 @@ def crossentropy(logits, targets):
     return pt.log(pt.exp(shifted).sum(axis=-1)) - shifted[pt.arange(targets.size), targets]
 
 
-def network(model: Model, hyper: HyperParams, layers: Callable, product: Callable = affine):
+def network(
+    model: Model,
+    hyper: HyperParams,
+    layers: Callable,
+    product: Callable = affine,
+    encoding: Callable = encode,
+):
     """Return a network of symbolic parameters."""
     parameters = {n: _KINDS[len(s)](n) for n, s in model.shapes(hyper).items()}
-    engine = Engine(layers, product, pt.tanh, zeros_like, pt.concatenate)
+    engine = Engine(layers, product, encoding, zeros_like, pt.concatenate)
     return Network(model, hyper, parameters, engine)
 
 

@@ -30,6 +30,7 @@ from pytensor.scalar.basic import Second
 from pytensor.tensor.elemwise import Elemwise
 
 from rngru.kernels import layers, output, threads
+from rngru.kernels.memory import reused
 from rngru.kernels.spec import LayerSpec, Weights
 
 
@@ -239,6 +240,46 @@ class AffineGradient(Op):
         results = output.affine_back(*inputs, count=threads.available())
         for cell, result in zip(output_storage, results, strict=True):
             cell[0] = result
+
+
+class Encode(Op):
+    """The hyperbolic tangent of ``rows + bias``, for (V, I) and (I,).
+
+    As one node with one for its gradient, it takes a third of the time of PyTensor's seven.
+    """
+
+    __props__ = ()
+
+    def make_node(self, *inputs) -> Apply:
+        return Apply(self, list(inputs), [inputs[0].type()])
+
+    def perform(self, node, inputs, output_storage) -> None:
+        [rows, bias], [cell] = inputs, output_storage
+        cell[0] = np.add(rows, bias, out=reused(cell[0], rows.shape, rows.dtype))
+        np.tanh(cell[0], out=cell[0])
+
+    def pullback(self, inputs, outputs, cotangents):
+        return EncodeGradient()(*outputs, *cotangents)
+
+    L_op = pullback
+
+
+class EncodeGradient(Op):
+    """Gradients of :class:`Encode` for rows and bias. Inputs: its result, and the gradient of that."""
+
+    __props__ = ()
+
+    def make_node(self, encoded, deltas) -> Apply:
+        bias = pt.tensor(dtype=encoded.dtype, shape=(None,))
+        return Apply(self, [encoded, deltas], [encoded.type(), bias])
+
+    def perform(self, node, inputs, output_storage) -> None:
+        [encoded, deltas], [rows, bias] = inputs, output_storage
+        found = reused(rows[0], encoded.shape, encoded.dtype)
+        np.multiply(encoded, encoded, out=found)
+        np.subtract(1, found, out=found)
+        rows[0] = np.multiply(deltas, found, out=found)
+        bias[0] = found.sum(axis=0, dtype=np.float64).astype(found.dtype)
 
 
 class CrossEntropy(Op):

@@ -63,7 +63,7 @@ class Recycled:
         ]
         piece = self._piece(starts.pop())
         return {
-            name: piece[start : start + each.nbytes].view(each.dtype).reshape(each.shape)
+            name: np.ndarray(each.shape, each.dtype, piece, start)
             for start, (name, each) in zip(starts, arrays.items(), strict=True)
         }
 

@@ -33,15 +33,20 @@ def _affine(rows, panels, bias, results, first, last):
 
 @kernel(**VECTOR)
 def _softmax(row):
-    """Turn logits into probabilities in place; return the logarithm of the sum of exponentials."""
-    largest = row[0]
-    for j in range(1, row.size):
-        largest = row[j] if row[j] > largest else largest
-    total = 0.0
+    """Turn logits (P,) into probabilities in place; return the logarithm of the sum of exponentials."""
+    # Four maxima and four sums: in one chain, each number would wait for the one before.
+    a, b, c, d = row[0], row[1], row[2], row[3]
+    for j in range(4, row.size, 4):
+        a, b = max(a, row[j]), max(b, row[j + 1])
+        c, d = max(c, row[j + 2]), max(d, row[j + 3])
+    largest = max(max(a, b), max(c, d))
     for j in range(row.size):
         row[j] = exp(row[j] - largest)
-    for j in range(row.size):
-        total += row[j]
+    e, f, g, h = 0.0, 0.0, 0.0, 0.0
+    for j in range(0, row.size, 4):
+        e, f = e + row[j], f + row[j + 1]
+        g, h = g + row[j + 2], h + row[j + 3]
+    total = (e + f) + (g + h)
     scale = row.dtype.type(1 / total)
     for j in range(row.size):
         row[j] *= scale
