@@ -102,7 +102,7 @@ def test_kernel_of_a_rule_agrees_with_its_closed_form(history, optimizer, count)
         before = [a.copy() for each in old for a in each]
         update.apply(
             optimizer, [g.reshape(-1).copy() for g in gradients.values()], old, new,
-            rate=RATE, number=n, scale=1.0, clip=hyper.clip, decay=hyper.decay,
+            penalties=[0.0] * 3, rate=RATE, number=n, clipnorm=None, clip=hyper.clip, decay=hyper.decay,
             momentum=hyper.momentum, beta2=hyper.beta2, shrinks=shrinks(hyper), count=count,
         )  # fmt: skip
         assert all(map(np.array_equal, before, (a for each in old for a in each)))
@@ -128,7 +128,7 @@ def test_an_update_has_the_same_bits_wherever_its_arrays_lie(optimizer):
                 target[:] = source
             update.apply(
                 optimizer, [g], [[a] for a in before], [[a] for a in after],
-                rate=RATE, number=2, scale=0.7, clip=0.5, decay=hyper.decay,
+                penalties=[0.3], rate=RATE, number=2, clipnorm=0.7, clip=0.5, decay=hyper.decay,
                 momentum=hyper.momentum, beta2=hyper.beta2, shrinks=[0.1], count=1,
             )  # fmt: skip
             results.append(np.concatenate(after))
@@ -159,14 +159,27 @@ def test_norm_is_of_all_gradients_together_after_the_penalty():
         for g, p, w in zip(gradients, parameters, penalties, strict=True)
     ]
     expected = math.sqrt(sum((g**2).sum() for g in whole))
-    norms = []
+    norms = set()
     for count in (1, 2, 3):
         given = [g.copy() for g in gradients]
-        norms.append(update.norm(given, parameters, penalties, count=count))
+        norms.add(update.norm(given, parameters, penalties, count=count))
         for one, right in zip(given, whole, strict=True):
             close(one, right, 1e-6)
-    assert norms[0] == norms[1] == norms[2], "the same bits on any number of threads"
-    assert abs(norms[0] / expected - 1) < 1e-6
+        for clipnorm in (None, 3.0):  # in one pass with the rule, or in one of its own
+            given = [g.copy() for g in gradients]
+            old, new = ([[g.copy() for g in parameters] for _ in range(2)] for _ in range(2))
+            norms.add(
+                update.apply(
+                    "sgd", given, old, new, penalties=penalties, rate=0.5, number=1, clipnorm=clipnorm,
+                    clip=math.inf, decay=0.9, momentum=0.0, beta2=0.9, shrinks=penalties, count=count,
+                )
+            )  # fmt: skip
+            scale = 1.0 if clipnorm is None else clipnorm / expected
+            for one, right, start in zip(new[0], whole, old[0], strict=True):
+                close(one, start - 0.5 * scale * right, 1e-5)
+    assert len(norms) == 1, "the same bits on any number of threads"
+    [found] = norms
+    assert abs(found / expected - 1) < 1e-6
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -239,8 +252,8 @@ def test_where_the_definitions_agree_the_numbers_are_those_of_torch(name):
     for number, gradient in enumerate(gradients, 1):
         new = [[np.empty(3)] for _ in now]
         update.apply(
-            name, [np.array(gradient)], now, new, rate=0.01, number=number, scale=1.0,
-            clip=math.inf, decay=hyper.decay, momentum=hyper.momentum, beta2=hyper.beta2,
+            name, [np.array(gradient)], now, new, penalties=[0.0], rate=0.01, number=number,
+            clipnorm=None, clip=math.inf, decay=hyper.decay, momentum=hyper.momentum, beta2=hyper.beta2,
             shrinks=[0.1 if name == "adamw" else 0.0], count=1,
         )  # fmt: skip
         now = new

@@ -64,21 +64,17 @@ class CPU(Backend):
         weights = [models.penalised(each.ndim) for each in gradients]
         old = [_flat(arrays), *map(_flat, caches.values())]
         gradients = [np.ascontiguousarray(each).reshape(-1) for each in gradients]
-        penalties = [hyper.regcost / lanes * weight for weight in weights]
-        norm = update.norm(gradients, old[0], penalties, count=count)
-        result = Step(float(loss), norm, arrays, caches, np.stack(endings))
-        if not result.finite:
-            return result
-        arrays = self._fresh.like(arrays)
-        caches = {cache: self._fresh.like(values) for cache, values in caches.items()}
-        update.apply(
+        after = self._fresh.like(arrays)
+        remembered = {cache: self._fresh.like(values) for cache, values in caches.items()}
+        norm = update.apply(
             hyper.optimizer,
             gradients,
             old,
-            [_flat(arrays), *map(_flat, caches.values())],
+            [_flat(after), *map(_flat, remembered.values())],
+            penalties=[hyper.regcost / lanes * weight for weight in weights],
             rate=rate,
             number=number,
-            scale=1.0 if hyper.clipnorm is None else min(1.0, hyper.clipnorm / max(norm, 1e-30)),
+            clipnorm=hyper.clipnorm,
             clip=math.inf if hyper.clip is None else hyper.clip,
             decay=hyper.decay,
             momentum=hyper.momentum,
@@ -87,7 +83,8 @@ class CPU(Backend):
             newest=newest(hyper, number),
             count=count,
         )
-        return replace(result, arrays=arrays, caches=caches)
+        result = Step(float(loss), norm, arrays, caches, np.stack(endings))
+        return replace(result, arrays=after, caches=remembered) if result.finite else result
 
     def trace(self, arrays, ids, state):
         network = self._network(arrays)

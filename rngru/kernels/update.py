@@ -112,6 +112,10 @@ def norm(
 
     total = sum(gradient.size for gradient in gradients)
     threads.run(share, len(blocks), threads.worth(total, count))
+    return _length(squares)
+
+
+def _length(squares: Sequence[float]) -> float:
     return math.sqrt(math.fsum(squares)) if all(map(math.isfinite, squares)) else math.nan
 
 
@@ -121,9 +125,10 @@ def apply(
     old: Sequence[Sequence[np.ndarray]],
     new: Sequence[Sequence[np.ndarray]],
     *,
+    penalties: Sequence[float],
     rate: float,
     number: int,
-    scale: float,
+    clipnorm: float | None,
     clip: float,
     decay: float,
     momentum: float,
@@ -131,33 +136,43 @@ def apply(
     shrinks: Sequence[float],
     newest: float = 0.0,
     count: int,
-) -> None:
+) -> float:
     """Fill ``new`` from ``old``, both (parameters, cache, cache …), by a rule of :data:`RULES`.
+
+    Returns the norm of all gradients, see :func:`norm`. If it is not finite, nor is what ``new`` holds.
 
     Parameters
     ----------
     name: the rule; :mod:`rngru.optim` has its equations.
     gradients: flat arrays like the parameters; they are overwritten.
+    penalties: each is first added, times its parameter, to its gradient.
     rate: the learning rate.
     number: updates so far plus one; Adam's correction needs it.
-    scale, clip: multiply the gradient, then clip it elementwise; infinity for no clipping.
+    clipnorm: the norm that the gradients are scaled down to; None for any.
+    clip: the number that each gradient is cut off at after that; infinity for none.
     decay, momentum, beta2: the hyperparameters of those names.
     shrinks: weight decay of each parameter (adamw).
     newest: share of the new parameters in their average, the last cache; 0 if there is none.
     count: how many threads.
     """
-    rule = RULES[name]
+    rule, scale = RULES[name], 1.0
+    if clipnorm is not None:
+        length = norm(gradients, old[0], penalties, count=count)
+        scale = min(1.0, clipnorm / max(length, 1e-30))
     keep = decay if rule == RMSPROP else momentum
     numbers = (
         scale, clip, rate, keep, beta2, 1 / (1 - momentum**number), 1 / (1 - beta2**number), newest,
     )  # fmt: skip
     blocks = _blocks(gradients)
-    places = 0, 1, 2, len(old) - 1
+    squares, places = [0.0] * len(blocks), (0, 1, 2, len(old) - 1)
 
     def share(first: int, last: int) -> None:
         for i in range(first, last):
             which, start, stop = blocks[i]
             g = gradients[which][start:stop]
+            if clipnorm is None:  # nothing waits for the norm: one pass does it all
+                penalty = g.dtype.type(penalties[which])
+                squares[i] = _penalise(gradients[which], old[0][which], penalty, start, stop)
             arrays = [
                 side[min(cache, len(side) - 1)][which][start:stop]
                 for side in (old, new)
@@ -167,6 +182,7 @@ def apply(
             _apply(rule, g, *constants, *arrays)
 
     threads.run(share, len(blocks), count)
+    return _length(squares) if clipnorm is None else length
 
 
 @kernel(**VECTOR)
