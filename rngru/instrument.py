@@ -781,8 +781,9 @@ class Instrument:
     ) -> "Adapted":
         """Return the model as it is after it has learned a text.
 
-        The text is read once. Each piece of 50 characters is predicted, and
-        then learned by one small step (dynamic evaluation: Krause et al., arXiv
+        The text is read once. Each piece of 50 characters is predicted, also
+        from what followed the same characters earlier in the text, and then
+        learned by one small step (dynamic evaluation: Krause et al., arXiv
         1709.07432). So a model writes in the style of a letter, or reads the
         rest of a book knowing its beginning.
 
@@ -814,10 +815,8 @@ class Instrument:
         learn = self._learning(True if rate is None else rate)
         assert learn is not None, "there is a rate"
         with Interrupts(raises=True) as interrupts:
-            learner = learn()
-            found = scoretexts(
-                self._reader, self._texts(text), learn=lambda: learner, asked=interrupts.asked
-            )
+            learner, texts, asked = learn(), self._texts(text), interrupts.asked
+            found = scoretexts(self._reader, texts, learn=lambda: learner, asked=asked)
         return Adapted(self, learner.reader, found)
 
     def _learning(self, adapt: bool | float) -> Callable[[], Learner] | None:

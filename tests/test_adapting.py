@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections import defaultdict
 
 import numpy as np
 import pytest
@@ -10,8 +11,10 @@ import pytest
 from rngru import HyperParams, ModelState, Texts, corpora, models
 from rngru.backends import backend
 from rngru.errors import InputError, WorkdirError
+from rngru.kernels.recall import FIRST, KEPT, LENGTHS, RATE, Recall
 from rngru.reader import Learner, Reader, gathered, learned, score
 from rngru.reader.adapting import DECAY, PIECE, PULL, SOMETIMES
+from rngru.sampling import probabilities
 from rngru.text import CharSet
 from tests import reference
 
@@ -39,10 +42,72 @@ def squaresof(reader):
     }
 
 
+def recalled(chances, ids):
+    """Probabilities (n, V) of all of ``ids`` (n + 1,) but the first, with what was read before: float64.
+
+    The equations, with dictionaries and whole rows in place of a table and of the symbols that are in it.
+    """
+    followed, weights, found = defaultdict(list), {}, []
+    for at, p in enumerate(chances, start=1):
+        runs = [tuple(ids[at - k : at].tolist()) for k in LENGTHS if k <= at]
+        gains, exponent = {}, np.zeros(len(p))
+        for run in runs:
+            if latest := followed[run]:
+                same = next((i for i, each in enumerate(latest) if each != latest[0]), len(latest))
+                counts = np.zeros(len(p))
+                np.add.at(counts, latest, 0.5 ** np.arange(len(latest)))
+                kind = len(run), same, same < len(latest)
+                gains[kind] = np.log(1 + counts / (2 * p))
+                exponent += weights.setdefault(kind, FIRST) * gains[kind]
+        found.append(p * np.exp(exponent) / (p * np.exp(exponent)).sum())
+        for kind, gain in gains.items():
+            weights[kind] += RATE * (gain[ids[at]] - found[-1] @ gain)
+        for run in runs:
+            followed[run] = [ids[at], *followed[run]][:KEPT]
+    return np.array(found)
+
+
+@pytest.mark.parametrize("symbols", [2, 5, 300])
+def test_what_followed_before_is_likelier_as_the_equations_say(symbols):
+    """A run that was looked up before it was stored, or weights that go down the gradient."""
+    rng = np.random.default_rng(symbols)
+    piece = rng.integers(0, symbols, 40)
+    ids = np.concatenate([piece, rng.integers(0, symbols, 60), piece, piece[5:], piece % 2, piece])
+    chances = rng.dirichlet(np.full(symbols, 0.3), len(ids) - 1).clip(1e-9)
+    chances /= chances.sum(1, keepdims=True)
+    recall, found = Recall(), chances.copy()
+    recall.learn(ids[0])
+    recall.read(found, ids[1:])
+    expected = recalled(chances, ids)
+    assert np.abs(found - expected).max() < 1e-12
+    assert np.abs(found - chances).max() > 0.1
+    again, one = Recall(), chances.copy()
+    for row, symbol in zip([None, *one], ids, strict=True):
+        if row is not None:
+            again.foresee(row)
+        again.learn(symbol)
+    assert np.array_equal(one, found), "a symbol at a time"
+
+
+def test_a_full_memory_forgets_what_was_long_ago_and_nothing_else():
+    """A run that was found where another one stands: what followed that one would be foreseen."""
+    ids = np.random.default_rng(5).integers(0, 4, 3000)
+    chances = np.full((len(ids), 4), 0.25)
+    small, large = chances.copy(), chances.copy()
+    Recall(1 << 6).read(small, ids)
+    Recall().read(large, ids)
+    assert np.allclose(small.sum(1), 1) and np.isfinite(np.log(small)).all()
+    assert np.array_equal(small[:4], large[:4]) and not np.array_equal(small, large)
+    noise, text = Recall(1 << 6), np.arange(2000)  # no run comes twice, so nothing can be foreseen
+    rows = np.full((len(text), len(text)), 1 / len(text))
+    noise.read(rows, text)
+    assert np.allclose(rows, 1 / len(text), rtol=1e-9)
+
+
 def byhand(reader, ids, squares, rate):
     """Nats of all symbols but the first, and the parameters at the end: the equations, in float64."""
     first = {name: array.astype(np.float64) for name, array in reader.weights.items()}
-    now, mean, nats = first, {n: m.astype(np.float64) for n, m in squares.items()}, []
+    now, mean, logits = first, {n: m.astype(np.float64) for n, m in squares.items()}, []
     usual = np.mean([np.sqrt(m).mean() for m in mean.values()])
     pull = {n: PULL * np.minimum(1, np.sqrt(m) / usual) for n, m in mean.items()}
     state = reader.freshstate().astype(np.float64)
@@ -50,13 +115,14 @@ def byhand(reader, ids, squares, rate):
     for number, at in enumerate(range(0, len(ids) - 1, PIECE), start=1):
         piece = ids[at : at + PIECE + 1, np.newaxis]
         found = reference.Result(reader.model.name, plain, now, piece[:-1], piece[1:], state)
-        nats += found.losses[:, 0].tolist()
+        logits += [*found.logits[:, 0]]
         mean = {n: DECAY * m + (1 - DECAY) * found.gradients[n] ** 2 for n, m in mean.items()}
         now = {n: now[n] - rate * found.gradients[n] / np.sqrt(mean[n] + 1e-6) for n in now}
         if number % SOMETIMES == 0:
             now = {n: now[n] + pull[n] * (first[n] - now[n]) for n in now}
         state = found.endings
-    return np.array(nats), now
+    chances = recalled(probabilities(np.array(logits), 1.0), ids)
+    return -np.log(chances[np.arange(len(chances)), ids[1:]]), now
 
 
 @pytest.mark.parametrize("name", ["cpu", "scan"])

@@ -18,7 +18,7 @@ from rngru.backends import backend, freshcaches
 from rngru.backends.cpu import CPU
 from rngru.errors import InputError, MissingExtra
 from rngru.hyper import HyperParams
-from rngru.sampling import Sampling
+from rngru.sampling import Sampling, probabilities
 from tests.models import INSTALLED
 from tests.reference import Result, close
 
@@ -169,6 +169,26 @@ def test_loss_and_every_gradient_agree_with_the_loop(form):
                 size = np.sqrt(means[key] / (1 - form.hyper.decay))
                 found = size * np.sign(form.arrays[key] - step.arrays[key])
                 close(found, gradient, 2e-5, f"gradient of {key} of {name}")
+
+
+def test_a_step_that_predicts_first_is_the_same_step(form):
+    """Learning while reading: probabilities of the new parameters, or of the symbol that came left out."""
+    if form.model.both or form.model.noiseshapes(form.hyper):
+        return
+    x, y, state, _ = form.batch(7, 3)
+    plain = form.hyper.replace(regcost=0.0, smoothing=0.3)
+    logits = Result(form.modeltype, form.hyper, form.arrays, x, y, state).logits
+    for name in form.backends:
+        compute = backend(name, form.model, plain)
+        found, chances = compute.predictstep(form.arrays, form.caches, x, y, state, 0.01)
+        close(chances, probabilities(logits, 1.0), 1e-5, f"probabilities of {name}")
+        step = compute.step(form.arrays, form.caches, x, y, state, 0.01)
+        for one, same in (
+            (found.arrays, step.arrays),
+            *zip(found.caches.values(), step.caches.values(), strict=True),
+        ):
+            assert all(np.array_equal(one[key], same[key]) for key in one), name
+        assert found.loss == step.loss and np.array_equal(found.state, step.state)
 
 
 def test_ten_training_steps_agree_between_backends(form):
@@ -476,7 +496,7 @@ def test_generating_and_scoring_need_no_pytensor():
 import sys, numpy as np
 from rngru import backends, models
 from rngru.hyper import HyperParams
-from rngru.sampling import Sampling
+from rngru.sampling import Sampling, probabilities
 hyper = HyperParams(5, 4)
 compute = backends.backend("cpu", models.GRUEncode, hyper)
 arrays, state = models.GRUEncode.initial(hyper, np.random.default_rng(1)), compute.freshstate(1)

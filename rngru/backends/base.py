@@ -20,7 +20,7 @@ import numpy as np
 from rngru.forks import Lock
 from rngru.hyper import MEAN, HyperParams
 from rngru.models import Model
-from rngru.sampling import Sampling
+from rngru.sampling import Sampling, probabilities
 
 Arrays = Mapping[str, np.ndarray]
 Caches = Mapping[str, Arrays]
@@ -211,6 +211,19 @@ class Backend(ABC):
         number: updates so far plus one; Adam's correction needs it.
         noise: what dropout multiplies by: see :meth:`rngru.models.Model.noise`.
         """
+
+    def predictstep(
+        self,
+        arrays: Arrays,
+        caches: Caches,
+        x: np.ndarray,
+        y: np.ndarray,
+        state: np.ndarray,
+        rate: float,
+    ) -> tuple[Step, np.ndarray]:
+        """Do :meth:`step`, without noise; return also the probabilities (T, B, V), float64, of before it."""
+        chances = probabilities(self.trace(arrays, x, state).logits, 1.0)
+        return self.step(arrays, caches, x, y, state, rate), chances
 
     @abstractmethod
     def trace(self, arrays: Arrays, ids: np.ndarray, state: np.ndarray) -> Trace:

@@ -26,6 +26,7 @@ class CPU(Backend):
         prepare()
         settle()
         self._gradients: Any = None
+        self._predictions: Any = None
         self._sampler: tuple[Any, Sampler] | None = None
         self._fresh = Recycled()
 
@@ -34,7 +35,8 @@ class CPU(Backend):
             if self._gradients is None:
                 self._gradients = self._build()
 
-    def _build(self):
+    def _build(self, predictions: bool = False):
+        """Compile the gradients; with the ``predictions``, what :class:`CrossEntropy` keeps of each row."""
         import pytensor
 
         from rngru.backends import graphs
@@ -44,22 +46,44 @@ class CPU(Backend):
         network = graphs.network(self.model, self.hyper, fused, Affine(), Encode())
         (x, y, *more), rows, endings, penalties = graphs.predicting(network)
         scored = CrossEntropy(self.hyper.smoothing)
-        loss, share = scored(rows, *network.readout(), y.flatten())[0], pytensor.tensor.fscalar()
+        loss, *kept = scored(rows, *network.readout(), y.flatten())
+        share = pytensor.tensor.fscalar()
         parameters = list(network.parameters.values())
         # Of the mean over lanes; dividing in the graph would cost six more nodes.
         gradients = pytensor.grad(None, parameters, known_grads={sum(penalties, loss): share})
         function = pytensor.function(
-            [*parameters, share, x, y, *more], [loss, *endings, *gradients], mode=CPU_MODE
+            [*parameters, share, x, y, *more],
+            [loss, *endings, *gradients, *(kept if predictions else [])],
+            mode=CPU_MODE,
         )
         function.trust_input = True
         return function
 
     def step(self, arrays, caches, x, y, state, rate, *, number=1, noise=None):
         self.prepare()
-        hyper, lanes, count = self.hyper, x.shape[1], threads.available()
-        share = np.asarray(np.float32(1) / np.float32(lanes))
+        found = self._computed(self._gradients, arrays, x, y, given(state, noise))
+        return self._updated(arrays, caches, x.shape[1], rate, number, *found)
+
+    def predictstep(self, arrays, caches, x, y, state, rate):
         with self._lock.held():
-            loss, *results = self._gradients(*arrays.values(), share, x, y, *given(state, noise))
+            if self._predictions is None:
+                self._predictions = self._build(predictions=True)
+        *found, losses, deltas = self._computed(self._predictions, arrays, x, y, [state])
+        chances = deltas[:, : self.hyper.vocab_size].astype(np.float64)
+        chances += self.hyper.smoothing / self.hyper.vocab_size
+        chances[np.arange(y.size), y.reshape(-1)] = np.exp(-losses.astype(np.float64))
+        step = self._updated(arrays, caches, x.shape[1], rate, 1, *found)
+        return step, chances.reshape(*y.shape, -1)
+
+    def _computed(self, function, arrays, x, y, given) -> list[np.ndarray]:
+        """Return what a function of :meth:`_build` gives of a batch."""
+        share = np.asarray(np.float32(1) / np.float32(x.shape[1]))
+        with self._lock.held():
+            return function(*arrays.values(), share, x, y, *given)
+
+    def _updated(self, arrays, caches, lanes, rate, number, loss, *results) -> Step:
+        """Return the step that a loss, the last state of each layer, and the gradients lead to."""
+        hyper, count = self.hyper, threads.available()
         endings, gradients = results[: hyper.layers], results[hyper.layers :]
         weights = [models.penalised(each.ndim) for each in gradients]
         old = [_flat(arrays), *map(_flat, caches.values())]

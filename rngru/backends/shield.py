@@ -151,6 +151,21 @@ class Shielded(Backend):
             ),
         )
 
+    def predictstep(
+        self,
+        arrays: Arrays,
+        caches: Caches,
+        x: np.ndarray,
+        y: np.ndarray,
+        state: np.ndarray,
+        rate: float,
+    ) -> tuple[Step, np.ndarray]:
+        """Predict a batch, and train on it."""
+        return self._shield(
+            ("predictstep", x.shape),
+            lambda inside: inside.predictstep(arrays, caches, x, y, state, rate),
+        )
+
     def trace(self, arrays: Arrays, ids: np.ndarray, state: np.ndarray) -> Trace:
         """Run text."""
         return self._shield(("trace", ids.shape), lambda inside: inside.trace(arrays, ids, state))

@@ -44,12 +44,21 @@ def follow(
     vocab, spelling, state = reader.vocab, Spelling(), reader.freshstate()
     written, ids = _written(vocab), np.empty(PIECE + 1, np.int32)
     ids[0] = vocab.idxofchar("\n")
+    if learner is not None:
+        learner.recall.learn(int(ids[0]))
     for start in range(0, count, PIECE):
         size, begun, found = min(PIECE, count - start), state, []
         now = reader if learner is None else learner.reader
         for at in range(size):
             weights, state = now.backend.advance(now.weights, ids[at : at + 1], state)
-            ids[at + 1] = idx = code(weights[0])
+            if learner is None:
+                idx = code(weights[0])
+            else:
+                chances = weights[0].astype(np.float64)
+                learner.recall.foresee(chances)
+                idx = code(chances.astype(np.float32))
+                learner.recall.learn(idx)
+            ids[at + 1] = idx
             found.append(spelling.read(code) if idx == vocab.unknown_idx else written[idx])
         if learner is not None and start + size < count:
             learned = ids[: size + 1, np.newaxis].copy()

@@ -13,6 +13,9 @@ against those of all, at most 1,
 where the second, the way back, comes after every fourth piece only. The rate, the decay of the mean and
 :math:`\lambda` were chosen on the last tenth of the training text of Tiny Shakespeare, in some 80 runs of
 GRUs with 2 layers of 192 and 256 and LSTMs with 2 layers of 512: the best rates were 5e-4, 4e-4 and 2e-4.
+
+Besides, what followed the same symbols earlier in the text is likelier than the parameters say:
+:mod:`rngru.kernels.recall`.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -46,6 +49,9 @@ DECAY = 0.98
 PIECE = 50
 """Symbols that are predicted before they are learned."""
 
+TINY = 1e-300
+"""A symbol is never less likely: its logarithm must be a number."""
+
 GATHERED = 20_000
 """Symbols of training text whose gradients tell their size, where the optimizer does not."""
 
@@ -65,6 +71,8 @@ class Learner:
     ----------
     reader : Reader
         The model as it is now.
+    recall : Recall
+        What has been read. What :meth:`predicted` and :meth:`losses` do with it, others must do themselves.
     """
 
     def __init__(
@@ -74,6 +82,9 @@ class Learner:
         rate: float | None = None,
         teacher: Backend | None = None,
     ) -> None:
+        from rngru.kernels.recall import Recall  # Numba takes a while to load
+
+        self.recall = Recall()
         self.reader, self._first = reader, reader.backend.fetch(reader.weights)
         usual = min(RATE / reader.hyper.state_size, HIGHEST)
         self._rate = usual if rate is None else rate
@@ -92,33 +103,35 @@ class Learner:
         The first symbol of ``ids`` (N,) is read and not predicted.
         """
         state = self.reader.freshstate() if state is None else state
+        self.recall.learn(int(ids[0]))
         for at, x, y in _pieces(ids):
-            trace = self.reader.backend.trace(self.reader.weights, x, state)
-            yield np.arange(at, at + len(y)), y[:, 0], trace.logits[:, 0]
-            self.learn(x, y, state)
-            state = trace.ending
+            before = self.reader.weights, self._caches, x, y, state, self._rate
+            step, chances = self._backend.predictstep(*before)
+            symbols = y[:, 0]
+            self.recall.read(chances[:, 0], symbols)
+            yield np.arange(at, at + len(y)), symbols, np.log(np.maximum(chances[:, 0], TINY))
+            self._take(step)
+            state = step.state
 
     def losses(self, ids: np.ndarray, state: np.ndarray | None = None) -> Iterator[np.ndarray]:
-        """Do what :meth:`predicted` does, but yield nats alone: the mean of each piece for its symbols.
-
-        A third faster, for the step that learns a piece says what its loss was.
-        """
-        state = self.reader.freshstate() if state is None else state
-        for _, x, y in _pieces(ids):
-            step = self.learn(x, y, state)
-            yield np.full(len(y), step.loss / len(y))
-            state = step.state
+        """Do what :meth:`predicted` does, but yield nats alone."""
+        for _, symbols, logits in self.predicted(ids, state):
+            yield -logits[np.arange(len(symbols)), symbols]
 
     def learn(self, x: np.ndarray, y: np.ndarray, state: np.ndarray) -> Step:
         """Learn that each of ``y`` (n, 1), int32, came after its ``x``, read from ``state`` (L, 1, H)."""
         step = self._backend.step(self.reader.weights, self._caches, x, y, state, self._rate)
-        if step.finite:  # else it teaches nothing
-            weights = self._backend.fetch(step.arrays)
-            self._learned += 1
-            if self._learned % SOMETIMES == 0:
-                weights = self._back(weights)
-            self.reader, self._caches = replace(self.reader, weights=weights), step.caches
+        self._take(step)
         return step
+
+    def _take(self, step: Step) -> None:
+        if not step.finite:  # it teaches nothing
+            return
+        weights = self._backend.fetch(step.arrays)
+        self._learned += 1
+        if self._learned % SOMETIMES == 0:
+            weights = self._back(weights)
+        self.reader, self._caches = replace(self.reader, weights=weights), step.caches
 
     def _back(self, weights: Arrays) -> Arrays:
         """Return parameters that have gone some of the way back."""
