@@ -87,12 +87,12 @@ class CPU(Backend):
         endings, gradients = results[: hyper.layers], results[hyper.layers :]
         weights = [models.penalised(each.ndim) for each in gradients]
         old = [_flat(arrays), *map(_flat, caches.values())]
-        gradients = [np.ascontiguousarray(each).reshape(-1) for each in gradients]
+        flat = [np.ascontiguousarray(each).reshape(-1) for each in gradients]
         after = self._fresh.like(arrays)
         remembered = {cache: self._fresh.like(values) for cache, values in caches.items()}
         norm = update.apply(
             hyper.optimizer,
-            gradients,
+            flat,
             old,
             [_flat(after), *map(_flat, remembered.values())],
             penalties=[hyper.regcost / lanes * weight for weight in weights],
