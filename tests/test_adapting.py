@@ -42,10 +42,11 @@ def squaresof(reader):
     }
 
 
-def recalled(chances, ids):
+def recalled(chances, ids, begins=0):
     """Probabilities (n, V) of all of ``ids`` (n + 1,) but the first, with what was read before: float64.
 
     The equations, with dictionaries and whole rows in place of a table and of the symbols that are in it.
+    The symbol where another text ``begins`` is read and not predicted.
     """
     followed, weights, found = defaultdict(list), {}, []
     for at, p in enumerate(chances, start=1):
@@ -60,7 +61,7 @@ def recalled(chances, ids):
                 gains[kind] = np.log(1 + counts / (2 * p))
                 exponent += weights.setdefault(kind, FIRST) * gains[kind]
         found.append(p * np.exp(exponent) / (p * np.exp(exponent)).sum())
-        for kind, gain in gains.items():
+        for kind, gain in gains.items() if at != begins else ():
             weights[kind] += RATE * (gain[ids[at]] - found[-1] @ gain)
         for run in runs:
             followed[run] = [ids[at], *followed[run]][:KEPT]
@@ -87,6 +88,32 @@ def test_what_followed_before_is_likelier_as_the_equations_say(symbols):
             again.foresee(row)
         again.learn(symbol)
     assert np.array_equal(one, found), "a symbol at a time"
+
+
+def test_two_texts_are_read_one_after_the_other():
+    """The first symbol of the second, of which nothing was foreseen, moved the weights by what lay about."""
+    rng, recall = np.random.default_rng(1), Recall()
+    ids = np.tile(rng.integers(0, 6, 30), 4)
+    chances = rng.dirichlet(np.ones(6), len(ids) - 1)
+    found = chances.copy()
+    for first, last in ((0, 75), (75, len(ids))):
+        recall.learn(ids[first])
+        recall.read(found[first : last - 1], ids[first + 1 : last])
+    expected = recalled(chances, ids, begins=75)
+    where = np.arange(len(found)) != 74
+    assert np.abs(found - expected)[where].max() < 1e-12
+
+
+def test_what_is_no_number_is_not_learned():
+    """One row of NaN made NaN of the weights, and of all that was read after it."""
+    ids, recall = np.arange(60) % 5, Recall()
+    chances = np.full((60, 5), 0.2)
+    chances[30] = np.nan
+    chances[45] = [0, 1, 0, 0, 0]
+    recall.read(chances, ids)
+    assert np.isnan(chances[30]).any()
+    assert np.allclose(np.delete(chances, 30, 0).sum(1), 1) and chances[50, 0] > 0.5
+    assert chances[45, 0] > 0, "a model that is sure may be wrong"
 
 
 def test_a_full_memory_forgets_what_was_long_ago_and_nothing_else():

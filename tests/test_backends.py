@@ -496,7 +496,7 @@ def test_generating_and_scoring_need_no_pytensor():
 import sys, numpy as np
 from rngru import backends, models
 from rngru.hyper import HyperParams
-from rngru.sampling import Sampling, probabilities
+from rngru.sampling import Sampling
 hyper = HyperParams(5, 4)
 compute = backends.backend("cpu", models.GRUEncode, hyper)
 arrays, state = models.GRUEncode.initial(hyper, np.random.default_rng(1)), compute.freshstate(1)

@@ -70,7 +70,7 @@ class CPU(Backend):
                 self._predictions = self._build(predictions=True)
         *found, losses, deltas = self._computed(self._predictions, arrays, x, y, [state])
         chances = deltas[:, : self.hyper.vocab_size].astype(np.float64)
-        chances += self.hyper.smoothing / self.hyper.vocab_size
+        chances = np.maximum(chances + self.hyper.smoothing / self.hyper.vocab_size, 0)
         chances[np.arange(y.size), y.reshape(-1)] = np.exp(-losses.astype(np.float64))
         step = self._updated(arrays, caches, x.shape[1], rate, 1, *found)
         return step, chances.reshape(*y.shape, -1)

@@ -56,7 +56,7 @@ def follow(
             else:
                 chances = weights[0].astype(np.float64)
                 learner.recall.foresee(chances)
-                idx = code(chances.astype(np.float32))
+                idx = code(chances)
                 learner.recall.learn(idx)
             ids[at + 1] = idx
             found.append(spelling.read(code) if idx == vocab.unknown_idx else written[idx])
@@ -173,6 +173,7 @@ def _held(size: int) -> int:
 
 
 def _shares(weights: np.ndarray) -> np.ndarray:
+    weights = weights.astype(np.float32)
     return weights / weights.sum() + np.float32(FLOOR / len(weights))
 
 

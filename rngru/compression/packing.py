@@ -148,7 +148,7 @@ def decompress(
         raise InputError(
             f"{path} was compressed where this model gives other probabilities, in their last digits"
             f"{told if found.rounding != here else ''}: on another kind of processor, backend, or with "
-            "other versions of rngru, NumPy, Numba and PyTensor. Decompress it there."
+            "other versions of rngru, NumPy, Numba, PyTensor or the C library. Decompress it there."
         )
     try:
         data = _read(follow(reader, learn and learn(), found.count, Decoder(found.data)), check)
@@ -258,9 +258,11 @@ def _model(reader: Reader) -> bytes:
 
 
 def _arithmetic(reader: Reader, learn: Callable[[], Learner] | None) -> bytes:
-    """Return what tells computers apart that give other probabilities: those of a text of every symbol."""
+    """Return what tells computers apart that give other probabilities: those of a text of many symbols."""
     found, symbols = hashlib.sha256(), reader.vocab.vocab_size - 1
     probed = LEARNED if learn else PROBED
+    if learn:
+        symbols = min(symbols, PIECE)  # so that they come again
     encoder = Encoder(1 + at % symbols for at in range(probed))  # 0 is mostly "unknown"
 
     def code(weights: np.ndarray) -> int:

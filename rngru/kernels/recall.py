@@ -43,7 +43,10 @@ FIRST: Final = 0.1
 """What each weight is at first."""
 
 LEAST: Final = 1e-12
-"""A model never counts as surer than this that a symbol does not come."""
+"""A model is never surer than this that a symbol does not come."""
+
+MOST: Final = 600.0
+"""The exponent of the equation above is cut off here, so that no number overflows."""
 
 PLACES: Final = 1 << 20
 """Runs of symbols that are kept, of all lengths; then a new one takes the place of an older one."""
@@ -60,13 +63,13 @@ there, and which of its weights counts; -1 where there is none."""
 
 @kernel()
 def foresee(chances, runs, table, weights, seen, gains):
-    """Change the probabilities ``chances`` (V,), float64, of what comes next.
+    """Change the probabilities ``chances`` (V,), float64, of what comes next. There are K lengths of runs.
 
     Parameters
     ----------
-    runs: of each length K, the columns above, (K, 3), int64.
+    runs: the columns above, (K, 3), int64.
     table: for each place a mark, and then 1 + what followed, the latest first, or 0; (places, 5), int32.
-    weights: (K, 8), float64.
+    weights: those of each length, (K, 8), float64.
     seen: filled with the number of symbols that followed, and these, (1 + 4 K,), int64.
     gains: filled with the logarithm of the equation above for each of them, (4 K, K), float64.
     """
@@ -95,13 +98,17 @@ def foresee(chances, runs, table, weights, seen, gains):
     seen[0], total = count, 1.0
     for j in range(count):
         symbol, exponent = seen[1 + j], 0.0
+        p = max(chances[symbol], LEAST)
         for k in range(len(runs)):
             if gains[j, k] > 0:
-                gains[j, k] = math.log1p(gains[j, k] / (2 * max(chances[symbol], LEAST)))
+                gains[j, k] = math.log1p(gains[j, k] / (2 * p))
                 exponent += weights[k, runs[k, KIND]] * gains[j, k]
-        more = chances[symbol] * math.expm1(exponent)
-        chances[symbol] += more
-        total += more
+        p *= math.exp(min(exponent, MOST))
+        total += p - chances[symbol]
+        chances[symbol] = p
+    if not math.isfinite(total):  # nor is what the model says: there is nothing to learn from it
+        runs[:, KIND] = -1
+        return
     for v in range(chances.size):
         chances[v] /= total
 
@@ -131,6 +138,7 @@ def learn(symbol, chances, recent, runs, table, weights, seen, gains):
             for j in range(seen[0]):
                 slope += ((seen[1 + j] == symbol) - chances[seen[1 + j]]) * gains[j, k]
             weights[k, runs[k, KIND]] += RATE * slope
+            runs[k, KIND] = -1
         if table[place, 0] != runs[k, MARK]:
             table[place] = 0
             table[place, 0] = runs[k, MARK]
@@ -161,29 +169,32 @@ def read(symbols, chances, recent, runs, table, weights, seen, gains):
 
 @final
 class Recall:
-    """Remembers one text, and says what is likely to come again; see the module.
+    """Remembers a text, or several read one after the other, and says what is likely to come again.
 
-    ``places`` is how many runs of symbols it keeps, a power of two.
+    See the module. ``places`` is how many runs of symbols it keeps, a power of two.
     """
 
     def __init__(self, places: int = PLACES) -> None:
         lengths, most = len(LENGTHS), len(LENGTHS) * KEPT
-        self._recent = np.full(max(LENGTHS), -1)
+        self._recent = np.full(max(LENGTHS), -1, np.int64)
         self._chances = np.empty(0)
         self._state = (
-            np.full((lengths, 3), -1), np.zeros((places, 1 + KEPT), np.int32),
+            np.full((lengths, 3), -1, np.int64), np.zeros((places, 1 + KEPT), np.int32),
             np.full((lengths, 2 * KEPT), FIRST), np.zeros(1 + most, np.int64), np.empty((most, lengths)),
         )  # fmt: skip
 
     def foresee(self, chances: np.ndarray) -> None:
-        """Change the probabilities ``chances`` (V,), float64, that a model gives of the next symbol."""
+        """Change the probabilities ``chances`` (V,), float64, that a model gives of the next symbol.
+
+        :meth:`learn` reads this array again: until then it must not be changed.
+        """
         foresee(chances, *self._state)
         self._chances = chances
 
     def learn(self, symbol: int) -> None:
-        """Take note of the symbol that came. What was foreseen of it, if anything, is still needed."""
+        """Take note of the symbol that came, whether it was foreseen or not."""
         learn(symbol, self._chances, self._recent, *self._state)
 
     def read(self, chances: np.ndarray, symbols: np.ndarray) -> None:
-        """Do both for each of ``symbols`` (n,), int64; ``chances`` is (n, V)."""
-        read(symbols, chances, self._recent, *self._state)
+        """Foresee and learn each of ``symbols`` (n,), integers; ``chances`` (n, V), float64, is changed."""
+        read(symbols.astype(np.int64), chances, self._recent, *self._state)

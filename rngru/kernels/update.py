@@ -139,7 +139,7 @@ def apply(
 ) -> float:
     """Fill ``new`` from ``old``, both (parameters, cache, cache …), by a rule of :data:`RULES`.
 
-    Returns the norm of all gradients, see :func:`norm`. If it is not finite, nor is what ``new`` holds.
+    Returns the norm of all gradients, see :func:`norm`. If it is not finite, ``new`` must not be used.
 
     Parameters
     ----------

@@ -98,18 +98,19 @@ class Learner:
     def predicted(
         self, ids: np.ndarray, state: np.ndarray | None = None
     ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Yield, piece by piece, (positions (n,), symbols (n,), logits (n, V)); then learn the piece.
+        """Yield (positions (n,), symbols (n,), log-probabilities (n, V)) of each piece, then learn it.
 
         The first symbol of ``ids`` (N,) is read and not predicted.
         """
         state = self.reader.freshstate() if state is None else state
         self.recall.learn(int(ids[0]))
         for at, x, y in _pieces(ids):
-            before = self.reader.weights, self._caches, x, y, state, self._rate
-            step, chances = self._backend.predictstep(*before)
-            symbols = y[:, 0]
-            self.recall.read(chances[:, 0], symbols)
-            yield np.arange(at, at + len(y)), symbols, np.log(np.maximum(chances[:, 0], TINY))
+            step, found = self._backend.predictstep(
+                self.reader.weights, self._caches, x, y, state, self._rate
+            )
+            chances, symbols = found[:, 0], y[:, 0]
+            self.recall.read(chances, symbols)
+            yield np.arange(at, at + len(y)), symbols, np.log(np.maximum(chances, TINY))
             self._take(step)
             state = step.state
 
