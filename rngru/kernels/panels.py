@@ -20,6 +20,11 @@ WIDE = math.lcm(PANEL, tallest(32))
 ROWS_AHEAD = 8
 """How many rows ahead a gathering copy fetches."""
 
+LINE = 16
+"""Rows that are packed at a time: numbers of a line of the cache, in float32."""
+
+_VECTOR = TARGET.vector
+
 
 @intrinsic
 def span(typingctx, array, at, size):
@@ -67,6 +72,42 @@ def _move(typingctx, kind, source, into, ahead):
         return context.get_dummy_value()
 
     return types.void(kind, *[types.intp] * 3), generate
+
+
+@intrinsic
+def _transpose(typingctx, kind, source, source_row, into, into_row):
+    """Copy a square of numbers of the type of ``kind``, as many as a vector has in each row, transposed.
+
+    ``source`` and ``into`` are addresses, with the bytes from one row to the next.
+    """
+
+    def generate(context, builder, signature, args):
+        _, source, source_row, into, into_row = args
+        lanes = range(TARGET.vector * 8 // kind.bitwidth)
+        pointer = ir.VectorType(context.get_data_type(kind), len(lanes)).as_pointer()
+
+        def place(address, row, i):
+            return builder.inttoptr(builder.add(address, builder.mul(row, row.type(i))), pointer)
+
+        def shuffled(one, other, chosen):
+            mask = ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), chosen)
+            return builder.shuffle_vector(one, other, mask)
+
+        rows = [builder.load(place(source, source_row, i), align=4) for i in lanes]
+        bit = len(lanes) // 2
+        while bit:  # exchange this bit of a number's row with that of its column
+            upper = [lane - bit + len(lanes) if lane & bit else lane for lane in lanes]
+            lower = [lane + len(lanes) if lane & bit else lane + bit for lane in lanes]
+            for i in lanes:
+                if not i & bit:
+                    pair = rows[i], rows[i | bit]
+                    rows[i], rows[i | bit] = shuffled(*pair, upper), shuffled(*pair, lower)
+            bit //= 2
+        for i in lanes:
+            builder.store(rows[i], place(into, into_row, i), align=4)
+        return context.get_dummy_value()
+
+    return types.void(kind, *[types.intp] * 4), generate
 
 
 @kernel(keep=False)
@@ -118,13 +159,12 @@ def room(rows: int) -> int:
 @kernel()
 def unpack(panels, rows, count, matrix, at, row):
     """Copy ``count`` panels (rows, PANEL) side by side into a flat matrix, the first at ``at``."""
+    zero, size = matrix.dtype.type(0), matrix.itemsize
     for i in range(rows):
         for p in range(count):
-            source = panels[(p * rows + i) * PANEL : (p * rows + i + 1) * PANEL]
-            here = at + i * row + p * PANEL
-            into = matrix[here : here + PANEL]
-            for j in range(PANEL):
-                into[j] = source[j]
+            source = panels.ctypes.data + (p * rows + i) * PANEL * size
+            into = matrix.ctypes.data + (at + i * row + p * PANEL) * size
+            _move(zero, source, into, source + ROWS_AHEAD * PANEL * size)
 
 
 @kernel()
@@ -134,22 +174,27 @@ def pack(matrix, row, column, inner, columns, panels, first, last):
     ``matrix`` is flat, with strides ``row`` and ``column`` in elements, one of them 1, so that a
     transpose is packed as easily; ``panels`` is flat, of ``inner * padded(columns)`` elements.
     """
+    zero, size = matrix.dtype.type(0), matrix.itemsize
+    side = _VECTOR // size  # of the squares that are transposed at once; it divides LINE
     for p in range(first, last):
         left = p * PANEL
         width = min(PANEL, columns - left)
-        # A block of rows at a time, so that a transpose finds the lines it reads in the cache again;
-        # and slices, because LLVM makes vector code of a loop over one, but not over computed indices.
-        for top in range(0, inner, 16):
-            height = min(16, inner - top)
+        # Some rows at a time, so that a transpose finds the lines it reads in the cache again.
+        for top in range(0, inner, LINE):
+            height = min(LINE, inner - top)
             block = panels[(p * inner + top) * PANEL : (p * inner + top + height) * PANEL]
             if column == 1:
-                for k in range(height):
-                    at = (top + k) * row + left
-                    source, into = matrix[at : at + width], block[k * PANEL : k * PANEL + width]
-                    for j in range(width):
-                        into[j] = source[j]
+                _gather(matrix, top * row + left, row, width, height, block, PANEL)
             else:
-                for j in range(width):
+                whole = width // side * side if height == LINE else 0
+                for j in range(0, whole, side):
+                    for k in range(0, LINE, side):
+                        at = top + k + (left + j) * column
+                        _transpose(
+                            zero, matrix.ctypes.data + at * size, column * size,
+                            block.ctypes.data + (k * PANEL + j) * size, PANEL * size,
+                        )  # fmt: skip
+                for j in range(whole, width):
                     at = top + (left + j) * column
                     source = matrix[at : at + height]
                     for k in range(height):
