@@ -127,6 +127,10 @@ def packed(matrix: np.ndarray, count: int, **which: Any) -> np.ndarray:
     return panels
 
 
+ADDITION = 10
+"""Multiply-adds of a product that take as long as one addition to a number in memory."""
+
+
 class Sums(Jobs):
     """Sums over all steps and lanes: the gradients of weights."""
 
@@ -152,7 +156,7 @@ class Sums(Jobs):
         """Plan adding the rows of ``matrix`` to ``result``."""
         self.add(
             matrix.shape[1],
-            len(matrix),
+            ADDITION * len(matrix),
             lambda first, last: column_sums(matrix, result, first, last),
         )
 
@@ -451,7 +455,8 @@ def _summed(spec, read, layer: Weights, start, done: Pass, sums: Sums) -> Callab
         sums.rows(deltas, dbias)
     else:
         dinto = np.zeros((len(layer.into[0]), columns), dtype)
-        sums.add(columns, steps * lanes, partial(lookup_back, read, done.gates, dinto))
+        call = partial(lookup_back, read, done.gates, dinto)
+        sums.add(columns, ADDITION * steps * lanes, call)
 
     def result() -> Weights:
         into = (dinto,) if read.ndim == 2 else (dinto, dbias)
