@@ -184,7 +184,14 @@ def pack(matrix, row, column, inner, columns, panels, first, last):
             height = min(LINE, inner - top)
             block = panels[(p * inner + top) * PANEL : (p * inner + top + height) * PANEL]
             if column == 1:
-                _gather(matrix, top * row + left, row, width, height, block, PANEL)
+                for k in range(height):
+                    at = (top + k) * row + left
+                    if width == PANEL:
+                        here = matrix.ctypes.data + at * size
+                        into = block.ctypes.data + k * PANEL * size
+                        _move(zero, here, into, here + ROWS_AHEAD * row * size)
+                    for j in range(width % PANEL):  # a panel that is not full
+                        block[k * PANEL + j] = matrix[at + j]
             else:
                 whole = width // side * side if height == LINE else 0
                 for j in range(0, whole, side):
