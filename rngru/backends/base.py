@@ -221,7 +221,10 @@ class Backend(ABC):
         state: np.ndarray,
         rate: float,
     ) -> tuple[Step, np.ndarray]:
-        """Do :meth:`step`, without noise; return also the probabilities (T, B, V), float64, of before it."""
+        """Do :meth:`step`, without noise; return also what ``y`` was predicted with before the update.
+
+        These are probabilities (T, B, V), float64.
+        """
         chances = probabilities(self.trace(arrays, x, state).logits, 1.0)
         return self.step(arrays, caches, x, y, state, rate), chances
 

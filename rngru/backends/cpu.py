@@ -25,17 +25,21 @@ class CPU(Backend):
         super().__init__(model, hyper)
         prepare()
         settle()
-        self._gradients: Any = None
-        self._predictions: Any = None
+        self._functions: dict[bool, Any] = {}
         self._sampler: tuple[Any, Sampler] | None = None
         self._fresh = Recycled()
 
     def prepare(self) -> None:
-        with self._lock.held():
-            if self._gradients is None:
-                self._gradients = self._build()
+        self._function(predictions=False)
 
-    def _build(self, predictions: bool = False):
+    def _function(self, predictions: bool) -> Any:
+        """Return what :meth:`_build` compiles, once."""
+        with self._lock.held():
+            if predictions not in self._functions:
+                self._functions[predictions] = self._build(predictions)
+            return self._functions[predictions]
+
+    def _build(self, predictions: bool):
         """Compile the gradients; with the ``predictions``, what :class:`CrossEntropy` keeps of each row."""
         import pytensor
 
@@ -60,26 +64,23 @@ class CPU(Backend):
         return function
 
     def step(self, arrays, caches, x, y, state, rate, *, number=1, noise=None):
-        self.prepare()
-        found = self._computed(self._gradients, arrays, x, y, given(state, noise))
+        found = self._computed(False, arrays, x, y, given(state, noise))
         return self._updated(arrays, caches, x.shape[1], rate, number, *found)
 
     def predictstep(self, arrays, caches, x, y, state, rate):
-        with self._lock.held():
-            if self._predictions is None:
-                self._predictions = self._build(predictions=True)
-        *found, losses, deltas = self._computed(self._predictions, arrays, x, y, [state])
+        *found, losses, deltas = self._computed(True, arrays, x, y, [state])
         chances = deltas[:, : self.hyper.vocab_size].astype(np.float64)
         chances = np.maximum(chances + self.hyper.smoothing / self.hyper.vocab_size, 0)
         chances[np.arange(y.size), y.reshape(-1)] = np.exp(-losses.astype(np.float64))
         step = self._updated(arrays, caches, x.shape[1], rate, 1, *found)
         return step, chances.reshape(*y.shape, -1)
 
-    def _computed(self, function, arrays, x, y, given) -> list[np.ndarray]:
-        """Return what a function of :meth:`_build` gives of a batch."""
+    def _computed(self, predictions: bool, arrays, x, y, more) -> list[np.ndarray]:
+        """Return what :meth:`_build` says of a batch; ``more`` is what :func:`given` returns."""
+        function = self._function(predictions)
         share = np.asarray(np.float32(1) / np.float32(x.shape[1]))
         with self._lock.held():
-            return function(*arrays.values(), share, x, y, *given)
+            return function(*arrays.values(), share, x, y, *more)
 
     def _updated(self, arrays, caches, lanes, rate, number, loss, *results) -> Step:
         """Return the step that a loss, the last state of each layer, and the gradients lead to."""

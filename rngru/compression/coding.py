@@ -173,7 +173,7 @@ def _held(size: int) -> int:
 
 
 def _shares(weights: np.ndarray) -> np.ndarray:
-    weights = weights.astype(np.float32)
+    weights = weights.astype(np.float32, copy=False)
     return weights / weights.sum() + np.float32(FLOOR / len(weights))
 
 

@@ -183,7 +183,7 @@ def pack(matrix, row, column, inner, columns, panels, first, last):
         for top in range(0, inner, LINE):
             height = min(LINE, inner - top)
             block = panels[(p * inner + top) * PANEL : (p * inner + top + height) * PANEL]
-            if column == 1:
+            if column == 1:  # as _gather does, which each kernel that calls it would compile anew
                 for k in range(height):
                     at = (top + k) * row + left
                     if width == PANEL:

@@ -90,6 +90,13 @@ def _blocks(arrays: Sequence[np.ndarray]) -> list[tuple[int, int, int]]:
     ]
 
 
+def _penalised(block, gradients, parameters, penalties) -> float:
+    """Add the penalty to the gradients of a block; return the sum of their squares."""
+    which, first, last = block
+    g = gradients[which]
+    return _penalise(g, parameters[which], g.dtype.type(penalties[which]), first, last)
+
+
 def norm(
     gradients: Sequence[np.ndarray],
     parameters: Sequence[np.ndarray],
@@ -106,9 +113,7 @@ def norm(
 
     def share(first: int, last: int) -> None:
         for i in range(first, last):
-            which, start, stop = blocks[i]
-            g, p = gradients[which], parameters[which]
-            squares[i] = _penalise(g, p, g.dtype.type(penalties[which]), start, stop)
+            squares[i] = _penalised(blocks[i], gradients, parameters, penalties)
 
     total = sum(gradient.size for gradient in gradients)
     threads.run(share, len(blocks), threads.worth(total, count))
@@ -171,8 +176,7 @@ def apply(
             which, start, stop = blocks[i]
             g = gradients[which][start:stop]
             if clipnorm is None:  # nothing waits for the norm: one pass does it all
-                penalty = g.dtype.type(penalties[which])
-                squares[i] = _penalise(gradients[which], old[0][which], penalty, start, stop)
+                squares[i] = _penalised(blocks[i], gradients, old[0], penalties)
             arrays = [
                 side[min(cache, len(side) - 1)][which][start:stop]
                 for side in (old, new)
