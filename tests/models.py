@@ -112,9 +112,6 @@ class Canned(Backend):
         self._demand(arrays)
         return super().finite(arrays)
 
-    def prepare(self) -> None:
-        """Nothing is needed."""
-
     def step(self, arrays, caches, x, y, state, rate, *, number=1, noise=None) -> Step:
         self._demand(arrays, *caches.values())
         self.log.append(Call("step", x, y, state, rate, number, dict(noise or {})))

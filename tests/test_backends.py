@@ -320,7 +320,6 @@ def test_no_generated_code(form):
 
 def test_the_fast_backend_goes_through_no_array_in_python(form):
     """PyTensor's gradients fill arrays element by element where there is no generated code."""
-    form.cpu.prepare()
     nodes = form.cpu._function(predictions=False).maker.fgraph.toposort()
     for node in nodes:
         if isinstance(node.op, Elemwise) and node.outputs[0].ndim > 1:

@@ -375,8 +375,11 @@ def test_threads_that_generate_together_are_never_left_waiting(newmodel, monkeyp
 def stuck(monkeypatch):
     """Let a method of the backend take for ever, from a call on, and press Ctrl-C while it does.
 
-    ``stuck(name, calls, presses)`` returns what lets it go on.
+    ``stuck(name, calls, presses)`` returns what lets it go on. Where the method is never called, Ctrl-C
+    comes at last too, so that the test fails instead of training for ever.
     """
+    watchdog = threading.Timer(PATIENCE, press)
+    watchdog.start()
 
     def make(name, calls=0, presses=1):
         method, count, go = getattr(CPU, name), itertools.count(), threading.Event()
@@ -392,13 +395,14 @@ def stuck(monkeypatch):
         monkeypatch.setattr(CPU, name, wait)
         return go
 
-    return make
+    yield make
+    watchdog.cancel()
 
 
 @pytest.mark.parametrize(
     "name, calls, batches, options",
     [
-        ("prepare", 0, 0, {}),
+        ("_build", 0, 0, {}),
         ("generate", 0, 1, {"print_every": 1}),
         # The first call sees whether the model may be saved, the next one validates.
         ("losses", 1, 2, {"train_len": 2}),
@@ -437,7 +441,7 @@ def test_what_returns_text_or_numbers_does_not_wait_either(newmodel, stuck):
         "losses": lambda ms: ms.evaluate(VERSE),
         "trace": lambda ms: ms.trackneurons(VERSE),
         "step": lambda ms: ms.traintime(3),
-        "prepare": lambda ms: ms.traintime(3),
+        "_build": lambda ms: ms.traintime(3),
     }.items():
         go, ms = stuck(name), ModelState.load(folder)
         with pytest.raises(KeyboardInterrupt):
@@ -450,7 +454,7 @@ def test_what_returns_text_or_numbers_does_not_wait_either(newmodel, stuck):
     assert sample.text == ""
     go.set()
     assert len(ms.generatestring(100, rng=1)) == 100
-    stuck("prepare")
+    stuck("_build")
     ModelState.load(folder).restore()  # needs nothing compiled
 
 

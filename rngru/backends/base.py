@@ -185,10 +185,6 @@ class Backend(ABC):
         return all(bool(np.isfinite(array).all()) for array in arrays.values())
 
     @abstractmethod
-    def prepare(self) -> None:
-        """Build what a training step needs, if that has not been done."""
-
-    @abstractmethod
     def step(
         self,
         arrays: Arrays,

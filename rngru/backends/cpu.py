@@ -29,9 +29,6 @@ class CPU(Backend):
         self._sampler: tuple[Any, Sampler] | None = None
         self._fresh = Recycled()
 
-    def prepare(self) -> None:
-        self._function(predictions=False)
-
     def _function(self, predictions: bool) -> Any:
         """Return what :meth:`_build` compiles, once."""
         with self._lock.held():

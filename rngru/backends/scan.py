@@ -34,10 +34,6 @@ class Scan(Backend):
     def __reduce__(self):
         return type(self), (self.model, self.hyper, self._mode)
 
-    def prepare(self) -> None:
-        with self._lock.held():
-            self._function("step")
-
     def step(self, arrays, caches, x, y, state, rate, *, number=1, noise=None):
         memory = [each for values in caches.values() for each in values.values()]
         numbers = np.float32(rate), np.float32(number)

@@ -95,10 +95,6 @@ class Shielded(Backend):
         """The name of the backend inside."""
         return self._name
 
-    def prepare(self) -> None:
-        """Build what a training step needs, if that has not been done."""
-        self._shield(("prepare",), lambda inside: inside.prepare())
-
     def place(self, arrays: Arrays) -> Arrays:
         """Put arrays where they are computed on."""
         return self._shield(("place",), lambda inside: inside.place(arrays))

@@ -116,10 +116,6 @@ class JAX(Backend):
             f"all of it. batchsize={-(-lanes // devices.count) * devices.count} would use them."
         )
 
-    def prepare(self) -> None:
-        with self._lock.held():
-            self._function("step", world(), shared=False)
-
     def step(self, arrays, caches, x, y, state, rate, *, number=1, noise=None):
         lanes, devices = state.shape[1], world()
         with failing(partial(self._advice, devices, lanes, len(x))):
