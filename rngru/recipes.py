@@ -166,8 +166,9 @@ TIME: Final = ((20, 128), (75, 192), (400, 256), (math.inf, 512))
 """Up to so many seconds of training, layers of this size.
 
 On nine tenths of Tiny Shakespeare's training text, its last tenth was after 60 seconds of ``quick`` at 1.409,
-1.411 and 1.415 nats from three seeds with 192, and at 1.428, 1.429 and 1.422 with 256. At a rate of 0.011 to
-0.016: 128, 160 and 224 at 1.427, 1.420 and 1.413; one layer of 320 or 384 at 1.413 and 1.419.
+1.411 and 1.415 nats from three seeds with 192, and at 1.428, 1.429 and 1.422 with 256. With 128, 160 and 224
+it was at 1.427, 1.420 and 1.413 (rates of 0.016, 0.015 and 0.011); with one layer of 320 and of 384 at 1.413
+and 1.419 (0.01 and 0.008). Between 60 and 150 seconds nothing was measured.
 """
 
 TEXT: Final = (
