@@ -17,6 +17,9 @@ from rngru.settings import Setting, Settings, flag, one_of, or_none, real, whole
 GATES: Final = ("sigmoid", "hard_sigmoid")
 """The forms a gate may have; `rngru.cells` has their equations."""
 
+BEGINNINGS: Final = ("constant", "uniform")
+"""How the gates that keep the state may begin; see :meth:`rngru.models.Model.initial`."""
+
 OPTIMIZERS: Final = ("rmsprop", "adam", "adamw", "sgd", "adagrad")
 """The update rules; `rngru.optim` has their equations."""
 
@@ -134,6 +137,12 @@ class HyperParams(Settings, positional=3, noun="hyperparameter"):
         "yes or no",
         flag(),
         False,
+    )
+    gate_init = Setting(
+        "how new gates that keep the state begin: 'constant', or 'uniform': from shut to open",
+        "name",
+        one_of(BEGINNINGS),
+        "constant",
     )
     optimizer = Setting(
         "update rule: rmsprop, adam, adamw, sgd or adagrad", "name", one_of(OPTIMIZERS), "rmsprop"

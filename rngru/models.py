@@ -160,9 +160,16 @@ class Model:
         which takes long; and an LSTM would keep them in its memory, which is empty when a text begins.
 
         The LSTM's forget gates start with a bias of 1, so that an untrained one already keeps its
-        memory (Gers et al. 2000; Jozefowicz et al., ICML 2015).
+        memory (Gers et al. 2000; Jozefowicz et al., ICML 2015). With
+        ``gate_init='uniform'`` the gates that keep the state (f, or z of a GRU) start evenly from shut to
+        open instead, and i as 1 - f: some neurons remember for long, others not. An RNN has no such gates (Gu
+        et al., "Improving the Gating Mechanism of Recurrent Neural Networks", ICML 2020).
         """
         arrays, row = {}, self.spec(hyper).row
+        biases: dict[str, Any] = dict(row.initial)
+        if hyper.gate_init == "uniform" and row.keeps:
+            spread = _spread(hyper.state_size, self.spec(hyper).hard)
+            biases |= {row.keeps: spread} | ({"i": -spread} if "i" in row.gates else {})
         tables = ["E"] if self.encode else [f"{tower}.0.U" for tower in self.towers]
         for name, shape in self.shapes(hyper).items():
             if len(shape) == 1:
@@ -172,7 +179,7 @@ class Model:
                 if name == "E" and hyper.tied:
                     bound = hyper.state_size**-0.25
                 arrays[name] = rng.uniform(-bound, bound, shape).astype(np.float32)
-            for gate, bias in row.initial if name.endswith(".b") else ():
+            for gate, bias in biases.items() if name.endswith(".b") else ():
                 arrays[name].reshape(-1, hyper.state_size)[row.gates.index(gate)] = bias
         if counts is not None:
             arrays["c"] += np.log((counts + 1) / (counts.sum() + counts.size))
@@ -358,6 +365,12 @@ def named(name: str) -> Model:
         If there is none of that name; the message lists the choices and the nearest.
     """
     return MODELS[choose("modeltype", name, MODELS)]
+
+
+def _spread(count: int, hard: bool) -> np.ndarray:
+    """Return biases (count,) at which gates are open by 1/2n, 3/2n, … (2n - 1)/2n."""
+    shares = (np.arange(count) + 0.5) / count
+    return 5 * (shares - 0.5) if hard else np.log(shares / (1 - shares))
 
 
 def _artanh(value: float) -> float:

@@ -12,7 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rngru.errors import CheckpointTooNew, InputError
-from rngru.hyper import GATES, OPTIMIZERS, PRECISIONS, SCHEDULES, SETTINGS, HyperParams
+from rngru.hyper import (
+    BEGINNINGS,
+    GATES,
+    OPTIMIZERS,
+    PRECISIONS,
+    SCHEDULES,
+    SETTINGS,
+    HyperParams,
+)
 
 JUNK = (
     st.text(max_size=5)
@@ -64,6 +72,7 @@ VALUES = {
     "regcost": real(0, 1e30),
     "gate": name(GATES),
     "reset_after": flag(),
+    "gate_init": name(BEGINNINGS),
     "optimizer": name(OPTIMIZERS),
     "momentum": real(0, 1, below=True),
     "beta2": real(0, 1, below=True),
@@ -131,7 +140,7 @@ def test_what_2016_did_not_have_is_off():
     assert not (hyper.dropconnect or hyper.embed_dropout or hyper.dropout_in or hyper.dropout_out)
     assert not (hyper.layernorm or hyper.residual or hyper.embed_size or hyper.random_len)
     assert not (hyper.ar or hyper.tar or hyper.smoothing)
-    assert hyper.average is None
+    assert hyper.average is None and hyper.gate_init == "constant"
 
 
 def test_only_the_first_three_go_by_position():

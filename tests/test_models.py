@@ -214,6 +214,34 @@ def test_initial_weights_are_uniform_and_biases_zero(modeltype):
             assert abs(values.mean()) < 0.05 * bound, name
 
 
+@pytest.mark.parametrize("gate", ["sigmoid", "hard_sigmoid"])
+@pytest.mark.parametrize("modeltype", models.MODELS)
+def test_uniform_gates_keep_from_nothing_to_all(modeltype, gate):
+    """In another gate, or with the wrong sign, they would spread something else than what is remembered.
+
+    Without weights each neuron forgets at a rate of its own: a state s is z^t s after t steps, and the memory
+    of an LSTM f^t m, which its output gate hands on in half.
+    """
+    model, hyper = models.MODELS[modeltype], HyperParams(5, 4, gate=gate, gate_init="uniform")
+    plain = model.initial(hyper.replace(gate_init="constant"), np.random.default_rng(3))
+    arrays = model.initial(hyper, np.random.default_rng(3))
+    differ = {name for name in arrays if not np.array_equal(arrays[name], plain[name])}
+    keeps = "RNN" not in modeltype
+    assert differ == {name for name in arrays if keeps and name.endswith(".b")}
+    if modeltype.startswith("LSTM"):
+        begin, forget = arrays["layers.0.b"].reshape(4, -1)[:2]
+        assert np.array_equal(begin, -forget), "i is 1 - f"
+    if model.both or not keeps:
+        return
+    arrays = {name: a if name.endswith(".b") else np.zeros_like(a) for name, a in arrays.items()}
+    start = np.full_like(model.freshstate(hyper, 1), 0.8)
+    ids = np.zeros((6, 1), np.int32)
+    states = backend("cpu", model, hyper).trace(arrays, ids, start).states[:, :, 0]
+    left = 0.8 * np.power([[0.125, 0.375, 0.625, 0.875]], np.arange(1, 7)[:, None])
+    expected = 0.5 * np.tanh(left) if modeltype.startswith("LSTM") else left
+    close(states, np.stack([expected, expected]), 1e-6)
+
+
 def test_layer_norm_begins_with_factors_of_one():
     """With zeros, nothing would go up, and no gradient would come down."""
     arrays = models.BiGRU.initial(HyperParams(5, 4, layernorm=True), np.random.default_rng(3))

@@ -37,6 +37,7 @@ class CellSpec:
     memory: how many more times S numbers a state has beside the output, which comes first.
     second_bias: whether the candidate has a bias of its own inside the reset gate.
     initial: the biases that gates start with, by name; those that are not there start at 0.
+    keeps: the gate that says how much of the state is kept; '' where there is none.
     """
 
     code: int
@@ -46,6 +47,7 @@ class CellSpec:
     memory: int = 0
     second_bias: bool = False
     initial: tuple[tuple[str, float], ...] = ()
+    keeps: str = ""
 
     @property
     def own(self) -> bool:
@@ -59,14 +61,16 @@ class CellSpec:
 
 
 CELLS: Final = {
-    "GRU": CellSpec(GRU, ("z", "r", "c"), main=2, side=True),
-    "GRU_AFTER": CellSpec(GRU_AFTER, ("z", "r", "c"), main=2, side=True, second_bias=True),
+    "GRU": CellSpec(GRU, ("z", "r", "c"), main=2, side=True, keeps="z"),
+    "GRU_AFTER": CellSpec(
+        GRU_AFTER, ("z", "r", "c"), main=2, side=True, second_bias=True, keeps="z"
+    ),
     "LSTM": CellSpec(
-        LSTM, ("i", "f", "o", "c"), main=4, side=True, memory=1, initial=(("f", 1.0),)
+        LSTM, ("i", "f", "o", "c"), main=4, side=True, memory=1, initial=(("f", 1.0),), keeps="f"
     ),
     "RNN": CellSpec(RNN, ("c",), main=1),
-    "MinGRU": CellSpec(MIN_GRU, ("z", "c"), main=0),
-    "MinLSTM": CellSpec(MIN_LSTM, ("i", "f", "c"), main=0),
+    "MinGRU": CellSpec(MIN_GRU, ("z", "c"), main=0, keeps="z"),
+    "MinLSTM": CellSpec(MIN_LSTM, ("i", "f", "c"), main=0, keeps="f"),
 }
 """Every cell by name."""
 

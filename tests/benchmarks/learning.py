@@ -84,6 +84,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "tied": {"tied": True},
     "embed_size": {"embed_size": 32},
     "reset_after": {"reset_after": True},
+    "gate_init": {"gate_init": "uniform"},
     "GRUResize": {"modeltype": "GRUResize"},
     "LSTMEncode": {"modeltype": "LSTMEncode"},
     "LSTMResize": {"modeltype": "LSTMResize"},
