@@ -318,17 +318,21 @@ def test_scipy_waits_until_somebody_wants_it(tmp_path):
 
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("inner", [0, 1, 37, tiles.BLOCK, 2 * tiles.BLOCK + 3])
-def test_transposed_product_agrees_with_numpy(inner, dtype):
-    """The weight gradient sums over steps and lanes in blocks: the last, short one counts too."""
+@pytest.mark.parametrize("beyond", [3, tiles.PANEL // 2 + 1])
+def test_transposed_product_agrees_with_numpy(inner, dtype, beyond):
+    """The weight gradient sums over steps and lanes in blocks: the last, short one counts too.
+
+    Its rows are copied in wide ribbons; of the last one some are left, whole vectors and single numbers.
+    """
     tiles.provide(dtype)
     rng, n = np.random.default_rng(inner), tiles.PANEL
-    a, b = whole(rng, (inner, 2 * n + 5), dtype), whole(rng, (inner, 5 * n), dtype)
-    rows = 2 * n + 3
+    rows = 2 * n + beyond
+    a, b = whole(rng, (inner, rows + 2), dtype), whole(rng, (inner, 5 * n), dtype)
     before, scratch = whole(rng, (2, rows, n), dtype), np.empty(room(rows), dtype)
     panels = before.copy()
     multiply_transposed(
         a.reshape(-1),
-        2 * n + 5,
+        rows + 2,
         rows,
         inner,
         b.reshape(-1),

@@ -60,6 +60,7 @@ def test_the_settings_of_the_readme_are_a_recipe():
         "average": 0.99,
         "regcost": 0.0,
         "locked": True,
+        "gate_init": "uniform",
     }
     for name, seconds, modeltype, size, rate, dropout in (
         ("quick", 60, "GRUEncode", 192, 0.0107, 0.0),
