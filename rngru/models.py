@@ -165,10 +165,10 @@ class Model:
         open instead, and i as 1 - f: some neurons remember for long, others not. An RNN has no such gates (Gu
         et al., "Improving the Gating Mechanism of Recurrent Neural Networks", ICML 2020).
         """
-        arrays, row = {}, self.spec(hyper).row
-        biases: dict[str, Any] = dict(row.initial)
+        arrays, spec = {}, self.spec(hyper)
+        row, biases = spec.row, dict[str, Any](spec.row.initial)
         if hyper.gate_init == "uniform" and row.keeps:
-            spread = _spread(hyper.state_size, self.spec(hyper).hard)
+            spread = _opening((np.arange(hyper.state_size) + 0.5) / hyper.state_size, spec.hard)
             biases |= {row.keeps: spread} | ({"i": -spread} if "i" in row.gates else {})
         tables = ["E"] if self.encode else [f"{tower}.0.U" for tower in self.towers]
         for name, shape in self.shapes(hyper).items():
@@ -260,7 +260,7 @@ class Model:
         if self.both:
             forget, new = -_FULL, memory
         else:
-            forget = 5 * (_KEPT - 0.5) if spec.hard else math.log(_KEPT / (1 - _KEPT))
+            forget = float(_opening(_KEPT, spec.hard))
             new = (1 - _KEPT) * memory
         return {"i": _FULL, "o": _FULL, "f": forget, "c": _artanh(new)}
 
@@ -367,9 +367,8 @@ def named(name: str) -> Model:
     return MODELS[choose("modeltype", name, MODELS)]
 
 
-def _spread(count: int, hard: bool) -> np.ndarray:
-    """Return biases (count,) at which gates are open by 1/2n, 3/2n, … (2n - 1)/2n."""
-    shares = (np.arange(count) + 0.5) / count
+def _opening(shares: Any, hard: bool) -> Any:
+    """Return the biases at which gates are open by these shares: the inverse of a gate."""
     return 5 * (shares - 0.5) if hard else np.log(shares / (1 - shares))
 
 

@@ -15,8 +15,8 @@ from rngru.kernels.tiles import BLOCK, PANEL, contiguous, multiply, prefetch, ta
 WIDE = 4 * tallest(32)
 """Columns of A that a gradient product copies side by side.
 
-They are whole vectors, and whole tiles in float32: so many that a block of them, with one of a panel, just
-fills the first cache. With 48 instead of 24, tiles of 6 rows and 16 columns were 5 % slower.
+They are whole vectors, and whole tiles in float32. A block of them is read again for each panel, from the
+first cache as far as it stays there: with 48 instead of 24, tiles of 6 rows and 16 columns were 5 % slower.
 """
 
 ROWS_AHEAD = 8
