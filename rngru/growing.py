@@ -21,7 +21,7 @@ from rngru.text import Vocabulary
 from rngru.training import Progress
 
 LATER = {
-    "learnrate", "decay", "regcost", "optimizer", "momentum", "beta2", "weightdecay", "schedule",
+    "learnrate", "decay", "regcost", "optimizer", "momentum", "beta2", "cautious", "weightdecay", "schedule",
     "warmup", "clipnorm", "clip", "bptt_truncate", "average", "average_from", "floor", "cycles", "lifetime",
     *REGULARISERS,
 }  # fmt: skip

@@ -159,6 +159,12 @@ class HyperParams(Settings, positional=3, noun="hyperparameter"):
         real(0, 1, below=True),
         0.999,
     )
+    cautious = Setting(
+        "a step waits where the newest gradient and their mean differ in sign (sgd, adam, adamw)",
+        "yes or no",
+        flag(),
+        False,
+    )
     weightdecay = Setting(
         "how much each update shrinks weights, times the rate (adamw)",
         "share/update",

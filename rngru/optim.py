@@ -12,7 +12,8 @@ the graph: changing it never compiles anything again.
 ['p', 'm']
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
@@ -23,6 +24,33 @@ from rngru.hyper import HyperParams
 def _constants(like, *values):
     """Return values with the dtype of ``like``: PyTensor takes a Python 0.95 for float64."""
     return [np.asarray(value, like.dtype) for value in values]
+
+
+def cautious(hyper: HyperParams, means: Sequence[Any], gradients: Sequence[Any]) -> list[Any]:
+    r"""Return what each step is multiplied by: 1, or with ``cautious`` a step that has doubts waits.
+
+    .. math:: k = \frac{n_{>} + n_{<}}{\max(n_{>}, 1)} \text{ where } m' g > 0, \quad
+        0 \text{ where } m' g < 0, \quad 1 \text{ where } m' g = 0
+
+    :math:`n_{>}` and :math:`n_{<}` count the elements of all parameters where the mean and the newest
+    gradient have the same sign, and where they have not: the steps that are taken are larger, so that
+    all together keep their size. Liang et al., "Cautious Optimizers: Improving Training with One Line of
+    Code", arXiv 2411.16085; they count in each parameter, and stop steps without a gradient, too: with
+    them, the rare words of a vocabulary would hardly learn.
+    """
+    if not hyper.cautious:
+        return [1] * len(means)
+    products, like = [m * g for m, g in zip(means, gradients, strict=True)], means[0]
+    counts = {"dtype": "int32", "acc_dtype": "int32"}  # JAX has no others
+    same, other = (
+        sum(sign(each, 0).sum(**counts) for each in products).astype(like.dtype)
+        for sign in (pt.gt, pt.lt)
+    )
+    zero, one = _constants(like, 0, 1)
+    more = (same + other) / pt.maximum(same, one)
+    return [
+        pt.switch(pt.gt(each, 0), more, pt.switch(pt.lt(each, 0), zero, one)) for each in products
+    ]
 
 
 def rmsprop(parameters, gradients, caches, *, rate, hyper, number=None, shrinks=None):
@@ -55,12 +83,17 @@ def adam(parameters, gradients, caches, *, rate, hyper, number, shrinks):
     for Adam. The same numbers as torch's, except that biases are never decayed. Kingma and Ba, arXiv
     1412.6980; Loshchilov and Hutter, arXiv 1711.05101.
     """
-    updates = {}
-    for p, g, m, v, w in zip(parameters, gradients, *caches, shrinks, strict=True):
-        b1, b2, one, small, shrink = _constants(m, hyper.momentum, hyper.beta2, 1, 1e-8, w)
-        new_m, new_v = b1 * m + (one - b1) * g, b2 * v + (one - b2) * g**2
+    updates, (means, squares) = {}, caches
+    b1, b2, one, small = _constants(means[0], hyper.momentum, hyper.beta2, 1, 1e-8)
+    new = [b1 * m + (one - b1) * g for m, g in zip(means, gradients, strict=True)]
+    factors = cautious(hyper, new, gradients)
+    for p, g, m, v, new_m, k, w in zip(
+        parameters, gradients, means, squares, new, factors, shrinks, strict=True
+    ):
+        (shrink,) = _constants(m, w)
+        new_v = b2 * v + (one - b2) * g**2
         mean, square = new_m / (one - b1**number), new_v / (one - b2**number)
-        updates[p] = p - rate * (mean / (pt.sqrt(square) + small) + shrink * p)
+        updates[p] = p - rate * (k * mean / (pt.sqrt(square) + small) + shrink * p)
         updates[m], updates[v] = new_m, new_v
     return updates
 
@@ -73,10 +106,11 @@ def sgd(parameters, gradients, caches, *, rate, hyper, number=None, shrinks=None
     :math:`\mu` is ``momentum``. Sutskever et al., ICML 2013, scale the velocity by the rate instead.
     """
     updates = {}
-    for p, g, v in zip(parameters, gradients, caches[0], strict=True):
-        (keep,) = _constants(v, hyper.momentum)
-        updates[v] = keep * v + g
-        updates[p] = p - rate * updates[v]
+    (keep,) = _constants(caches[0][0], hyper.momentum)
+    new = [keep * v + g for v, g in zip(caches[0], gradients, strict=True)]
+    factors = cautious(hyper, new, gradients)
+    for p, v, new_v, k in zip(parameters, caches[0], new, factors, strict=True):
+        updates[p], updates[v] = p - rate * k * new_v, new_v
     return updates
 
 

@@ -336,13 +336,37 @@ class Result:
 # ---------------------------------------------------------------------------------- training
 
 
-def descend(hyper, old, gradients, *, rate, weight=True):
+def caution(hyper, steps):
+    """Return, for each of ``steps``, what the step of every element is multiplied by, by name.
+
+    An element waits where its clipped gradient is against the sum of d^(n - k) g_k; the others share
+    what it does not go. ``steps`` are dicts of clipped gradients.
+    """
+    factors = []
+    for n in range(1, len(steps) + 1):
+        agree = {
+            name: np.sign(
+                sum(hyper.momentum ** (n - k) * steps[k - 1][name] for k in range(1, n + 1))
+            )
+            * np.sign(gradient)
+            for name, gradient in steps[n - 1].items()
+        }
+        flat = np.concatenate([each.reshape(-1) for each in agree.values()])
+        more = np.count_nonzero(flat) / np.count_nonzero(flat == 1)
+        factors.append(
+            {name: np.array([0, 1, more])[1 + a.astype(int)] for name, a in agree.items()}
+        )
+    return factors
+
+
+def descend(hyper, old, gradients, *, rate, weight=True, factors=None):
     """Return a parameter, and what the optimizer remembers of it, after a step for each gradient.
 
     Nothing is carried along: a running mean after n steps is (1 - d) times the sum of
     d^(n - k) g_k over all steps k so far, for it starts at zero. ``gradients`` are clipped already;
-    only a ``weight`` decays.
+    only a ``weight`` decays. Where there is momentum, each step is multiplied by its ``factors``.
     """
+    factors = factors or [1] * len(gradients)
 
     def total(keep, power, n):
         return sum(keep ** (n - k) * gradients[k - 1] ** power for k in range(1, n + 1))
@@ -354,7 +378,7 @@ def descend(hyper, old, gradients, *, rate, weight=True):
             p = p - rate * gradients[n - 1] / np.sqrt(memory[0] + 1e-6)
         elif hyper.optimizer == "sgd":
             memory = (total(b1, 1, n),)
-            p = p - rate * memory[0]
+            p = p - rate * factors[n - 1] * memory[0]
         elif hyper.optimizer == "adagrad":
             memory = (total(1, 2, n),)
             p = p - rate * gradients[n - 1] / np.sqrt(memory[0] + 1e-8)
@@ -362,7 +386,7 @@ def descend(hyper, old, gradients, *, rate, weight=True):
             memory = ((1 - b1) * total(b1, 1, n), (1 - b2) * total(b2, 2, n))
             mean, square = memory[0] / (1 - b1**n), memory[1] / (1 - b2**n)
             decay = hyper.weightdecay if hyper.optimizer == "adamw" and weight else 0
-            p = p - rate * (mean / (np.sqrt(square) + 1e-8) + decay * p)
+            p = p - rate * (factors[n - 1] * mean / (np.sqrt(square) + 1e-8) + decay * p)
     return p, memory
 
 

@@ -76,6 +76,7 @@ VALUES = {
     "optimizer": name(OPTIMIZERS),
     "momentum": real(0, 1, below=True),
     "beta2": real(0, 1, below=True),
+    "cautious": flag(),
     "weightdecay": real(0, 1e30),
     "schedule": name(SCHEDULES),
     "warmup": real(0, 1, none=True),
@@ -140,7 +141,7 @@ def test_what_2016_did_not_have_is_off():
     assert not (hyper.dropconnect or hyper.embed_dropout or hyper.dropout_in or hyper.dropout_out)
     assert not (hyper.layernorm or hyper.residual or hyper.embed_size or hyper.random_len)
     assert not (hyper.ar or hyper.tar or hyper.smoothing)
-    assert hyper.average is None and hyper.gate_init == "constant"
+    assert hyper.average is None and hyper.gate_init == "constant" and not hyper.cautious
 
 
 def test_only_the_first_three_go_by_position():

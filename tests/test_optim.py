@@ -14,7 +14,7 @@ from rngru.backends.ops import CPU_MODE
 from rngru.hyper import CACHES, HyperParams
 from rngru.kernels import update
 from tests.models import INSTALLED
-from tests.reference import Result, clipped, close, descend
+from tests.reference import Result, caution, clipped, close, descend
 
 RATE, MANY = 0.01, update.BLOCK + 1234  # more numbers than one thread takes at a time
 SHAPES = {"W": (3, 4), "b": (5,), "V": (MANY, 1)}
@@ -25,6 +25,9 @@ CHANGES = {
     "sgd": {"momentum": 0.8},
     "adagrad": {},
 }
+RULES = [*((rule, False) for rule in CHANGES), ("adamw", True), ("sgd", True), ("rmsprop", True)]
+"""Each rule, and whether it is cautious; without momentum that changes nothing."""
+
 CLIPS = [{"clip": None}, {"clip": 0.3}, {"clip": 0.02, "clipnorm": 1.0}, {"clipnorm": 1e9}]
 
 
@@ -46,9 +49,13 @@ def check(hyper, history, parameters, caches):
     steps = [
         clipped(hyper, {n: g.astype(np.float64) for n, g in step.items()}) for step in history[1]
     ]
+    factors = caution(hyper, steps) if hyper.cautious else None
     for i, (name, old) in enumerate(history[0].items()):
         gradients, weight = [step[name] for step in steps], old.ndim > 1
-        new, memory = descend(hyper, old.astype(float), gradients, rate=RATE, weight=weight)
+        doubts = factors and [each[name] for each in factors]
+        new, memory = descend(
+            hyper, old.astype(float), gradients, rate=RATE, weight=weight, factors=doubts
+        )
         assert len(memory) == len(caches)
         for one, right in zip(
             (parameters[i], *(c[i] for c in caches)), (new, *memory), strict=True
@@ -63,12 +70,13 @@ def shrinks(hyper):
 
 
 @pytest.mark.parametrize("clip", CLIPS)
-@pytest.mark.parametrize("optimizer", optim.RULES)
-def test_graph_of_a_rule_agrees_with_its_closed_form(history, optimizer, clip):
+@pytest.mark.parametrize(("optimizer", "cautious"), RULES)
+def test_graph_of_a_rule_agrees_with_its_closed_form(history, optimizer, cautious, clip):
     """The small constant on the wrong side of the root, a correction by the wrong power, or a mean
-    of gradients as they were before clipping.
+    of gradients as they were before clipping. With caution: signs counted in each parameter alone, or
+    a parameter that stands still where it has no gradient.
     """
-    hyper = HyperParams(5, optimizer=optimizer, **CHANGES[optimizer], **clip)
+    hyper = HyperParams(5, optimizer=optimizer, cautious=cautious, **CHANGES[optimizer], **clip)
     ndims = [len(shape) for shape in SHAPES.values()]
 
     def variables():
@@ -90,11 +98,12 @@ def test_graph_of_a_rule_agrees_with_its_closed_form(history, optimizer, clip):
     check(hyper, history, now[:3], [now[k : k + 3] for k in range(3, len(now), 3)])
 
 
+@pytest.mark.parametrize("clip", CLIPS)
 @pytest.mark.parametrize("count", [1, 3])
-@pytest.mark.parametrize("optimizer", update.RULES)
-def test_kernel_of_a_rule_agrees_with_its_closed_form(history, optimizer, count):
+@pytest.mark.parametrize(("optimizer", "cautious"), RULES)
+def test_kernel_of_a_rule_agrees_with_its_closed_form(history, optimizer, cautious, count, clip):
     """Also beyond the first block, and without writing over what it reads."""
-    hyper = HyperParams(5, optimizer=optimizer, clip=0.3, **CHANGES[optimizer])
+    hyper = HyperParams(5, optimizer=optimizer, cautious=cautious, **CHANGES[optimizer], **clip)
     old = [[a.reshape(-1) for a in history[0].values()]]
     old += [[np.zeros_like(a) for a in old[0]] for _ in CACHES[optimizer]]
     for n, gradients in enumerate(history[1], 1):
@@ -102,8 +111,10 @@ def test_kernel_of_a_rule_agrees_with_its_closed_form(history, optimizer, count)
         before = [a.copy() for each in old for a in each]
         update.apply(
             optimizer, [g.reshape(-1).copy() for g in gradients.values()], old, new,
-            penalties=[0.0] * 3, rate=RATE, number=n, clipnorm=None, clip=hyper.clip, decay=hyper.decay,
-            momentum=hyper.momentum, beta2=hyper.beta2, shrinks=shrinks(hyper), count=count,
+            penalties=[0.0] * 3, rate=RATE, number=n, clipnorm=hyper.clipnorm,
+            clip=math.inf if hyper.clip is None else hyper.clip, decay=hyper.decay,
+            momentum=hyper.momentum, beta2=hyper.beta2, shrinks=shrinks(hyper),
+            cautious=hyper.cautious, count=count,
         )  # fmt: skip
         assert all(map(np.array_equal, before, (a for each in old for a in each)))
         old = new
@@ -199,6 +210,7 @@ def test_norm_of_what_is_not_finite_is_not_finite(bad):
         {"clip": None, "decay": 0.9},
         {"clip": 0.05, "regcost": 3.0},
         {"optimizer": "adamw", "weightdecay": 0.5, "clip": 0.1},
+        {"optimizer": "adamw", "cautious": True, "regcost": 3.0, "clip": 0.1},
         {"optimizer": "sgd", "clipnorm": 0.5, "regcost": 0.0},
     ],
     ids=str,
@@ -214,7 +226,7 @@ def test_three_training_steps_agree_with_the_closed_form(name, changes):
     arrays = {n: rng.normal(0, 0.5, s).astype("f") for n, s in model.shapes(hyper).items()}
     compute, caches = backend(name, model, hyper), freshcaches(arrays, hyper)
     state, old = np.zeros((1, 3, 6), np.float32), {n: a.astype(float) for n, a in arrays.items()}
-    now, seen, cut = dict(old), {n: [] for n in arrays}, 0
+    now, seen, cut = dict(old), [], 0
     for number in (1, 2, 3):
         x, y = rng.integers(0, 5, (2, 7, 3)).astype(np.int32)
         expected = Result("GRUEncode", hyper, now, x, y, state)
@@ -224,10 +236,18 @@ def test_three_training_steps_agree_with_the_closed_form(name, changes):
         close(step.gradnorm, expected.gradnorm, 1e-5, "norm of the gradient before clipping")
         close(step.state, expected.endings, 1e-5, "state")
         arrays, caches, state = step.arrays, step.caches, step.state
-        for n, gradient in clipped(hyper, expected.gradients).items():
-            cut += (gradient != expected.gradients[n]).sum()
-            seen[n].append(gradient)
-            now[n], memory = descend(hyper, old[n], seen[n], rate=RATE, weight=old[n].ndim > 1)
+        seen.append(clipped(hyper, expected.gradients))
+        factors = caution(hyper, seen) if hyper.cautious else None
+        for n in arrays:
+            cut += (seen[-1][n] != expected.gradients[n]).sum()
+            gradients, doubts = (
+                [each[n] for each in seen],
+                factors and [each[n] for each in factors],
+            )
+            weight = old[n].ndim > 1
+            now[n], memory = descend(
+                hyper, old[n], gradients, rate=RATE, weight=weight, factors=doubts
+            )
             close(arrays[n], now[n], 5e-6, n)
             for cache, right in zip(caches.values(), memory, strict=True):
                 close(cache[n], right, 5e-6, f"what is remembered of {n}")

@@ -103,6 +103,7 @@ class CPU(Backend):
             beta2=hyper.beta2,
             shrinks=shrinks(hyper, weights),
             newest=newest(hyper, number),
+            cautious=hyper.cautious,
             count=count,
         )
         result = Step(float(loss), norm, arrays, caches, np.stack(endings))

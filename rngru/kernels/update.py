@@ -44,20 +44,39 @@ def _penalise(gradient, parameter, penalty, first, last):
 
 
 @kernel(**VECTOR)
-def _apply(
-    rule, g, scale, clip, rate, keep, keep_square, fix, fix_square, newest, shrink,
-    p, m, v, a, new_p, new_m, new_v, new_a,
-):  # fmt: skip
-    """Apply one rule to parameter p and caches m and v (v: Adam only), then average p in a.
-
-    The gradient g is overwritten.
-    """
-    kind = g.dtype.type
-    one, small, tiny = kind(1), kind(1e-6), kind(1e-8)
+def _cut(g, scale, clip):
+    """Scale a gradient, then cut off its elements."""
     for i in range(g.size):
         x = g[i] * scale
         x = clip if x > clip else x
         g[i] = -clip if x < -clip else x
+
+
+@kernel(**VECTOR)
+def _signs(g, scale, clip, keep, weight, m):
+    """Cut a gradient; return how many new means have its sign, and how many the other one."""
+    _cut(g, scale, clip)
+    same, other, zero = 0, 0, g.dtype.type(0)
+    for i in range(g.size):
+        product = (keep * m[i] + weight * g[i]) * g[i]
+        same += product > zero
+        other += product < zero
+    return same, other
+
+
+@kernel(**VECTOR)
+def _apply(
+    rule, g, scale, clip, rate, keep, keep_square, fix, fix_square, newest, same, other, shrink,
+    p, m, v, a, new_p, new_m, new_v, new_a,
+):  # fmt: skip
+    """Apply one rule to parameter p and caches m and v (v: Adam only), then average p in a.
+
+    Where there is momentum, steps are multiplied by ``same`` if the gradient has their sign, and by
+    ``other`` if it has the other one. The gradient g is overwritten.
+    """
+    kind = g.dtype.type
+    zero, one, small, tiny = kind(0), kind(1), kind(1e-6), kind(1e-8)
+    _cut(g, scale, clip)
     if rule == RMSPROP:
         for i in range(g.size):
             new_m[i] = keep * m[i] + (one - keep) * g[i] * g[i]
@@ -67,11 +86,15 @@ def _apply(
             new_m[i] = keep * m[i] + (one - keep) * g[i]
             new_v[i] = keep_square * v[i] + (one - keep_square) * g[i] * g[i]
             step = new_m[i] * fix / (np.sqrt(new_v[i] * fix_square) + tiny)
+            product = new_m[i] * g[i]
+            step *= same if product > zero else other if product < zero else one
             new_p[i] = p[i] - rate * (step + shrink * p[i])
     elif rule == SGD:
         for i in range(g.size):
             new_m[i] = keep * m[i] + g[i]
-            new_p[i] = p[i] - rate * new_m[i]
+            product = new_m[i] * g[i]
+            step = new_m[i] * (same if product > zero else other if product < zero else one)
+            new_p[i] = p[i] - rate * step
     else:
         for i in range(g.size):
             new_m[i] = m[i] + g[i] * g[i]
@@ -140,6 +163,7 @@ def apply(
     beta2: float,
     shrinks: Sequence[float],
     newest: float = 0.0,
+    cautious: bool = False,
     count: int,
 ) -> float:
     """Fill ``new`` from ``old``, both (parameters, cache, cache …), by a rule of :data:`RULES`.
@@ -158,15 +182,23 @@ def apply(
     decay, momentum, beta2: the hyperparameters of those names.
     shrinks: weight decay of each parameter (adamw).
     newest: share of the new parameters in their average, the last cache; 0 if there is none.
+    cautious: see :func:`rngru.optim.cautious`.
     count: how many threads.
     """
-    rule, scale = RULES[name], 1.0
+    rule, scale, same, other = RULES[name], 1.0, 1.0, 1.0
+    cautious = cautious and rule in (ADAM, SGD)
+    waits = cautious or clipnorm is not None
+    length = norm(gradients, old[0], penalties, count=count) if waits else 0.0
     if clipnorm is not None:
-        length = norm(gradients, old[0], penalties, count=count)
         scale = min(1.0, clipnorm / max(length, 1e-30))
+    if cautious:
+        weight = 1.0 if rule == SGD else 1 - momentum
+        same, other = _caution(gradients, old[1], (scale, clip, momentum, weight), count), 0.0
+        scale = 1.0
     keep = decay if rule == RMSPROP else momentum
     numbers = (
         scale, clip, rate, keep, beta2, 1 / (1 - momentum**number), 1 / (1 - beta2**number), newest,
+        same, other,
     )  # fmt: skip
     blocks = _blocks(gradients)
     squares, places = [0.0] * len(blocks), (0, 1, 2, len(old) - 1)
@@ -175,7 +207,7 @@ def apply(
         for i in range(first, last):
             which, start, stop = blocks[i]
             g = gradients[which][start:stop]
-            if clipnorm is None:  # nothing waits for the norm: one pass does it all
+            if not waits:  # one pass does it all
                 squares[i] = _penalised(blocks[i], gradients, old[0], penalties)
             arrays = [
                 side[min(cache, len(side) - 1)][which][start:stop]
@@ -186,7 +218,28 @@ def apply(
             _apply(rule, g, *constants, *arrays)
 
     threads.run(share, len(blocks), count)
-    return _length(squares) if clipnorm is None else length
+    return length if waits else _length(squares)
+
+
+def _caution(
+    gradients: Sequence[np.ndarray],
+    means: Sequence[np.ndarray],
+    numbers: Sequence[float],
+    count: int,
+) -> float:
+    """Cut the gradients; return what steps with the sign of their gradient are multiplied by."""
+    blocks = _blocks(gradients)
+    signs = [(0, 0)] * len(blocks)
+
+    def share(first: int, last: int) -> None:
+        for i in range(first, last):
+            which, start, stop = blocks[i]
+            g = gradients[which][start:stop]
+            signs[i] = _signs(g, *map(g.dtype.type, numbers), means[which][start:stop])
+
+    threads.run(share, len(blocks), count)
+    same, other = map(sum, zip(*signs, strict=True))
+    return (same + other) / max(same, 1)
 
 
 @kernel(**VECTOR)

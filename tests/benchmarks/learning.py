@@ -60,6 +60,7 @@ SMALL = {
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "nothing": {},
     "adamw": {"optimizer": "adamw", "weightdecay": 0.2},
+    "cautious": {"cautious": True},
     "rmsprop": {"optimizer": "rmsprop", "learnrate": 0.004},
     "adagrad": {"optimizer": "adagrad", "learnrate": 0.03},
     "sgd": {"optimizer": "sgd", "learnrate": 0.02, "clipnorm": 20.0},
