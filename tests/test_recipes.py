@@ -62,13 +62,13 @@ def test_the_settings_of_the_readme_are_a_recipe():
         "locked": True,
         "gate_init": "uniform",
     }
-    for name, seconds, modeltype, size, rate, dropout in (
-        ("quick", 60, "GRUEncode", 192, 0.0107, 0.0),
-        ("best", 150, "GRUEncode", 256, 0.008, 0.1),
-        ("best", 600, "LSTMEncode", 512, 0.005, 0.2),
+    for name, seconds, modeltype, size, rate, dropout, cautious in (
+        ("quick", 60, "GRUEncode", 192, 0.0107, 0.0, True),
+        ("best", 150, "GRUEncode", 256, 0.008, 0.1, False),
+        ("best", 600, "LSTMEncode", 512, 0.005, 0.2, False),
     ):
         found = recipe(name, 1_003_854, seconds)
-        own = {"state_size": size, "learnrate": rate, "dropout": dropout}
+        own = {"state_size": size, "learnrate": rate, "dropout": dropout, "cautious": cautious}
         assert (shared | own).items() <= found.hyper.items()
         assert (found.modeltype, found.plan["batchsize"]) == (modeltype, 32)
     assert 45_000 < reads(256, 1.0) < 60_000, "the README has 53,000"

@@ -207,6 +207,7 @@ def design() -> list[Case]:
             "smoothing": 0.1 if i % 5 == 4 else 0.0,
             "average": (None, 0.75, 1)[i % 3],
             "average_from": 5 * (i % 2) if i % 3 else 0,
+            "cautious": i % 3 == 1,
         }
         rounds = int(rng.choice([n for n in (1, 2, 3, 4) if batches % n == 0]))
         more = int(rng.integers(1, 3))
@@ -233,6 +234,7 @@ def test_the_design_leaves_nothing_out():
         ("modeltype", "schedule", 13 * 4),
         ("optimizer", "schedule", 5 * 4),
         ("modeltype", "optimizer", 13 * 5 - 13),
+        ("optimizer", "cautious", 5 * 2),
         ("average", "backend", 3 * 2),
         ("average", "average_from", 1 + 2 * 2),
         *((flag, "backend", 2 * 2) for flag in ("locked", "tied", "reset_after", "dropout")),
