@@ -160,7 +160,7 @@ class HyperParams(Settings, positional=3, noun="hyperparameter"):
         0.999,
     )
     cautious = Setting(
-        "a step waits where the newest gradient and their mean differ in sign (sgd, adam, adamw)",
+        "leave out steps that the newest gradient disagrees with (sgd, adam, adamw)",
         "yes or no",
         flag(),
         False,

@@ -27,16 +27,16 @@ def _constants(like, *values):
 
 
 def cautious(hyper: HyperParams, means: Sequence[Any], gradients: Sequence[Any]) -> list[Any]:
-    r"""Return what each step is multiplied by: 1, or with ``cautious`` a step that has doubts waits.
+    r"""Return what each step is multiplied by: 1; with ``cautious`` 0 where the gradient disagrees.
 
     .. math:: k = \frac{n_{>} + n_{<}}{\max(n_{>}, 1)} \text{ where } m' g > 0, \quad
         0 \text{ where } m' g < 0, \quad 1 \text{ where } m' g = 0
 
-    :math:`n_{>}` and :math:`n_{<}` count the elements of all parameters where the mean and the newest
-    gradient have the same sign, and where they have not: the steps that are taken are larger, so that
-    all together keep their size. Liang et al., "Cautious Optimizers: Improving Training with One Line of
-    Code", arXiv 2411.16085; they count in each parameter, and stop steps without a gradient, too: with
-    them, the rare words of a vocabulary would hardly learn.
+    :math:`m'` is the mean of the gradients so far, and g the newest one. :math:`n_{>}` and :math:`n_{<}`
+    count the elements of all parameters where these have the same sign, and where they have not: as some
+    elements do not step, the others step further. Liang et al., "Cautious Optimizers: Improving Training
+    with One Line of Code", arXiv 2411.16085. They count in each parameter alone, and do not step where there
+    is no gradient; then rare words of a vocabulary would hardly learn.
     """
     if not hyper.cautious:
         return [1] * len(means)
@@ -80,8 +80,9 @@ def adam(parameters, gradients, caches, *, rate, hyper, number, shrinks):
         p' &= p - \eta \left( \frac{m' / (1 - \beta_1^t)}{\sqrt{v' / (1 - \beta_2^t)} + 10^{-8}} + w p \right)
 
     :math:`\beta_1` is ``momentum``, :math:`\beta_2` is ``beta2``; w is ``weightdecay`` for AdamW and 0
-    for Adam. The same numbers as torch's, except that biases are never decayed. Kingma and Ba, arXiv
-    1412.6980; Loshchilov and Hutter, arXiv 1711.05101.
+    for Adam. The fraction is multiplied by what :func:`cautious` returns. Without that, the numbers are
+    torch's, except that biases are never decayed. Kingma and Ba, arXiv 1412.6980; Loshchilov and Hutter,
+    arXiv 1711.05101.
     """
     updates, (means, squares) = {}, caches
     b1, b2, one, small = _constants(means[0], hyper.momentum, hyper.beta2, 1, 1e-8)
@@ -103,7 +104,8 @@ def sgd(parameters, gradients, caches, *, rate, hyper, number=None, shrinks=None
 
     .. math:: v' = \mu v + g, \qquad p' = p - \eta v'
 
-    :math:`\mu` is ``momentum``. Sutskever et al., ICML 2013, scale the velocity by the rate instead.
+    :math:`\mu` is ``momentum``. The step is multiplied by what :func:`cautious` returns. Sutskever et al.,
+    ICML 2013, scale the velocity by the rate instead.
     """
     updates = {}
     (keep,) = _constants(caches[0][0], hyper.momentum)
