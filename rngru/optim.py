@@ -33,10 +33,10 @@ def cautious(hyper: HyperParams, means: Sequence[Any], gradients: Sequence[Any])
         0 \text{ where } m' g < 0, \quad 1 \text{ where } m' g = 0
 
     :math:`m'` is the mean of the gradients so far, and g the newest one. :math:`n_{>}` and :math:`n_{<}`
-    count the elements of all parameters where these have the same sign, and where they have not: as some
-    elements do not step, the others step further. Liang et al., "Cautious Optimizers: Improving Training
-    with One Line of Code", arXiv 2411.16085. They count in each parameter alone, and do not step where there
-    is no gradient; then rare words of a vocabulary would hardly learn.
+    count the elements of all parameters where the two have the same sign, and where they have opposite
+    signs. Where elements do not step, the others step further instead. Liang et al., "Cautious Optimizers:
+    Improving Training with One Line of Code", arXiv 2411.16085. They count in each parameter alone, and do
+    not step where there is no gradient; then rare words of a vocabulary would hardly learn.
     """
     if not hyper.cautious:
         return [1] * len(means)

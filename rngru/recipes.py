@@ -63,7 +63,8 @@ class Recipe:
         """Return its hyperparameters with those that are ``given`` in their place.
 
         A learning rate belongs to a size, and to Adam: with another size it is another one, and with
-        another optimizer it is the default. Without weight decay it is somewhat high.
+        another optimizer it is the default. Without weight decay it is somewhat high. Caution goes with
+        Adam, and without dropout: see :data:`DROPOUT`.
 
         >>> best = recipe("best", symbols=1_000_000, seconds=150)
         >>> best.completed({"state_size": 512})["learnrate"]
@@ -77,6 +78,8 @@ class Recipe:
             made["learnrate"] = rate(base, made["state_size"])
             if made["optimizer"] not in ("adam", "adamw"):
                 del made["learnrate"]
+        if "cautious" not in given:
+            made["cautious"] = not made["dropout"] and made["optimizer"] in ("adam", "adamw")
         return made
 
     def told(self, modeltype: str, hyper: HyperParams, seq_len: int) -> str:
@@ -200,11 +203,10 @@ layers of 256 and 0.1 1.384, of 320 and 0.1 1.392; LSTM layers of 384 without dr
 
 Where there is no dropout, training is ``cautious``: what is read few times is then learned sooner, and what
 is read often is learned by heart sooner. On nine tenths of the training text, its last tenth was after as
-many batches of ``quick`` as 60 seconds have at 1.231 nats with it, and at 1.250 without (2 MB of German, two
-passes); at 1.394, 1.398 and 1.399 from three seeds, and at 1.400, 1.405 and 1.408 (Tiny Shakespeare, five);
-at 1.099 and 1.096 (``pydoc``, ten). After 150 seconds of ``best`` it was at 1.378 and 1.375 (Tiny
-Shakespeare, eight), and validation text at 1.198 and 1.200 (the standard library) and 1.172 and 1.172
-(German).
+many batches of ``quick`` as 60 seconds have, with it and without: at 1.231 and 1.250 (2 MB of German, two
+passes); from three seeds at 1.394 and 1.400, 1.398 and 1.405, 1.399 and 1.408 (Tiny Shakespeare, five); at
+1.099 and 1.096 (``pydoc``, ten). LSTM layers of 512 were after 150 seconds at 1.460 and 1.472 (Tiny
+Shakespeare, 1.6 passes), GRU layers of 256 at 1.378 and 1.375 (eight).
 """
 
 AVERAGED: Final = 600
@@ -276,7 +278,6 @@ def recipe(name: str, symbols: int, seconds: float | None = None, level: str = "
         "state_size": size,
         "learnrate": rate(base, size),
         "dropout": dropout,
-        "cautious": not dropout,
         "average": average,
     }
     return replace(

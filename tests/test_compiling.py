@@ -211,7 +211,7 @@ def test_everything_is_prepared_by_one_process_or_two(tmp_path, threads):
         "with event.install_recorder('numba:compile') as record:\n"
         "    from rngru import ModelState, Texts\n"
         "    ms = ModelState.initfromsrcfile(Texts(['the ship sails ' * 99]), {work!r}, state_size=8,\n"
-        "        rng=1, report='silent', seq_len=5)\n"
+        "        rng=1, report='silent', seq_len=5, optimizer='adamw', cautious=True)\n"
         "    ms.trainmodel(train_len=1, report='silent')\n"
         "print(late(record))\n"
         "prepare_sampler()\n"

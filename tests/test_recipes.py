@@ -69,7 +69,7 @@ def test_the_settings_of_the_readme_are_a_recipe():
     ):
         found = recipe(name, 1_003_854, seconds)
         own = {"state_size": size, "learnrate": rate, "dropout": dropout, "cautious": cautious}
-        assert (shared | own).items() <= found.hyper.items()
+        assert (shared | own).items() <= found.completed({}).items()
         assert (found.modeltype, found.plan["batchsize"]) == (modeltype, 32)
     assert 45_000 < reads(256, 1.0) < 60_000, "the README has 53,000"
 
@@ -104,6 +104,10 @@ def test_what_is_given_comes_first(newmodel, verse):
     assert (other.optimizer, other.learnrate) == ("sgd", 1e-3), "Adam's rate is none for sgd"
     plain = newmodel(verse, recipe="quick", optimizer="adam", **small).hyper
     assert plain.learnrate == hyper.learnrate, "without weight decay it is Adam's as well"
+    found, sgd = recipe("quick", 10**6, 60), {"optimizer": "sgd"}
+    for given, cautious in (({}, True), ({"dropout": 0.5}, False), (sgd, False)):
+        assert found.completed(given)["cautious"] == cautious
+        assert found.completed(given | {"cautious": not cautious})["cautious"] != cautious
 
 
 def test_a_recipe_may_have_a_kind_of_model(newmodel, verse, monkeypatch):

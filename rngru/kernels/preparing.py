@@ -138,8 +138,9 @@ def _forward() -> None:
     output.score(*readout, np.zeros(1, np.int32), count=1)
     flat = [_zeros(1)]
     update.apply(
-        "rmsprop", flat, [flat, flat], [[_zeros(1)], [_zeros(1)]], penalties=[0.0], rate=0.0, number=1,
-        clipnorm=None, clip=1.0, decay=0.9, momentum=0.9, beta2=0.9, shrinks=[0.0], count=1,
+        "sgd", flat, [flat, flat], [[_zeros(1)], [_zeros(1)]], penalties=[0.0], rate=0.0, number=1,
+        clipnorm=None, clip=1.0, decay=0.9, momentum=0.9, beta2=0.9, shrinks=[0.0],
+        cautious=True, count=1,
     )  # fmt: skip
 
 

@@ -43,7 +43,7 @@ def _penalise(gradient, parameter, penalty, first, last):
     return total
 
 
-@kernel(**VECTOR)
+@kernel(keep=False, **VECTOR)
 def _cut(g, scale, clip):
     """Scale a gradient, then cut off its elements."""
     for i in range(g.size):
@@ -53,10 +53,11 @@ def _cut(g, scale, clip):
 
 
 @kernel(**VECTOR)
-def _signs(g, scale, clip, keep, weight, m):
-    """Cut a gradient; return how many new means have its sign, and how many the other one."""
+def _signs(rule, g, scale, clip, keep, m):
+    """Cut a gradient; return how many new means agree with it in sign, and how many are opposite."""
     _cut(g, scale, clip)
-    same, other, zero = 0, 0, g.dtype.type(0)
+    same, other, zero, one = 0, 0, g.dtype.type(0), g.dtype.type(1)
+    weight = one if rule == SGD else one - keep
     for i in range(g.size):
         product = (keep * m[i] + weight * g[i]) * g[i]
         same += product > zero
@@ -71,8 +72,8 @@ def _apply(
 ):  # fmt: skip
     """Apply one rule to parameter p and caches m and v (v: Adam only), then average p in a.
 
-    Where there is momentum, steps are multiplied by ``same`` if the gradient has their sign, and by
-    ``other`` if it has the other one. The gradient g is overwritten.
+    With momentum, a step is multiplied by ``same`` where mean and gradient have the same sign, and by
+    ``other`` where they have opposite signs. The gradient g is overwritten.
     """
     kind = g.dtype.type
     zero, one, small, tiny = kind(0), kind(1), kind(1e-6), kind(1e-8)
@@ -85,9 +86,9 @@ def _apply(
         for i in range(g.size):
             new_m[i] = keep * m[i] + (one - keep) * g[i]
             new_v[i] = keep_square * v[i] + (one - keep_square) * g[i] * g[i]
-            step = new_m[i] * fix / (np.sqrt(new_v[i] * fix_square) + tiny)
             product = new_m[i] * g[i]
-            step *= same if product > zero else other if product < zero else one
+            mean = new_m[i] * fix * (same if product > zero else other if product < zero else one)
+            step = mean / (np.sqrt(new_v[i] * fix_square) + tiny)
             new_p[i] = p[i] - rate * (step + shrink * p[i])
     elif rule == SGD:
         for i in range(g.size):
@@ -192,8 +193,7 @@ def apply(
     if clipnorm is not None:
         scale = min(1.0, clipnorm / max(length, 1e-30))
     if cautious:
-        weight = 1.0 if rule == SGD else 1 - momentum
-        same, other = _caution(gradients, old[1], (scale, clip, momentum, weight), count), 0.0
+        same, other = _caution(rule, gradients, old[1], (scale, clip, momentum), count), 0.0
         scale = 1.0
     keep = decay if rule == RMSPROP else momentum
     numbers = (
@@ -222,12 +222,13 @@ def apply(
 
 
 def _caution(
+    rule: int,
     gradients: Sequence[np.ndarray],
     means: Sequence[np.ndarray],
     numbers: Sequence[float],
     count: int,
 ) -> float:
-    """Cut the gradients; return what steps with the sign of their gradient are multiplied by."""
+    """Cut the gradients; return the factor of those steps that agree with their gradient in sign."""
     blocks = _blocks(gradients)
     signs = [(0, 0)] * len(blocks)
 
@@ -235,7 +236,7 @@ def _caution(
         for i in range(first, last):
             which, start, stop = blocks[i]
             g = gradients[which][start:stop]
-            signs[i] = _signs(g, *map(g.dtype.type, numbers), means[which][start:stop])
+            signs[i] = _signs(rule, g, *map(g.dtype.type, numbers), means[which][start:stop])
 
     threads.run(share, len(blocks), count)
     same, other = map(sum, zip(*signs, strict=True))
