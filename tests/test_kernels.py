@@ -3,15 +3,11 @@
 import os
 import subprocess
 import sys
-import threading
-from collections import Counter
 from pathlib import Path
 
 import numba
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from numba.core.errors import TypingError
 
 from rngru.kernels import layers, output, threads, tiles
@@ -316,6 +312,13 @@ def test_scipy_waits_until_somebody_wants_it(tmp_path):
     subprocess.run([sys.executable, "-c", code], cwd=root, env=environment, check=True)
 
 
+@numba.njit
+def transposed(a, a_row, rows, inner, b, b_at, b_row, count, panels, scratch, result, at, row):
+    """Add to panels, and unpack them."""
+    multiply_transposed(a, a_row, rows, inner, b, b_at, b_row, count, panels, scratch)
+    unpack(panels, rows, count, result, at, row)
+
+
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("inner", [0, 1, 37, tiles.BLOCK, 2 * tiles.BLOCK + 3])
 @pytest.mark.parametrize("beyond", [3, tiles.PANEL // 2 + 1])
@@ -330,24 +333,33 @@ def test_transposed_product_agrees_with_numpy(inner, dtype, beyond):
     a, b = whole(rng, (inner, rows + 2), dtype), whole(rng, (inner, 5 * n), dtype)
     before, scratch = whole(rng, (2, rows, n), dtype), np.empty(room(rows), dtype)
     panels = before.copy()
-    multiply_transposed(
-        a.reshape(-1),
-        rows + 2,
-        rows,
-        inner,
-        b.reshape(-1),
-        n,
-        5 * n,
-        2,
-        panels.reshape(-1),
-        scratch,
-    )
     found = np.full((rows, 4 * n), 7, dtype)
-    unpack(panels.reshape(-1), rows, 2, found.reshape(-1), n, 4 * n)
+    transposed(
+        a.reshape(-1), rows + 2, rows, inner, b.reshape(-1), n, 5 * n, 2, panels.reshape(-1), scratch,
+        found.reshape(-1), n, 4 * n,
+    )  # fmt: skip
     expected = np.full((rows, 4 * n), 7, dtype)
     expected[:, n : 3 * n] = a[:, :rows].T @ b[:, n : 3 * n]
     expected[:, n : 3 * n] += before.transpose(1, 0, 2).reshape(rows, 2 * n)
     assert np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (70, 20), (20, 70), (300, 33)])
+@pytest.mark.parametrize("pairs", [1, 2])
+def test_sums_of_products_agree_with_numpy(rows, columns, pairs):
+    """They are cut by panels, or by rows where there are more of those: no part is missed or done twice."""
+    tiles.provide(np.float32)
+    rng, n = np.random.default_rng(rows), tiles.padded(columns)
+    some = [
+        (whole(rng, (k, rows + 3), np.float32), whole(rng, (k, n + tiles.PANEL), np.float32))
+        for k in (40, 300)[:pairs]
+    ]
+    expected = sum(left[:, :rows].T @ right[:, tiles.PANEL :] for left, right in some)
+    for count in (1, 2, 3):
+        sums, found = layers.Sums(count), np.full((rows, n + tiles.PANEL), 7, np.float32)
+        sums.product(some, tiles.PANEL, found, 0, n)
+        threads.do(sums.phase())
+        assert np.array_equal(found[:, :n], expected) and (found[:, n:] == 7).all()
 
 
 # --------------------------------------------------------------------------- affine and loss
@@ -577,35 +589,15 @@ def test_an_error_in_one_layer_does_not_leave_another_waiting(monkeypatch):
     monkeypatch.setattr(threads, "WORTH", 1)
     some = [Weights((np.zeros((2, 3), np.float32),), None)] * 2
 
-    def fails(at, first, last):
+    def fails(at):
         raise ZeroDivisionError
 
-    def works(at, first, last):
-        pass
+    def works(at):
+        return layers.Part(lambda first, last: None, 1)
 
     for stages in ([[fails], [works]], [[works], [fails]], [[works], [fails], [works]]):
         with pytest.raises(ZeroDivisionError):
-            layers._through(stages, some, (20, 1), len(stages))
-
-
-@given(
-    work=st.lists(st.tuples(st.integers(1, 9), st.integers(1, 50)), min_size=1, max_size=6),
-    count=st.integers(1, 4),
-)
-def test_weight_gradients_are_cut_evenly(work, count):
-    """Catches a thread that waits while another has most of the work, and panels done twice."""
-    sums, done, costs = layers.Sums(), Counter(), Counter()
-    for which, (panels, cost) in enumerate(work):
-
-        def call(first, last, which=which, cost=cost):
-            done.update((which, panel) for panel in range(first, last))
-            costs[threading.get_ident()] += (last - first) * cost
-
-        sums.add(panels * tiles.PANEL, cost, call)
-    sums.run(count)
-    assert done == {(which, n): 1 for which, (panels, _) in enumerate(work) for n in range(panels)}
-    share = sum(panels * cost for panels, cost in work) / count
-    assert max(costs.values()) <= share + max(cost for _, cost in work) + 1
+            layers._through(layers.Packing(len(stages)), stages, some, (20, 1))
 
 
 @pytest.mark.parametrize("cell", CELLS)

@@ -5,11 +5,16 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from rngru.kernels import sampler, threads
+from rngru.kernels import phases, processors, sampler, threads
+from rngru.kernels.calls import shared
+from rngru.kernels.compiling import kernel
 from rngru.kernels.spec import LayerSpec
 
 
@@ -20,6 +25,98 @@ def test_shares_cover_the_work_once(count, wanted):
     done = []
     threads.run(lambda first, last: done.extend(range(first, last)), count, wanted)
     assert sorted(done) == list(range(count))
+
+
+@shared()
+def mark(done, first, last):
+    """Count how often each unit was done."""
+    for i in range(first, last):
+        done[i] += 1
+
+
+@kernel()
+def share(phase, i, count):
+    phases._share(phase.ctypes.data, i, count)
+
+
+JOBS = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 50)), min_size=1, max_size=6)
+"""How many units each job has, and the cost of one."""
+
+
+@given(work=JOBS, count=st.integers(1, 4), dealt=st.booleans())
+def test_work_is_cut_evenly(work, count, dealt):
+    """Catches a thread that waits while another has most of the work, and panels done twice."""
+    done = [np.zeros(units if dealt else 9, np.int64) for units, _ in work]
+    calls = [mark.bind(each) for each in done]
+    if dealt:
+        jobs = [(call, *each) for call, each in zip(calls, work, strict=True)]
+        phase = phases.deal(jobs, count)
+    else:
+        phase = phases.side_by_side(calls, 9, count)
+    numbers, shares = phases.numbers([phase])[1:], []
+    for i in range(count):
+        before = [each.copy() for each in done]
+        share(numbers, i, count)
+        shares.append([np.flatnonzero(now - was) for now, was in zip(done, before, strict=True)])
+    assert all((each == 1).all() for each in done)
+    if not dealt:
+        assert all(np.array_equal(part, each[0]) for each in shares for part in each)
+        assert all(abs(len(each[0]) - 9 / count) < 1 for each in shares)
+        return
+    even = sum(units * cost for units, cost in work) / count
+    for each in shares:
+        took = sum(len(part) * cost for part, (_, cost) in zip(each, work, strict=True))
+        assert abs(took - even) <= max(cost for _, cost in work) + 1
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 9])
+def test_phases_are_done_once_each_and_in_order(count):
+    """A phase that begins too early reads what is not there yet; a share claimed twice is done twice."""
+    numbers, results = np.zeros(1000), []
+    for _ in range(200):
+        one, two = np.zeros(1000), np.zeros(1000)
+        plan = [
+            phases.side_by_side([fill.bind(one, numbers)], 1000, count),
+            phases.deal([(fill.bind(two, one), 1000, 3)], count),
+            phases.side_by_side([fill.bind(numbers, two)], 1000, min(count, 2)),
+        ]
+        threads.do(*plan)
+        results.append(numbers.copy())
+    assert all((each == 3 * (i + 1)).all() for i, each in enumerate(results))
+
+
+@shared()
+def fill(into, source, first, last):
+    """Fill with the numbers of the other end, plus one."""
+    for i in range(first, last):
+        into[i] = source[source.size - 1 - i] + 1
+
+
+def test_a_thread_that_sleeps_delays_nobody(monkeypatch):
+    """One that nobody wakes never begins; its share is done all the same."""
+    threads.ready(3)
+    monkeypatch.setattr(threads._Worker, "wake", lambda worker: None)
+    done = np.zeros(50, np.int64)
+    time.sleep(0.1)
+    threads.do(phases.side_by_side([mark.bind(done)], 50, 3))
+    assert (done == 1).all()
+
+
+def test_plans_of_several_callers_do_not_mix():
+    """Two callers that post to the same threads would each lose some of their shares."""
+    results = [np.zeros(100, np.int64) for _ in range(4)]
+
+    def call(done):
+        phase = phases.side_by_side([mark.bind(done)], 100, 3)
+        for _ in range(500):
+            threads.do(phase)
+
+    callers = [threading.Thread(target=call, args=(done,)) for done in results]
+    for each in callers:
+        each.start()
+    for each in callers:
+        each.join()
+    assert all((done == 500).all() for done in results)
 
 
 def test_an_error_on_any_thread_reaches_the_caller():
@@ -43,29 +140,34 @@ def test_threads_really_share_the_work():
     threads.run(lambda first, last: meeting.wait(), 3, 3)
 
 
-@pytest.mark.skipif(threads._locate() is None, reason="threads cannot choose a processor here")
+@pytest.mark.skipif(processors.locate() is None, reason="threads cannot choose a processor here")
 def test_a_thread_leaves_the_processor_of_the_caller():
     """Some systems leave both on one processor for seconds, with another idle."""
-    locate, allowed, seen = threads._locate(), os.sched_getaffinity(0), []
+    locate, allowed, seen = processors.locate(), os.sched_getaffinity(0), []
     if len(allowed) < 2:
         pytest.skip("this process may use one processor only")
-    places = [min(allowed), None]
     os.sched_setaffinity(0, {min(allowed)})
 
     def worker():
         assert locate() == min(allowed), "it begins where the caller is"
         os.sched_setaffinity(0, allowed)
-        places[0] = locate()
-        threads._part(places, 1)
+        known.set()
+        while not moved.is_set():  # a thread that waits for nothing is moved at once
+            pass
         seen.extend([locate(), os.sched_getaffinity(0)])
 
+    known, moved = threading.Event(), threading.Event()
     try:
         other = threading.Thread(target=worker)
         other.start()
+        known.wait(10)
+        with processors.elsewhere([other.native_id]):
+            pass
+        moved.set()
         other.join()
     finally:
         os.sched_setaffinity(0, allowed)
-    assert places[1] != places[0] and seen == [places[1], allowed]
+    assert seen[0] != min(allowed) and seen[1] == allowed
 
 
 def test_a_thread_waits_for_a_number():

@@ -106,7 +106,7 @@ class CPU(Backend):
             cautious=hyper.cautious,
             count=count,
         )
-        result = Step(float(loss), norm, arrays, caches, np.stack(endings))
+        result = Step(float(loss), norm, arrays, caches, np.array(endings))
         return replace(result, arrays=after, caches=remembered) if result.finite else result
 
     def trace(self, arrays, ids, state):

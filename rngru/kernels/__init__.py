@@ -4,7 +4,8 @@ From the ground up: ``target`` says which processor is compiled for, ``compiling
 result is kept; ``tiles`` multiplies matrices, ``panels`` copies them there; ``elementwise`` has tanh and
 the gates, ``sequence`` runs one layer of any cell through time and back, ``layers`` a stack of them on
 all ``threads``, ``output`` turns states into losses, ``update`` is the optimizer, ``sampler`` generates
-text. ``tokens`` numbers the words of a text, ``recall`` remembers what followed what in one.
+text. ``calls`` and ``phases`` are how threads work together without Python; they rest on ``atomic`` numbers
+and on ``processors``. ``tokens`` numbers the words of a text, ``recall`` remembers what followed what in one.
 ``preparing`` compiles everything once; ``spec`` describes cells and layers, and it alone does not import
 Numba.
 

@@ -17,23 +17,33 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rngru.kernels import threads
+from rngru.kernels import calls, threads
 from rngru.kernels.memory import reused
-from rngru.kernels.panels import multiply_transposed, pack, room, unpack
+from rngru.kernels.panels import WIDE, pack, products, ribbons, room
+from rngru.kernels.phases import Phase, deal, side_by_side
 from rngru.kernels.sequence import (
+    add,
     column_sums,
     lookup,
     lookup_back,
     project,
-    project_back,
+    times,
     unroll,
     unroll_back,
 )
 from rngru.kernels.spec import GRU, GRU_AFTER, LSTM, LayerSpec, Weights
 from rngru.kernels.tiles import PANEL, padded, provide
 
-Call = Callable[[slice, int, int], object]
-"""A part of the work of a layer, on some steps of the lanes ``first`` … ``last - 1``."""
+
+class Part(NamedTuple):
+    """A part of the work of a layer: a call on ``range(units)``."""
+
+    call: calls.Call
+    units: int
+
+
+Plan = Callable[[slice], Part]
+"""Returns a part of the work of a layer on some steps."""
 
 
 def widened(array: np.ndarray, gates: int) -> np.ndarray:
@@ -59,30 +69,23 @@ def narrowed(array: np.ndarray, gates: int, size: int) -> np.ndarray:
 
 
 class Jobs:
-    """Several pieces of work over panels, run as one: dealt out to the threads at equal cost."""
+    """Several calls, most of them over panels, dealt out to the threads at equal cost.
 
-    def __init__(self) -> None:
-        self.work: list[tuple[int, int, Callable[[int, int], object]]] = []
+    Parameters
+    ----------
+    count: how many threads.
+    """
 
-    def add(self, columns: int, cost: int, call: Callable[[int, int], object]) -> None:
-        """Plan ``call(first, last)`` over the panels of ``columns`` columns, each of that cost."""
-        self.work.append((columns // PANEL, cost, call))
+    def __init__(self, count: int) -> None:
+        self.count, self.work = count, list[tuple[calls.Call, int, int]]()
 
-    def run(self, count: int) -> None:
-        """Run all of it on ``count`` threads; their shares differ by the cost of one panel at most."""
-        total = sum(panels * cost for panels, cost, _ in self.work)
+    def add(self, call: calls.Call, columns: int, cost: int) -> None:
+        """Plan a call over the panels of ``columns`` columns, each of that cost."""
+        self.work.append((call, columns // PANEL, cost))
 
-        def share(first: int, last: int) -> None:
-            done = 0
-            for panels, cost, call in self.work:
-                low, high = (
-                    min(max(round((edge - done) / cost), 0), panels) for edge in (first, last)
-                )
-                if low < high:
-                    call(low, high)
-                done += panels * cost
-
-        threads.run(share, total, count)
+    def phase(self) -> Phase:
+        """Return all of it."""
+        return deal(self.work, self.count)
 
 
 class Packing(Jobs):
@@ -107,23 +110,21 @@ class Packing(Jobs):
             inner, columns, row, column = columns, inner, column, row
         flat = matrix.reshape(-1)[left:]
         panels = np.empty(inner * padded(columns), matrix.dtype)
-        self.add(
-            padded(columns),
-            max(inner, 1),
-            lambda first, last: pack(flat, row, column, inner, columns, panels, first, last),
-        )
+        call = pack.bind(flat, row, column, inner, columns, panels)
+        self.add(call, padded(columns), max(inner, 1))
         return panels
 
-    def run(self, count: int) -> None:
-        """Pack them all."""
-        super().run(threads.worth(PANEL * sum(n * cost for n, cost, _ in self.work), count))
+    def phase(self) -> Phase:
+        """Return all of it."""
+        numbers = PANEL * sum(panels * cost for _, panels, cost in self.work)
+        return deal(self.work, threads.worth(numbers, self.count))
 
 
 def packed(matrix: np.ndarray, count: int, **which: Any) -> np.ndarray:
     """Return one matrix in panels; ``which`` as in :meth:`Packing.add_matrix`."""
-    packing = Packing()
+    packing = Packing(count)
     panels = packing.add_matrix(matrix, **which)
-    packing.run(count)
+    threads.do(packing.phase())
     return panels
 
 
@@ -135,30 +136,26 @@ class Sums(Jobs):
     """Sums over all steps and lanes: the gradients of weights."""
 
     def product(self, pairs, from_column: int, result, to_column: int, columns: int) -> None:
-        """Plan filling columns of ``result`` with the sum of ``left.T @ right`` of all pairs."""
-        rows, flat = len(result), result.reshape(-1)
+        """Plan filling columns of ``result`` with the sum of ``left.T @ right`` of one or two pairs.
 
-        def call(first: int, last: int) -> None:
-            sums = np.zeros((last - first) * rows * PANEL, result.dtype)
-            scratch = np.empty(room(rows), result.dtype)
-            for left, right in pairs:
-                multiply_transposed(
-                    left.reshape(-1), left.shape[1], rows, left.shape[0],
-                    right.reshape(-1), from_column + first * PANEL, right.shape[1], last - first,
-                    sums, scratch,
-                )  # fmt: skip
-            at = to_column + first * PANEL
-            unpack(sums, rows, last - first, flat, at, result.shape[1])
-
-        self.add(columns, rows * sum(len(left) for left, _ in pairs), call)
+        It is cut by panels, or by rows of the result where there are more of these.
+        """
+        pairs = [[np.ascontiguousarray(each) for each in pair] for pair in pairs]
+        (left, right), *more = pairs
+        [(more_left, more_right)] = more or [(left[:0], right[:0])]
+        rows, panels = len(result), columns // PANEL
+        by_rows = ribbons(rows) > panels
+        call = products.bind(
+            left, right, more_left, more_right, from_column, result, to_column, panels if by_rows else 0,
+            np.empty(columns * rows, result.dtype), np.empty((self.count, room(rows)), result.dtype),
+            np.zeros(1, np.int64),
+        )  # fmt: skip
+        units, other = (ribbons(rows), panels * WIDE) if by_rows else (panels, rows)
+        self.work.append((call, units, other * (len(left) + len(more_left))))
 
     def rows(self, matrix, result) -> None:
         """Plan adding the rows of ``matrix`` to ``result``."""
-        self.add(
-            matrix.shape[1],
-            ADDITION * len(matrix),
-            lambda first, last: column_sums(matrix, result, first, last),
-        )
+        self.add(column_sums.bind(matrix, result), matrix.shape[1], ADDITION * len(matrix))
 
 
 class Pass(NamedTuple):
@@ -200,7 +197,7 @@ def forward(
     dtype = start.dtype
     provide(dtype)
     steps, lanes = inputs.shape[:2]
-    packing, done, stages = Packing(), [], []
+    packing, done, stages = Packing(count), [], []
     for i, layer in enumerate(weights):
         size = spec.size(start.shape[2])
         width = padded(size)
@@ -208,7 +205,7 @@ def forward(
         states = reused(before and before.states, (steps, lanes, size), dtype)
         gates = reused(before and before.gates, (steps, lanes, spec.gates * width), dtype)
         side = reused(before and before.side, (steps, lanes, width if spec.row.side else 0), dtype)
-        calls = [
+        stage = [
             _entering(spec, inputs, layer.into, gates, packing),
             _running(spec, layer, start[i], states, gates, side, packing),
         ]
@@ -217,12 +214,11 @@ def forward(
             # Of a call without masks, the output is the states: not to be multiplied in place.
             given = None if before is None or before.output is before.states else before.output
             output = reused(given, states.shape, dtype)
-            calls.append(partial(_mask, states, masks[i], output))
+            stage.append(partial(_masking, states, masks[i], output))
         inputs = output
         done.append(Pass(output, None, states, gates, side))
-        stages.append(calls)
-    packing.run(count)
-    _through(stages, weights, (steps, lanes), count)
+        stages.append(stage)
+    _through(packing, stages, weights, (steps, lanes))
     return [
         each._replace(ending=_before(spec, first, each.states, each.side, steps).copy())
         for each, first in zip(done, start, strict=True)
@@ -242,16 +238,22 @@ def _recurring(
     return main, packing.add_matrix(wide, left=split, right=last, transpose=transpose)
 
 
-def _entering(spec, inputs, into, gates, packing: Packing) -> Call:
+def _entering(spec, inputs, into, gates, packing: Packing) -> Plan:
     """Return what fills the gates from the input of a layer."""
     if inputs.ndim == 2:
         table = widened(into[0], spec.gates)
-        return lambda at, first, last: lookup(inputs[at], table, gates[at], first, last)
+        return lambda at: Part(lookup.bind(inputs[at], table, gates[at]), inputs.shape[1])
     panels, bias = packing.add_matrix(widened(into[0], spec.gates)), widened(into[1], spec.gates)
-    return lambda at, first, last: project(inputs[at], panels, bias, gates[at], first, last)
+    return partial(_projecting, inputs, panels, bias, gates)
 
 
-def _running(spec, layer: Weights, start, states, gates, side, packing: Packing) -> Call:
+def _projecting(inputs, panels, bias, results, at: slice) -> Part:
+    """Return a product for all rows, of each step of each lane: many at once are faster."""
+    rows, filled = (each[at].reshape(-1, each.shape[2]) for each in (inputs, results))
+    return Part(project.bind(rows, panels, bias, filled), len(rows))
+
+
+def _running(spec, layer: Weights, start, states, gates, side, packing: Packing) -> Plan:
     """Return what runs a layer whose gates are filled."""
     size = states.shape[2]
     width = padded(size)
@@ -260,14 +262,14 @@ def _running(spec, layer: Weights, start, states, gates, side, packing: Packing)
     if layer.second is not None:
         bias[:size] = layer.second
 
-    def call(at: slice, first: int, last: int) -> None:
+    def plan(at: slice) -> Part:
         before = _before(spec, start, states, side, at.start)
-        unroll(
-            spec.code, spec.hard, gates[at], before, states[at], side[at], main, extra, bias,
-            first, last,
-        )  # fmt: skip
+        call = unroll.bind(
+            spec.code, spec.hard, gates[at], before, states[at], side[at], main, extra, bias
+        )
+        return Part(call, len(start))
 
-    return call
+    return plan
 
 
 WINDOW = 8
@@ -275,30 +277,32 @@ WINDOW = 8
 
 
 def _through(
-    stages: Sequence[Sequence[Call]],
+    packing: Packing,
+    stages: Sequence[Sequence[Plan]],
     weights: Sequence[Weights],
     shape: tuple[int, int],
-    count: int,
-    back: bool = False,
+    sums: Sums | None = None,
 ) -> None:
-    """Run the calls of all stages, of one layer each, on all steps of all lanes: ``shape``.
+    """Run what all stages plan, of one layer each, on all steps of all lanes: ``shape``.
 
     A stage needs the results of the one before it, of the same steps; and its own, of the steps before
-    (with ``back`` those after). Each thread has some of the lanes; or some of the stages, if there are more
-    of these, and enough to do.
+    (those after, if there are ``sums`` to follow). Each thread has some of the lanes; or some of the stages,
+    if there are more of these, and enough to do.
     """
     steps, lanes = shape
-    numbers = WINDOW * min(sum(each.size for each in layer.all()) for layer in weights)
-
-    def lane(first: int, last: int) -> None:
-        for call in itertools.chain(*stages):
-            call(slice(0, steps), first, last)
-
+    count, after = packing.count, [] if sums is None else [sums.phase()]
+    numbers = min(sum(each.size for each in layer.all()) for layer in weights)
     if steps <= WINDOW or min(len(stages), threads.worth(numbers, count)) <= lanes:
-        threads.run(lane, lanes, count)
+        parts = [plan(slice(0, steps)) for plan in itertools.chain(*stages)]
+        phases = [
+            side_by_side([part.call for part in some], units, count)
+            for units, some in itertools.groupby(parts, key=lambda part: part.units)
+        ]
+        threads.do(packing.phase(), *phases, *after)
         return
+    threads.do(packing.phase())
     windows = [slice(at, min(at + WINDOW, steps)) for at in range(0, steps, WINDOW)]
-    if back:
+    if after:
         windows.reverse()
     done = [threads.Count() for _ in stages]
 
@@ -307,8 +311,9 @@ def _through(
             for i in range(first, last):
                 if i == first and i > 0:
                     done[i - 1].wait(number)
-                for call in stages[i]:
-                    call(at, 0, lanes)
+                for plan in stages[i]:
+                    part = plan(at)
+                    part.call(0, part.units)
                 done[i].up()
 
     def failed() -> None:
@@ -317,11 +322,17 @@ def _through(
 
     with threads.together.held(blocking=False) as alone:
         threads.run(layer, len(stages), count if alone else 1, failed)
+    if after:
+        threads.do(*after)
 
 
-def _mask(array, mask, result, at: slice, first: int, last: int) -> None:
+def _masking(array, mask, result, at: slice) -> Part:
     some = mask if len(mask) == 1 else mask[at]
-    np.multiply(array[at, first:last], some[:, first:last], out=result[at, first:last])
+    return Part(times.bind(array[at], some, result[at]), mask.shape[1])
+
+
+def _adding(array, result, at: slice) -> Part:
+    return Part(add.bind(array[at], result[at]), array.shape[1])
 
 
 def _before(spec: LayerSpec, start, states, side, step: int) -> np.ndarray:
@@ -368,17 +379,17 @@ def backward(
     dtype = start.dtype
     provide(dtype)
     steps, lanes = inputs.shape[:2]
-    packing, sums, dstart = Packing(), Sums(), np.empty_like(start)
-    stages: list[list[Call]] = []
+    packing, sums, dstart = Packing(count), Sums(count), np.empty_like(start)
+    stages: list[list[Plan]] = []
     results: list[Callable[[], Weights]] = []
     between: list[Any] = [None] * len(weights)
     given = None  # the gradient of this layer's output that comes from the layer above it
     for i in reversed(range(len(weights))):
         layer, done = weights[i], passes[i]
-        calls: list[Call] = []
-        given = _joined(given, above[i], done.states, None if masks is None else masks[i], calls)
+        stage: list[Plan] = []
+        given = _joined(given, above[i], done.states, None if masks is None else masks[i], stage)
         ending = endings[i] if endings[i] is not None else np.zeros_like(start[i])
-        calls.append(_running_back(spec, layer, start[i], done, given, ending, dstart[i], packing))
+        stage.append(_running_back(spec, layer, start[i], done, given, ending, dstart[i], packing))
         read = inputs if i == 0 else passes[i - 1].output
         if read.ndim == 3:
             panels = packing.add_matrix(widened(layer.into[0], spec.gates), transpose=True)
@@ -386,17 +397,16 @@ def backward(
                 None if old is None else old[i], (steps, lanes, padded(read.shape[2])), dtype
             )
             between[i] = given
-            calls.append(_entering_back(done.gates, panels, given))
-        stages.append(calls)
+            none = np.zeros(given.shape[2], dtype)
+            stage.append(partial(_projecting, done.gates, panels, none, given))
+        stages.append(stage)
         results.insert(0, _summed(spec, read, layer, start[i], done, sums))
-    packing.run(count)
-    _through(stages, weights, (steps, lanes), count, back=True)
-    sums.run(count)
+    _through(packing, stages, weights, (steps, lanes), sums)
     dinputs = None if inputs.ndim == 2 else narrowed(between[0], 1, inputs.shape[2])
     return Gradients(dinputs, dstart, [result() for result in results], between)
 
 
-def _running_back(spec, layer, start, done: Pass, above, ending, dstart, packing: Packing) -> Call:
+def _running_back(spec, layer, start, done: Pass, above, ending, dstart, packing: Packing) -> Plan:
     """Return what turns the gates of a layer into their gradients."""
     steps, lanes, size = done.states.shape
     width = padded(size)
@@ -404,41 +414,30 @@ def _running_back(spec, layer, start, done: Pass, above, ending, dstart, packing
     carry, kept = np.zeros((2, lanes, width), start.dtype)
     left_out = 0 if spec.truncate < 0 else steps - spec.truncate
 
-    def call(at: slice, first: int, last: int) -> None:
+    def plan(at: slice) -> Part:
         before = _before(spec, start, done.states, done.side, at.start)
         after = ending if at.stop == steps else dstart
-        unroll_back(
+        call = unroll_back.bind(
             spec.code, spec.hard, done.gates[at], before, done.states[at], done.side[at],
             above[at], after, main, extra, max(0, at.stop - max(left_out, at.start)), dstart, carry, kept,
-            first, last,
         )  # fmt: skip
+        return Part(call, lanes)
 
-    return call
-
-
-def _entering_back(gates, panels, dinputs) -> Call:
-    """Return what fills the gradient of the input of a layer."""
-    return lambda at, first, last: project_back(gates[at], panels, dinputs[at], first, last)
+    return plan
 
 
-def _joined(given, above, states, mask, calls) -> np.ndarray:
+def _joined(given, above, states, mask, stage: list[Plan]) -> np.ndarray:
     """Return the gradient of a layer's states, from those of its output; plan what makes it."""
-    steps, lanes, size = states.shape
     if given is None and above is None:
         return np.zeros_like(states)
     if given is not None and above is not None:
-        calls.append(partial(_add, above, given[:, :, :size]))
+        stage.append(partial(_adding, above, given))
     result = above if given is None else given
     if mask is not None:
-        part = result[:, :, :size]
         if given is None:  # the caller's
-            result = part = np.empty_like(states)
-        calls.append(partial(_mask, above if given is None else part, mask, part))
+            result = np.empty_like(states)
+        stage.append(partial(_masking, above if given is None else given, mask, result))
     return result
-
-
-def _add(array, result, at: slice, first: int, last: int) -> None:
-    result[at, first:last] += array[at, first:last]
 
 
 def _summed(spec, read, layer: Weights, start, done: Pass, sums: Sums) -> Callable[[], Weights]:
@@ -455,8 +454,8 @@ def _summed(spec, read, layer: Weights, start, done: Pass, sums: Sums) -> Callab
         sums.rows(deltas, dbias)
     else:
         dinto = np.zeros((len(layer.into[0]), columns), dtype)
-        call = partial(lookup_back, read, done.gates, dinto)
-        sums.add(columns, ADDITION * steps * lanes, call)
+        call = lookup_back.bind(read, done.gates, dinto)
+        sums.add(call, columns, ADDITION * steps * lanes)
 
     def result() -> Weights:
         into = (dinto,) if read.ndim == 2 else (dinto, dbias)

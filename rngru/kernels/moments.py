@@ -7,8 +7,9 @@ long as they compute.
 import numpy as np
 
 from rngru.kernels import threads
-from rngru.kernels.compiling import kernel
+from rngru.kernels.calls import shared
 from rngru.kernels.layers import Sums
+from rngru.kernels.phases import side_by_side
 from rngru.kernels.tiles import PANEL, provide
 
 BINS = 256
@@ -26,13 +27,13 @@ def products(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """
     provide(values.dtype)
     result = np.empty((values.shape[1], COLUMNS), np.float32)
-    sums = Sums()
+    sums = Sums(threads.available())
     sums.product([(values, weights)], 0, result, 0, COLUMNS)
-    sums.run(threads.available())
+    threads.do(sums.phase())
     return result
 
 
-@kernel()
+@shared()
 def _count(values, groups, counts, first, last):
     """Count the values of columns ``first`` … ``last - 1``."""
     rows, columns = values.shape
@@ -58,6 +59,5 @@ def count(values: np.ndarray, groups: np.ndarray, counts: np.ndarray) -> None:
     [[0, 0, 0], [0, 1, 255]]
     """
     flat, number = counts.reshape(-1), threads.worth(values.size, threads.available())
-    threads.run(
-        lambda first, last: _count(values, groups, flat, first, last), values.shape[1], number
-    )
+    calls = [_count.bind(values, groups, flat)]
+    threads.do(side_by_side(calls, values.shape[1], number))

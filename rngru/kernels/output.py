@@ -10,28 +10,18 @@ import math
 import numpy as np
 
 from rngru.kernels import threads
+from rngru.kernels.calls import shared
 from rngru.kernels.compiling import kernel
 from rngru.kernels.elementwise import VECTOR, exp
-from rngru.kernels.layers import Sums, narrowed, packed, widened
+from rngru.kernels.layers import Packing, Sums, narrowed, widened
 from rngru.kernels.memory import reused
 from rngru.kernels.panels import span
-from rngru.kernels.sequence import ROWS_AT_ONCE, copyrow
-from rngru.kernels.tiles import PANEL, multiply, padded, provide
+from rngru.kernels.phases import side_by_side
+from rngru.kernels.sequence import ROWS_AT_ONCE, fill, project
+from rngru.kernels.tiles import padded, provide
 
 
-@kernel()
-def _affine(rows, panels, bias, results, first, last):
-    """Fill rows ``first`` … ``last - 1`` of ``results`` (N, P) from ``rows`` (N, I)."""
-    size, width = rows.shape[1], results.shape[1]
-    for i in range(first, last):
-        copyrow(bias, span(results, i * width, width))
-    multiply(
-        rows, first * size, size, 1, last - first, size,
-        panels, 0, width // PANEL, results, first * width, width,
-    )  # fmt: skip
-
-
-@kernel(**VECTOR)
+@kernel(outside=False, **VECTOR)
 def _softmax(row):
     """Turn logits (P,) into probabilities in place; return the logarithm of the sum of exponentials."""
     # Four maxima and four sums: in one chain, each number would wait for the one before.
@@ -61,13 +51,13 @@ def softmax(rows):
         _softmax(span(rows, i * width, width))
 
 
-@kernel()
+@shared()
 def _score(states, panels, bias, targets, deltas, losses, first, last):
     """Fill ``losses`` (N,) and ``deltas`` (N, P): the probabilities, minus one at the target."""
     width = deltas.shape[1]
     for top in range(first, last, ROWS_AT_ONCE):
         bottom = min(top + ROWS_AT_ONCE, last)
-        _affine(states, panels, bias, deltas, top, bottom)
+        fill(states, panels, bias, deltas, top, bottom)
         for i in range(top, bottom):
             target = targets[i]
             chosen = deltas[i, target]
@@ -75,7 +65,7 @@ def _score(states, panels, bias, targets, deltas, losses, first, last):
             deltas[i, target] -= 1
 
 
-@kernel()
+@shared()
 def _scale(deltas, scale, first, last):
     """Multiply rows ``first`` … ``last - 1`` by ``scale`` in place."""
     width = deltas.shape[1]
@@ -100,11 +90,11 @@ def affine(rows, weights, bias, *, count):
     """Return ``rows @ weights + bias``, (N, K), for (N, I), (I, K) and (K,)."""
     provide(weights.dtype)
     count = _worth(rows, weights, count)
-    panels, wide = packed(weights, count), widened(bias, 1)
+    packing, wide = Packing(count), widened(bias, 1)
+    panels = packing.add_matrix(weights)
     results = np.empty((len(rows), wide.size), rows.dtype)
-    threads.run(
-        lambda first, last: _affine(rows, panels, wide, results, first, last), len(rows), count
-    )
+    calls = [project.bind(rows, panels, wide, results)]
+    threads.do(packing.phase(), side_by_side(calls, len(rows), count))
     return narrowed(results, 1, bias.size)
 
 
@@ -118,21 +108,19 @@ def affine_back(rows, weights, deltas, *, scale=None, old=None, count):
     size, columns = weights.shape
     count = _worth(rows, weights, count)
     deltas, wide = widened(deltas, 1), widened(weights, 1)
-    panels = packed(wide, count, transpose=True)
+    packing = Packing(count)
+    panels = packing.add_matrix(wide, transpose=True)
     zero = np.zeros(padded(size), rows.dtype)
     drows = reused(old, (len(rows), padded(size)), rows.dtype)
 
-    def share(first: int, last: int) -> None:
-        if scale is not None:
-            _scale(deltas, scale, first, last)
-        _affine(deltas, panels, zero, drows, first, last)
-
-    threads.run(share, len(rows), count)
+    scaling = [] if scale is None else [_scale.bind(deltas, scale)]
+    calls = [*scaling, project.bind(deltas, panels, zero, drows)]
     dweights, dbias = np.empty(wide.shape, rows.dtype), np.zeros(wide.shape[1], rows.dtype)
-    sums = Sums()
+    sums = Sums(count)
     sums.product([(rows, deltas)], 0, dweights, 0, wide.shape[1])
     sums.rows(deltas, dbias)
-    sums.run(count)
+    through = side_by_side(calls, len(rows), count)
+    threads.do(packing.phase(), through, sums.phase())
     return narrowed(drows, 1, size), narrowed(dweights, 1, columns), dbias[:columns]
 
 
@@ -146,12 +134,10 @@ def score(states, weights, bias, targets, *, smoothing=0.0, old=(None, None), co
     provide(weights.dtype)
     losses = reused(old[0], (len(states),), states.dtype)
     deltas = reused(old[1], (len(states), padded(bias.size)), states.dtype)
-    panels, wide = packed(weights, count), _wide_bias(bias)
-    threads.run(
-        lambda first, last: _score(states, panels, wide, targets, deltas, losses, first, last),
-        len(states),
-        count,
-    )
+    packing, wide = Packing(count), _wide_bias(bias)
+    panels = packing.add_matrix(weights)
+    calls = [_score.bind(states, panels, wide, targets, deltas, losses)]
+    threads.do(packing.phase(), side_by_side(calls, len(states), count))
     if smoothing:
         deltas[:, : bias.size] -= deltas.dtype.type(smoothing / bias.size)
         deltas[np.arange(len(targets)), targets] += deltas.dtype.type(smoothing)

@@ -8,6 +8,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from rngru.kernels.atomic import add
+from rngru.kernels.calls import shared
 from rngru.kernels.compiling import kernel
 from rngru.kernels.target import TARGET
 from rngru.kernels.tiles import BLOCK, PANEL, contiguous, multiply, prefetch, tallest
@@ -118,7 +120,7 @@ def _transpose(typingctx, kind, source, source_row, into, into_row):
     return types.void(kind, *[types.intp] * 4), generate
 
 
-@kernel(keep=False)
+@kernel(keep=False, inline="always")
 def _gather(matrix, at, row, width, height, ribbons):
     """Copy ``height`` rows of ``width`` numbers, the first at ``at``, to ribbons of ``WIDE`` columns.
 
@@ -140,7 +142,7 @@ def _gather(matrix, at, row, width, height, ribbons):
             ribbons[full * BLOCK + k * WIDE + j - full] = matrix[at + k * row + j]
 
 
-@kernel()
+@kernel(keep=False, inline="always")
 def multiply_transposed(a, a_row, rows, inner, b, b_at, b_row, count, c, scratch):
     """Add A-transposed times B to C, for ``count`` panels of B.
 
@@ -168,10 +170,10 @@ def multiply_transposed(a, a_row, rows, inner, b, b_at, b_row, count, c, scratch
 
 def room(rows: int) -> int:
     """Return how many numbers of scratch :func:`multiply_transposed` needs for ``rows`` rows of C."""
-    return BLOCK * (-(-rows // WIDE) * WIDE + PANEL)
+    return BLOCK * (ribbons(rows) * WIDE + PANEL)
 
 
-@kernel()
+@kernel(keep=False, inline="always")
 def unpack(panels, rows, count, matrix, at, row):
     """Copy ``count`` panels (rows, PANEL) side by side into a flat matrix, the first at ``at``."""
     zero, size = matrix.dtype.type(0), matrix.itemsize
@@ -182,7 +184,44 @@ def unpack(panels, rows, count, matrix, at, row):
             _move(zero, PANEL, source, into, source + ROWS_AHEAD * PANEL * size)
 
 
-@kernel()
+@shared()
+def products(
+    left, right, more_left, more_right, from_column, result, to_column, panels, sums, scratch, taken,
+    first, last,
+):  # fmt: skip
+    """Fill a part of ``result`` (I, N) with the sum of ``left.T @ right`` over two pairs of matrices.
+
+    They have rows for all time steps and lanes; of the second pair there may be none. Done are all rows of
+    the panels ``first`` … ``last - 1``, counted from ``from_column`` of the right ones and ``to_column`` of
+    the result; or, of so many ``panels``, if not 0, ``WIDE`` rows for each of ``first`` … ``last - 1``.
+    ``sums`` has room for the result, in panels; ``scratch`` (threads, :func:`room`) for what a thread
+    copies: each takes a row of it that is not ``taken`` (1,), int64.
+    """
+    top, bottom, columns = 0, result.shape[0], result.shape[1]
+    panel, count = first, last - first
+    if panels > 0:
+        top, bottom, panel, count = first * WIDE, min(last * WIDE, bottom), 0, panels
+    rows = bottom - top
+    own = span(sums, top * count * PANEL + panel * rows * PANEL, count * rows * PANEL)
+    for i in range(own.size):
+        own[i] = 0
+    row = span(scratch, add(taken, 0, 1) * scratch.shape[1], scratch.shape[1])
+    for one, other in ((left, right), (more_left, more_right)):
+        multiply_transposed(
+            span(one, top, one.size - top), one.shape[1], rows, one.shape[0],
+            span(other, 0, other.size), from_column + panel * PANEL, other.shape[1], count,
+            own, row,
+        )  # fmt: skip
+    at = top * columns + to_column + panel * PANEL
+    unpack(own, rows, count, span(result, 0, result.size), at, columns)
+
+
+def ribbons(rows: int) -> int:
+    """Return how many times ``WIDE`` rows there are."""
+    return -(-rows // WIDE)
+
+
+@shared()
 def pack(matrix, row, column, inner, columns, panels, first, last):
     """Pack panels ``first`` … ``last - 1`` of a matrix (inner, columns), zeros in the padding.
 
@@ -191,36 +230,35 @@ def pack(matrix, row, column, inner, columns, panels, first, last):
     """
     zero, size = matrix.dtype.type(0), matrix.itemsize
     side = _VECTOR // size  # of the squares that are transposed at once; it divides LINE
-    for p in range(first, last):
-        left = p * PANEL
-        width = min(PANEL, columns - left)
-        # Some rows at a time, so that a transpose finds the lines it reads in the cache again.
-        for top in range(0, inner, LINE):
-            height = min(LINE, inner - top)
-            block = panels[(p * inner + top) * PANEL : (p * inner + top + height) * PANEL]
-            if column == 1:
-                for k in range(height):
-                    at = (top + k) * row + left
-                    if width == PANEL:
-                        here = matrix.ctypes.data + at * size
-                        into = block.ctypes.data + k * PANEL * size
-                        _move(zero, PANEL, here, into, here + ROWS_AHEAD * row * size)
-                    for j in range(width % PANEL):  # a panel that is not full
-                        block[k * PANEL + j] = matrix[at + j]
-            else:
-                whole = width // side * side if height == LINE else 0
-                for j in range(0, whole, side):
-                    for k in range(0, LINE, side):
-                        at = top + k + (left + j) * column
-                        _transpose(
-                            zero, matrix.ctypes.data + at * size, column * size,
-                            block.ctypes.data + (k * PANEL + j) * size, PANEL * size,
-                        )  # fmt: skip
-                for j in range(whole, width):
-                    at = top + (left + j) * column
-                    source = matrix[at : at + height]
-                    for k in range(height):
-                        block[k * PANEL + j] = source[k]
-            for k in range(height):
-                for j in range(width, PANEL):
-                    block[k * PANEL + j] = 0
+    # LINE rows of a panel at a time: those of all panels, which lie side by side in the matrix; or, of a
+    # transpose, all those of one panel, which finds in the cache the lines that it has read a part of.
+    turned, lines, count = column != 1, (inner + LINE - 1) // LINE, last - first
+    for i in range(count if turned else lines):
+        for j in range(lines if turned else count):
+            p, line = (i, j) if turned else (j, i)
+            top, left = line * LINE, (first + p) * PANEL
+            height, width = min(LINE, inner - top), min(PANEL, columns - left)
+            block = span(panels, left * inner + top * PANEL, height * PANEL)
+            whole = 0
+            if turned and height == LINE:
+                whole = width // side * side
+                for x in range(0, whole, side):
+                    for y in range(0, LINE, side):
+                        here = matrix.ctypes.data + (top + y + (left + x) * column) * size
+                        into = block.ctypes.data + (y * PANEL + x) * size
+                        _transpose(zero, here, column * size, into, PANEL * size)
+            if whole == PANEL:
+                continue
+            for y in range(height):
+                at = (top + y) * row + left * column
+                if not turned and width == PANEL:
+                    here, into = (
+                        matrix.ctypes.data + at * size,
+                        block.ctypes.data + y * PANEL * size,
+                    )
+                    _move(zero, PANEL, here, into, here + ROWS_AHEAD * row * size)
+                else:
+                    for x in range(whole, width):
+                        block[y * PANEL + x] = matrix[at + x * column]
+                    for x in range(width, PANEL):
+                        block[y * PANEL + x] = zero

@@ -1,8 +1,8 @@
 """Compiling all kernels, the first time after installing: on two cores, and not in silence.
 
 One process would compile for ten seconds in the middle of a first training run. Here a second one
-compiles what runs backward, while this one compiles what runs forward, which takes as long. Training begins
-then, and the second process goes on with the sampler. Both keep what they compiled
+compiles what runs backward and the update, while this one compiles what runs forward, which takes as long.
+Training begins then, and the second process goes on with the sampler. Both keep what they compiled
 (:mod:`rngru.kernels.compiling`), and the next process only reads it.
 
 The kernels are called on small arrays of the types that models have, so that they are compiled for
@@ -40,7 +40,6 @@ def prepare() -> None:
     with _told():
         try:
             _begin()
-            threads.looks()
             _forward()
             if not _elsewhere(_BACKWARD):
                 _backward()
@@ -129,23 +128,21 @@ def _stack() -> list[Weights]:
 
 
 def _forward() -> None:
-    """Call what runs forward, the loss and the update."""
+    """Call what runs forward, and the loss; before that, what the other process will find ready."""
     provide(np.dtype(np.float32))
+    sums, rows = layers.Sums(count=1), _zeros(1, PANEL)
+    sums.product([(rows, rows)], 0, _zeros(PANEL, PANEL), 0, PANEL)
+    threads.prepare()
     layers.forward(_SPEC, _IDS, _stack(), _zeros(2, 1, _SIZE), count=1)
     readout = _zeros(1, _SIZE), _zeros(_SIZE, _SYMBOLS), _zeros(_SYMBOLS)
     output.affine(*readout, count=1)
-    output.softmax(_zeros(1, PANEL))
     output.score(*readout, np.zeros(1, np.int32), count=1)
-    flat = [_zeros(1)]
-    update.apply(
-        "sgd", flat, [flat, flat], [[_zeros(1)], [_zeros(1)]], penalties=[0.0], rate=0.0, number=1,
-        clipnorm=None, clip=1.0, decay=0.9, momentum=0.9, beta2=0.9, shrinks=[0.0],
-        cautious=True, count=1,
-    )  # fmt: skip
 
 
 def _sample() -> None:
     """Call what generates."""
+    output.softmax(_zeros(1, PANEL))
+    threads.Count().wait(0)
     first, second = _stack()
     sampler = Sampler(
         _SPEC, first.into[0], [second.into], [first.recurrent, second.recurrent], None,
@@ -158,7 +155,13 @@ def _sample() -> None:
 
 
 def _backward() -> None:
-    """Call what runs backward."""
+    """Call what runs backward, and the update: that first, for it needs no product of the other process."""
+    flat = [_zeros(1)]
+    update.apply(
+        "sgd", flat, [flat, flat], [[_zeros(1)], [_zeros(1)]], penalties=[0.0], rate=0.0, number=1,
+        clipnorm=None, clip=1.0, decay=0.9, momentum=0.9, beta2=0.9, shrinks=[0.0],
+        cautious=True, count=1,
+    )  # fmt: skip
     wide = layers.widened(_zeros(1, 1, _SPEC.gates * _SIZE), _SPEC.gates)
     passes = [
         layers.Pass(

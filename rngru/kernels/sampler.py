@@ -45,7 +45,7 @@ def _sift(logits, heap, at, size):
     heap[at] = moved
 
 
-@kernel()
+@kernel(outside=False)
 def _cut(logits, weights, heap, largest, temperature, top_k, top_p, min_p):
     """Set to zero the ``weights`` (V,) of all that :func:`rngru.sampling.kept` leaves out.
 
@@ -135,7 +135,7 @@ def _logprob(logits, symbol, weights):
     return logits[symbol] - largest - math.log(even + odd)
 
 
-@kernel(**VECTOR)
+@kernel(outside=False, **VECTOR)
 def _lift(state, normed, gain, shift, added, up):
     """Replace what a layer has read, ``up`` (S,), by what goes up from its new ``state`` (S,).
 

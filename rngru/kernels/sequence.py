@@ -31,6 +31,7 @@ gradients are one product over all steps and lanes after that. The two minimal
 cells have no recurrent weights: ``main`` and ``extra`` are empty, and a step is elementwise.
 """
 
+from rngru.kernels.calls import shared
 from rngru.kernels.compiling import kernel
 from rngru.kernels.elementwise import VECTOR, gate, gate_slope, tanh
 from rngru.kernels.panels import span
@@ -41,7 +42,7 @@ ROWS_AT_ONCE = 64
 """Rows of a product that stay in the cache together with a panel."""
 
 
-@kernel(**VECTOR)
+@kernel(outside=False, **VECTOR)
 def advance(cell, phase, hard, gates, before, memory, side, state):
     """The elementwise part of one step of one lane, forward.
 
@@ -98,7 +99,7 @@ def advance(cell, phase, hard, gates, before, memory, side, state):
         state[j] = c[j] + z[j] * (before[j] - c[j])
 
 
-@kernel(**VECTOR)
+@kernel(outside=False, **VECTOR)
 def retreat(cell, phase, hard, gates, before, memory, side, above, carry, kept):
     """The elementwise part of one step of one lane, backward: the reverse of :func:`advance`.
 
@@ -188,7 +189,7 @@ def _clear(target):
         target[j] = 0
 
 
-@kernel()
+@shared()
 def lookup(ids, table, gates, first, last):
     """Fill ``gates`` with rows of ``table`` (V, G P) for ``ids`` (T, B): the first layer's input."""
     steps, lanes, width = gates.shape
@@ -199,25 +200,22 @@ def lookup(ids, table, gates, first, last):
 
 
 @kernel(keep=False)
-def _together(lanes, first, last):
-    """Return how many steps to multiply at once: with all lanes, their rows lie side by side."""
-    return max(1, ROWS_AT_ONCE // lanes) if last - first == lanes else 1
+def fill(rows, panels, bias, results, first, last):
+    """Fill rows ``first`` … ``last - 1`` of ``results`` (N, P) from ``rows`` (N, I or more)."""
+    wide, width = rows.shape[1], results.shape[1]
+    for i in range(first, last):
+        copyrow(bias, span(results, i * width, width))
+    multiply(
+        rows, first * wide, wide, 1, last - first, panels.size // width,
+        panels, 0, width // PANEL, results, first * width, width,
+    )  # fmt: skip
 
 
-@kernel()
-def project(inputs, panels, bias, gates, first, last):
-    """Fill ``gates`` with ``inputs`` (T, B, I) times the packed U (I, G P), plus ``bias`` (G P,)."""
-    steps, lanes, width = gates.shape
-    size = inputs.shape[2]
-    together = _together(lanes, first, last)
-    for t in range(0, steps, together):
-        at, rows = t * lanes + first, min(together, steps - t) * (last - first)
-        for row in range(at, at + rows):
-            copyrow(bias, span(gates, row * width, width))
-        multiply(
-            inputs, at * size, size, 1, rows, size,
-            panels, 0, width // PANEL, gates, at * width, width,
-        )  # fmt: skip
+@shared()
+def project(rows, panels, bias, results, first, last):
+    """Fill ``results`` (N, P) with ``rows`` (N, I) times packed weights (I, P), plus ``bias`` (P,)."""
+    for top in range(first, last, ROWS_AT_ONCE):
+        fill(rows, panels, bias, results, top, min(top + ROWS_AT_ONCE, last))
 
 
 @kernel(keep=False)
@@ -230,7 +228,7 @@ def _earlier(t, b, lanes, start, states, side):
     return span(states, at * size, size), span(side, at * kept, min(size, kept))
 
 
-@kernel()
+@shared()
 def unroll(cell, hard, gates, start, states, side, main, extra, bias, first, last):
     """Run the cell forward over all steps of lanes ``first`` … ``last - 1``.
 
@@ -266,7 +264,7 @@ def unroll(cell, hard, gates, start, states, side, main, extra, bias, first, las
                 )  # fmt: skip
 
 
-@kernel()
+@shared()
 def unroll_back(
     cell, hard, gates, start, states, side, above, ending, main, extra, truncate,
     dstart, carry, kept, first, last,
@@ -321,28 +319,13 @@ def unroll_back(
             copyrow(span(kept, b * pad, size), span(dstart, b * height + size, size))
 
 
-@kernel()
-def project_back(gates, panels, dinputs, first, last):
-    """Fill ``dinputs`` (T, B, padded(I)) with the gradients in ``gates`` times the packed U-transposed."""
-    steps, lanes, width = gates.shape
-    out = dinputs.shape[2]
-    together = _together(lanes, first, last)
-    for t in range(0, steps, together):
-        at, rows = t * lanes + first, min(together, steps - t) * (last - first)
-        _clear(span(dinputs, at * out, rows * out))
-        multiply(
-            gates, at * width, width, 1, rows, width,
-            panels, 0, out // PANEL, dinputs, at * out, out,
-        )  # fmt: skip
-
-
 @kernel(keep=False)
 def _add(source, total):
     for j in range(total.size):
         total[j] += source[j]
 
 
-@kernel()
+@shared()
 def lookup_back(ids, gates, dtable, first, last):
     """Add the rows of ``gates`` to the rows of ``dtable`` (V, G P) they came from.
 
@@ -356,7 +339,31 @@ def lookup_back(ids, gates, dtable, first, last):
             _add(source, span(dtable, ids[t, b] * width + left, size))
 
 
-@kernel()
+@shared(**VECTOR)
+def times(array, mask, result, first, last):
+    """Fill ``result`` with ``array`` times ``mask`` (T or 1, B, S); the first two are (T, B, S or more)."""
+    steps, lanes, wide = array.shape
+    size, width, all_alike = mask.shape[2], result.shape[2], mask.shape[0] == 1
+    for t in range(steps):
+        for b in range(first, last):
+            at = t * lanes + b
+            source, into = span(array, at * wide, size), span(result, at * width, size)
+            some = span(mask, (b if all_alike else at) * size, size)
+            for j in range(size):
+                into[j] = source[j] * some[j]
+
+
+@shared()
+def add(array, result, first, last):
+    """Add ``array`` (T, B, S) to ``result`` (T, B, S or more)."""
+    steps, lanes, size = array.shape
+    for t in range(steps):
+        for b in range(first, last):
+            at = t * lanes + b
+            _add(span(array, at * size, size), span(result, at * result.shape[2], size))
+
+
+@shared()
 def column_sums(matrix, sums, first, last):
     """Add the rows of ``matrix`` (rows, N) to ``sums`` (N,), for panels ``first`` … ``last - 1``."""
     left, size = first * PANEL, (last - first) * PANEL

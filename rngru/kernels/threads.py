@@ -1,41 +1,40 @@
 """The threads that kernels run on: the cores this process may use, or ``RNGRU_THREADS`` of them.
 
-A kernel releases the GIL, so a plain Python thread is enough. Work is cut so that it never matters
-how many threads there are: no two tasks add to the same number. :func:`run` gives each thread its
-share of ``range(count)``; the caller's thread takes the first share and waits for the others.
+Work is cut so that it never matters how many threads there are: no two shares add to the same number.
 
-Between two calls a thread that has nothing to do watches for a moment (:data:`WATCH`) before it goes to
-sleep: to be woken takes tens of microseconds, and a training step has a dozen such gaps. No longer
-than that, for the core may be wanted by somebody else.
-
-Some systems wake a thread on the processor of the one that wakes it and leave both there for seconds,
-with another idle: all takes twice as long. So a thread that finds itself there moves (:func:`_part`).
-
-Shares that wait for each other, in a kernel (:func:`meet`) or outside (:class:`Count`), must all run at
-the same time. Whoever starts such shares holds :data:`together`: two sets of them in the same queues could
-wait for ever.
+Calls of kernels go to :func:`do`, in :mod:`~rngru.kernels.phases`; that needs no Python once it has begun.
+What needs Python goes to :func:`run`, which gives each thread one share. Shares that wait for each other,
+in a kernel (:func:`meet`) or outside (:class:`Count`), must all run at the same time. Whoever starts such
+shares holds :data:`together`: two sets of them in the same queues could wait for ever.
 """
 
 import contextlib
-import ctypes
 import functools
 import os
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from typing import Any
+from queue import SimpleQueue
 
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
 
 from rngru.errors import warn
 from rngru.forks import Lock, inchild
+from rngru.kernels.atomic import add, until
 from rngru.kernels.compiling import kernel
+from rngru.kernels.phases import (
+    ASLEEP,
+    CALLS,
+    CROWDED,
+    MAIL,
+    MOST,
+    WORDS,
+    Phase,
+    conduct,
+    numbers,
+    serve,
+)
+from rngru.kernels.processors import elsewhere
 
 
 def available() -> int:
@@ -86,14 +85,14 @@ def _limit(*paths: Path) -> int | None:
     return None
 
 
-WORTH = 1 << 18
-"""Numbers to move or add up that are worth waking another thread, which takes tens of microseconds."""
+WORTH = 1 << 15
+"""Numbers to move or add up that are worth another thread: ten microseconds or more."""
 
 
 def worth(numbers: int, count: int) -> int:
     """Return how many of ``count`` threads to use for one pass over so many numbers.
 
-    >>> worth(1_000, 8), worth(10_000_000, 8)
+    >>> worth(1_000, 8), worth(1_000_000, 8)
     (1, 8)
     """
     return count if numbers >= WORTH else 1
@@ -103,100 +102,20 @@ together = Lock()
 """Held while shares run that wait for each other."""
 
 
-@intrinsic
-def _add_one(typingctx, counter):
-    """Add one to ``counter[0]``, atomically."""
-
-    def generate(context, builder, signature, args):
-        array = context.make_array(signature.args[0])(context, builder, args[0])
-        builder.atomic_rmw("add", array.data, ir.Constant(ir.IntType(64), 1), "seq_cst")
-        return context.get_dummy_value()
-
-    return types.void(counter), generate
-
-
-@intrinsic
-def _read(typingctx, counter):
-    """Read ``counter[0]``, with what other threads have added."""
-
-    def generate(context, builder, signature, args):
-        array = context.make_array(signature.args[0])(context, builder, args[0])
-        return builder.load_atomic(array.data, "seq_cst", 8)
-
-    return types.int64(counter), generate
-
-
-@intrinsic
-def _pause(typingctx):
-    """Let the other thread of this core run for some tens of cycles."""
-
-    def generate(context, builder, signature, args):
-        processor, number = builder.module.triple.split("-")[0], ir.IntType(32)
-        wait, given = {
-            "x86_64": ("llvm.x86.sse2.pause", []),
-            "aarch64": ("llvm.aarch64.hint", [number(1)]),
-            "arm64": ("llvm.aarch64.hint", [number(1)]),
-        }.get(processor, ("", []))
-        if wait:
-            kind = ir.FunctionType(ir.VoidType(), [number] * len(given))
-            builder.call(cgutils.get_or_insert_function(builder.module, kind, wait), given)
-        return context.get_dummy_value()
-
-    return types.void(), generate
-
-
-PATIENCE = 2000
-"""Looks at a counter before a thread offers its core to others: about 50 microseconds."""
-
-_give_way = types.ExternalFunction(
-    "SwitchToThread" if os.name == "nt" else "sched_yield", types.int32()
-)
-
-
 @kernel(keep=False)
 def meet(counter, times):
     """Add one to ``counter`` (1,), int64, and wait until it is ``times``: until all threads are here."""
-    _add_one(counter)
-    looks = 0
-    while _read(counter) < times:
-        looks += 1
-        if looks < PATIENCE:
-            _pause()
-        else:  # the other may wait for this very core
-            _give_way()
+    add(counter, 0, 1)
+    until(counter, np.int64(0), times)
 
 
 @kernel()
-def _watch(counter, before, looks):
-    """Return when ``counter`` (1,), int64, is no longer ``before``, or after so many looks at it."""
-    for _ in range(looks):
-        if _read(counter) != before:
-            return
-        _pause()
-
-
-WATCH = 200e-6
-"""Seconds for which a thread watches before it sleeps."""
-
-
-@functools.cache
-def looks() -> int:
-    """Return how many looks at a counter take :data:`WATCH`."""
-    counter, some = np.zeros(1, np.int64), 200
-    _watch(counter, 0, some)  # compiled now, if it was not
-    took = []
-    for _ in range(3):
-        began = time.perf_counter()
-        _watch(counter, 0, some)
-        took.append(time.perf_counter() - began)
-    return max(1, round(some * WATCH / max(min(took), 1e-9)))
-
-
-_offer = getattr(os, "sched_yield", functools.partial(time.sleep, 0))
+def _wait(counter, number):
+    until(counter, np.int64(0), number)
 
 
 class Count:
-    """A number that goes up, and that other threads watch.
+    """A number that goes up, and that other threads wait for.
 
     >>> count = Count()
     >>> count.up()
@@ -210,85 +129,54 @@ class Count:
         """Add to it."""
         self._number[0] += by
 
-    def now(self) -> int:
-        """Return it."""
-        return int(self._number[0])
-
-    def watch(self, before: int) -> None:
-        """Return when it is no longer what it was ``before``, or after a moment: :data:`WATCH`."""
-        _watch(self._number, before, looks())
-
     def wait(self, number: int) -> None:
         """Return when it is at least ``number``."""
-        while (now := self.now()) < number:
-            self.watch(now)
-            if self.now() < number:
-                _offer()  # the other may wait for this very core
-
-
-class _Mail:
-    """A queue whose reader watches for a moment before it sleeps."""
-
-    def __init__(self) -> None:
-        self._queue: SimpleQueue = SimpleQueue()
-        self._count = Count()
-
-    def put(self, item: object) -> None:
-        self._queue.put(item)
-        self._count.up()
-
-    def get(self) -> Any:
-        before = self._count.now()
-        try:
-            return self._queue.get_nowait()
-        except Empty:
-            self._count.watch(before)
-            return self._queue.get()
-
-
-@functools.cache
-def _locate() -> Callable[[], int] | None:
-    """Return what says which processor a thread runs on, or None where threads cannot choose."""
-    if not hasattr(os, "sched_setaffinity"):
-        return None
-    with contextlib.suppress(OSError, AttributeError):
-        return ctypes.PyDLL(None).sched_getcpu  # holds the GIL: it takes less than giving it up
-    return None
-
-
-def _part(places: list[int | None], i: int) -> None:
-    """Note in ``places`` where this thread, number ``i``, runs; if another is there, go elsewhere."""
-    locate = _locate()
-    if locate is None:
-        return
-    places[i] = locate()
-    taken = {*places[:i], *places[i + 1 :]}
-    if places[i] in taken:
-        with contextlib.suppress(OSError):
-            allowed = os.sched_getaffinity(0)
-            if free := allowed - taken:
-                os.sched_setaffinity(0, free)
-                os.sched_setaffinity(0, allowed)  # it stays, until the system wants it elsewhere
-                places[i] = locate()
+        _wait(self._number, number)
 
 
 class _Worker:
-    """One daemon thread with its queue of calls."""
+    """One daemon thread: it does plans, and the calls of Python in its queue.
 
-    def __init__(self) -> None:
-        self.calls = _Mail()
-        threading.Thread(target=self._serve, name="rngru-kernel", daemon=True).start()
+    Parameters
+    ----------
+    number: from 1 on.
+    """
 
-    def _serve(self) -> None:
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self._calls: SimpleQueue[tuple | None] = SimpleQueue()
+        self._at = (number - 1) * WORDS
+        self._thread = threading.Thread(target=self._work, name="rngru-kernel", daemon=True)
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Have it listen."""
+        self._calls.put(None)
+
+    def put(self, call: tuple) -> None:
+        """Have it make a call of Python."""
+        self._calls.put(call)
+        MAIL[self._at + CALLS] += 1
+
+    def identity(self) -> int:
+        """Return the number that the system gave it."""
+        return self._thread.native_id or 0
+
+    def _work(self) -> None:
+        mail, made = MAIL, 0  # held here: a daemon thread reads them until the very end
         while True:
-            call, first, last, done, places, i = self.calls.get()
+            serve(mail, self.number, made)
+            work = self._calls.get()
+            if work is None:
+                continue
+            made += 1
+            call, first, last, done = work
             try:
-                _part(places, i)
                 call(first, last)
                 outcome = None
             except BaseException as error:  # handed to the caller, who raises it
                 outcome = error
-            del call
+            del call, work
             done.put(outcome)
 
 
@@ -300,15 +188,17 @@ _grow = Lock()
 def _forget_workers() -> None:
     """A forked child has the list but not the threads."""
     _workers.clear()
+    MAIL[:] = 0
 
 
 def ready(count: int) -> int:
     """Start threads until there are ``count``, the caller's included; return how many there are."""
+    count = min(count, MOST + 1)
     if len(_workers) < count - 1:
         with _grow.held():
             try:
                 while len(_workers) < count - 1:
-                    _workers.append(_Worker())
+                    _workers.append(_Worker(len(_workers) + 1))
             except RuntimeError as problem:
                 _fewer(str(problem))
     return min(count, len(_workers) + 1)
@@ -322,13 +212,33 @@ def _fewer(problem: str) -> None:
     )
 
 
+def prepare() -> None:
+    """Compile what each thread runs."""
+    serve(np.zeros(WORDS, np.int64), 1, 0)
+
+
+def do(*phases: Phase) -> None:
+    """Do one phase after another."""
+    plan = numbers(phases)
+    most = ready(max(phase.threads for phase in phases))
+    outcome = conduct(MAIL, plan, most, False)
+    if outcome == ASLEEP:
+        with elsewhere([each.identity() for each in _workers[: most - 1]]):
+            for each in _workers[: most - 1]:
+                each.wake()
+            outcome = conduct(MAIL, plan, most, True)
+    if outcome == CROWDED:
+        with elsewhere([each.identity() for each in _workers[: most - 1]]):
+            pass
+
+
 def run(
     call: Callable[[int, int], object],
     count: int,
     threads: int,
     failed: Callable[[], object] = bool,
 ) -> None:
-    """Call ``call(first, last)`` on consecutive shares of ``range(count)``, one per thread.
+    """Call a function of Python on consecutive shares of ``range(count)``, ``first`` and ``last``.
 
     Returns when all are done; an exception in any of them is raised here, after that. Shares that wait
     for each other need ``failed``, which is called at once, on whatever thread: it ends their waiting.
@@ -344,8 +254,8 @@ def run(
     if threads <= 1:
         call(0, count)
         return
-    done, sent = _Mail(), 0
-    places: list[int | None] = [None] * threads
+    done: SimpleQueue[BaseException | None] = SimpleQueue()
+    sent = 0
 
     def share(first: int, last: int) -> None:
         try:
@@ -354,11 +264,10 @@ def run(
             failed()
             raise
 
-    _part(places, 0)
     try:
         for i in range(1, threads):
-            work = (share, i * count // threads, (i + 1) * count // threads, done, places, i)
-            _workers[i - 1].calls.put(work)
+            work = share, i * count // threads, (i + 1) * count // threads, done
+            _workers[i - 1].put(work)
             sent += 1
         call(0, count // threads)
     except BaseException:

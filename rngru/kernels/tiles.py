@@ -139,7 +139,7 @@ class _Tile:
         self.vectors = range(panels * self.each)
 
     def __call__(self, a, a_row, a_col, b, b_panel, c, c_row, c_panel, inner) -> None:
-        build, word = self.builder, inner.type
+        build, word, line = self.builder, inner.type, max(1, 64 // TARGET.vector)
         rows_a = [build.mul(a_row, word(i)) for i in self.rows]
         places = [
             [
@@ -149,6 +149,10 @@ class _Tile:
             for i in self.rows
         ]
         before = [[self._load(place, self.vector) for place in row] for row in places]
+        # The same rows of the next panels: a tile can do nothing before it has what is there already.
+        ahead = build.mul(c_panel, word(len(self.vectors) // self.each))
+        for place in (each for row in places for each in row[::line]):
+            prefetch(build, build.add(place, ahead))
         shifts = [self._shift(j, b_panel) for j in self.vectors]
 
         entry = build.block
@@ -174,7 +178,7 @@ class _Tile:
                 element = self._broadcast(self._load(left[i], self.scalar))
                 for j in self.vectors:
                     after[i][j] = self._multiply_add(element, panel[j], sums[i][j])
-        for shift in shifts[:: max(1, 64 // TARGET.vector)]:
+        for shift in shifts[::line]:
             prefetch(build, build.add(build.add(here_b, shift), word(AHEAD)))
         following = build.add(k, word(1))
         ribbon = word(PANEL // self.lanes * TARGET.vector)
@@ -286,18 +290,20 @@ def _product64(a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, c_pane
 _SIGNATURE = types.void(*[types.intp] * 11)
 _SOURCE = {"float32": _product32, "float64": _product64}
 _SYMBOL = {name: types.ExternalFunction(f"rngru_product_{name}", _SIGNATURE) for name in _SOURCE}
-_provided: dict[str, object] = {}
+_provided: dict[object, object] = {}
 _providing = Lock()
 
 
 def provide(dtype: np.dtype) -> None:
     """Make the product of ``dtype`` (float32 or float64) callable from kernels."""
-    name = np.dtype(dtype).name
-    if name not in _provided:
+    if (
+        dtype not in _provided
+    ):  # its name takes longer to find than most of what follows such a call
         with _providing.held():
+            name = np.dtype(dtype).name
             compiled = pointer(_SIGNATURE, _SOURCE[name])
             binding.add_symbol(_SYMBOL[name].symbol, compiled.address)
-            _provided[name] = compiled
+            _provided[dtype] = compiled
 
 
 def contiguous(*arrays) -> None:

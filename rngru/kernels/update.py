@@ -6,16 +6,20 @@ bits on any number of threads. Parameters and caches are not changed in place: a
 and fills new ones, so a step that is interrupted or refused leaves everything as it was.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from rngru.kernels import threads
+from rngru.kernels.calls import Call, shared
 from rngru.kernels.compiling import kernel
 from rngru.kernels.elementwise import VECTOR
+from rngru.kernels.panels import span
+from rngru.kernels.phases import deal
 
-RMSPROP, ADAM, SGD, ADAGRAD = range(4)
+RMSPROP, ADAM, SGD, ADAGRAD, NONE = range(5)
 
 RULES = {"rmsprop": RMSPROP, "adam": ADAM, "adamw": ADAM, "sgd": SGD, "adagrad": ADAGRAD}
 """The rule of each optimizer."""
@@ -24,101 +28,133 @@ BLOCK = 1 << 16
 """Numbers that one thread updates at a time."""
 
 
-@kernel(**VECTOR)
-def _penalise(gradient, parameter, penalty, first, last):
-    """Add ``penalty * parameter`` to ``gradient`` and return the sum of its squares."""
-    total, g, p = 0.0, gradient[first:last], parameter[first:last]
-    if penalty != 0:
-        for i in range(g.size):
-            g[i] += penalty * p[i]
-    whole = g.size // 8
-    for i in range(whole):
-        # A tree of additions: in a chain, each would wait for the one before.
-        part = g[8 * i : 8 * i + 8]
-        low = (part[0] ** 2 + part[1] ** 2) + (part[2] ** 2 + part[3] ** 2)
-        high = (part[4] ** 2 + part[5] ** 2) + (part[6] ** 2 + part[7] ** 2)
-        total += low + high
-    for i in range(8 * whole, g.size):
-        total += g[i] ** 2
-    return total
+@kernel(keep=False, forceinline=True, **VECTOR)
+def _cut(x, scale, clip):
+    """Return an element of a gradient, scaled and then cut off."""
+    y = x * scale
+    y = clip if y > clip else y
+    return -clip if y < -clip else y
 
 
-@kernel(keep=False, **VECTOR)
-def _cut(g, scale, clip):
-    """Scale a gradient, then cut off its elements."""
-    for i in range(g.size):
-        x = g[i] * scale
-        x = clip if x > clip else x
-        g[i] = -clip if x < -clip else x
-
-
-@kernel(**VECTOR)
-def _signs(rule, g, scale, clip, keep, m):
-    """Cut a gradient; return how many new means agree with it in sign, and how many are opposite."""
-    _cut(g, scale, clip)
-    same, other, zero, one = 0, 0, g.dtype.type(0), g.dtype.type(1)
+@shared(**VECTOR)
+def _signs(rule, g, scale, clip, keep, m, same, other, first, last):
+    """Count in each block how many new means agree with their gradient in sign, and how many do not."""
+    zero, one = g.dtype.type(0), g.dtype.type(1)
     weight = one if rule == SGD else one - keep
-    for i in range(g.size):
-        product = (keep * m[i] + weight * g[i]) * g[i]
-        same += product > zero
-        other += product < zero
-    return same, other
+    for block in range(first, last):
+        at, alike, opposite = block * BLOCK, 0, 0
+        size = min(BLOCK, g.size - at)
+        some, means = span(g, at, size), span(m, at, size)
+        for i in range(size):
+            x = _cut(some[i], scale, clip)
+            product = (keep * means[i] + weight * x) * x
+            alike += product > zero
+            opposite += product < zero
+        same[block], other[block] = alike, opposite
 
 
-@kernel(**VECTOR)
+@shared(**VECTOR)
 def _apply(
-    rule, g, scale, clip, rate, keep, keep_square, fix, fix_square, newest, same, other, shrink,
-    p, m, v, a, new_p, new_m, new_v, new_a,
+    rule, gradient, penalty, squares, numbers, shrink, parameter, first_cache, second_cache, average,
+    new_parameter, new_first, new_second, new_average, first, last,
 ):  # fmt: skip
-    """Apply one rule to parameter p and caches m and v (v: Adam only), then average p in a.
+    """Apply one rule to a parameter p and its caches m and v (v: Adam only), then average p in a.
 
-    With momentum, a step is multiplied by ``same`` where mean and gradient have the same sign, and by
-    ``other`` where they have opposite signs. The gradient g is overwritten.
+    ``numbers`` are those of :func:`apply`. With momentum, a step is multiplied by ``same`` where mean and
+    gradient have the same sign, and by ``other`` where they have opposite signs. The gradient is overwritten.
+    With ``squares``, a number for each block, ``penalty * p`` is first added to the gradient, and its
+    squares are summed there. The rule ``NONE`` does no more than that.
     """
-    kind = g.dtype.type
+    kind = gradient.dtype.type
     zero, one, small, tiny = kind(0), kind(1), kind(1e-6), kind(1e-8)
-    _cut(g, scale, clip)
-    if rule == RMSPROP:
-        for i in range(g.size):
-            new_m[i] = keep * m[i] + (one - keep) * g[i] * g[i]
-            new_p[i] = p[i] - rate * g[i] / np.sqrt(new_m[i] + small)
-    elif rule == ADAM:
-        for i in range(g.size):
-            new_m[i] = keep * m[i] + (one - keep) * g[i]
-            new_v[i] = keep_square * v[i] + (one - keep_square) * g[i] * g[i]
-            product = new_m[i] * g[i]
-            mean = new_m[i] * fix * (same if product > zero else other if product < zero else one)
-            step = mean / (np.sqrt(new_v[i] * fix_square) + tiny)
-            new_p[i] = p[i] - rate * (step + shrink * p[i])
-    elif rule == SGD:
-        for i in range(g.size):
-            new_m[i] = keep * m[i] + g[i]
-            product = new_m[i] * g[i]
-            step = new_m[i] * (same if product > zero else other if product < zero else one)
-            new_p[i] = p[i] - rate * step
-    else:
-        for i in range(g.size):
-            new_m[i] = m[i] + g[i] * g[i]
-            new_p[i] = p[i] - rate * g[i] / np.sqrt(new_m[i] + tiny)
-    if newest > 0:
-        for i in range(g.size):
-            new_a[i] = a[i] + newest * (new_p[i] - a[i]) if newest < one else new_p[i]
+    scale, clip, rate, keep, keep_square = (
+        numbers[0],
+        numbers[1],
+        numbers[2],
+        numbers[3],
+        numbers[4],
+    )
+    fix, fix_square, newest, same, other = (
+        numbers[5],
+        numbers[6],
+        numbers[7],
+        numbers[8],
+        numbers[9],
+    )
+    for block in range(first, last):
+        at = block * BLOCK
+        size = min(BLOCK, gradient.size - at)
+        g, p, new_p = (
+            span(gradient, at, size),
+            span(parameter, at, size),
+            span(new_parameter, at, size),
+        )
+        m, new_m = span(first_cache, at, size), span(new_first, at, size)
+        v, new_v = span(second_cache, at, size), span(new_second, at, size)
+        a, new_a = span(average, at, size), span(new_average, at, size)
+        if squares.size > 0:
+            total = 0.0
+            if penalty != 0:
+                for i in range(size):
+                    g[i] += penalty * p[i]
+            whole = size // 8
+            for i in range(whole):
+                # A tree of additions: in a chain, each would wait for the one before.
+                part = g[8 * i : 8 * i + 8]
+                low = (part[0] ** 2 + part[1] ** 2) + (part[2] ** 2 + part[3] ** 2)
+                high = (part[4] ** 2 + part[5] ** 2) + (part[6] ** 2 + part[7] ** 2)
+                total += low + high
+            for i in range(8 * whole, size):
+                total += g[i] ** 2
+            squares[block] = total
+            if rule == NONE:
+                continue
+        for i in range(size):
+            g[i] = _cut(g[i], scale, clip)
+        if rule == RMSPROP:
+            for i in range(size):
+                new_m[i] = keep * m[i] + (one - keep) * g[i] * g[i]
+                new_p[i] = p[i] - rate * g[i] / np.sqrt(new_m[i] + small)
+        elif rule == ADAM:
+            for i in range(size):
+                new_m[i] = keep * m[i] + (one - keep) * g[i]
+                new_v[i] = keep_square * v[i] + (one - keep_square) * g[i] * g[i]
+                product = new_m[i] * g[i]
+                mean = (
+                    new_m[i] * fix * (same if product > zero else other if product < zero else one)
+                )
+                step = mean / (np.sqrt(new_v[i] * fix_square) + tiny)
+                new_p[i] = p[i] - rate * (step + shrink * p[i])
+        elif rule == SGD:
+            for i in range(size):
+                new_m[i] = keep * m[i] + g[i]
+                product = new_m[i] * g[i]
+                step = new_m[i] * (same if product > zero else other if product < zero else one)
+                new_p[i] = p[i] - rate * step
+        else:
+            for i in range(size):
+                new_m[i] = m[i] + g[i] * g[i]
+                new_p[i] = p[i] - rate * g[i] / np.sqrt(new_m[i] + tiny)
+        if newest > 0:
+            for i in range(size):
+                new_a[i] = a[i] + newest * (new_p[i] - a[i]) if newest < one else new_p[i]
 
 
-def _blocks(arrays: Sequence[np.ndarray]) -> list[tuple[int, int, int]]:
-    """Cut flat arrays into (which, first, last), none longer than ``BLOCK``."""
-    return [
-        (which, first, min(first + BLOCK, array.size))
-        for which, array in enumerate(arrays)
-        for first in range(0, array.size, BLOCK)
-    ]
+def _blocks(size: int) -> int:
+    return -(-size // BLOCK)
 
 
-def _penalised(block, gradients, parameters, penalties) -> float:
-    """Add the penalty to the gradients of a block; return the sum of their squares."""
-    which, first, last = block
-    g = gradients[which]
-    return _penalise(g, parameters[which], g.dtype.type(penalties[which]), first, last)
+def _cut_up(arrays: Sequence[np.ndarray], dtype: type) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Return zeros for all blocks of flat arrays, and views of those for each array."""
+    bounds = [0, *itertools.accumulate(_blocks(each.size) for each in arrays)]
+    numbers: np.ndarray = np.zeros(bounds[-1], dtype)
+    return numbers, [numbers[first:last] for first, last in itertools.pairwise(bounds)]
+
+
+def _deal(calls: Sequence[Call], arrays: Sequence[np.ndarray], count: int) -> None:
+    """Make a call on the blocks of each array."""
+    jobs = zip(calls, map(_blocks, (each.size for each in arrays)), strict=True)
+    threads.do(deal([(call, blocks, 1) for call, blocks in jobs], count))
 
 
 def norm(
@@ -132,20 +168,20 @@ def norm(
 
     Arrays are flat; ``count`` is the number of threads.
     """
-    blocks = _blocks(gradients)
-    squares = [0.0] * len(blocks)
-
-    def share(first: int, last: int) -> None:
-        for i in range(first, last):
-            squares[i] = _penalised(blocks[i], gradients, parameters, penalties)
-
+    squares, parts = _cut_up(gradients, np.float64)
+    scalar = gradients[0].dtype.type
+    none = np.zeros(10, scalar)
+    calls = [
+        _apply.bind(NONE, g, scalar(penalty), part, none, scalar(0), p, *[g] * 7)
+        for g, p, penalty, part in zip(gradients, parameters, penalties, parts, strict=True)
+    ]
     total = sum(gradient.size for gradient in gradients)
-    threads.run(share, len(blocks), threads.worth(total, count))
+    _deal(calls, gradients, threads.worth(total, count))
     return _length(squares)
 
 
-def _length(squares: Sequence[float]) -> float:
-    return math.sqrt(math.fsum(squares)) if all(map(math.isfinite, squares)) else math.nan
+def _length(squares: np.ndarray) -> float:
+    return math.sqrt(math.fsum(squares)) if np.isfinite(squares).all() else math.nan
 
 
 def apply(
@@ -192,32 +228,25 @@ def apply(
     length = norm(gradients, old[0], penalties, count=count) if waits else 0.0
     if clipnorm is not None:
         scale = min(1.0, clipnorm / max(length, 1e-30))
-    if cautious:
-        same, other = _caution(rule, gradients, old[1], (scale, clip, momentum), count), 0.0
-        scale = 1.0
     keep = decay if rule == RMSPROP else momentum
-    numbers = (
-        scale, clip, rate, keep, beta2, 1 / (1 - momentum**number), 1 / (1 - beta2**number), newest,
-        same, other,
+    if cautious:
+        same, other = _caution(rule, gradients, old[1], (scale, clip, keep), count), 0.0
+    fixes = 1 / (1 - momentum**number), 1 / (1 - beta2**number)
+    numbers = np.array(
+        [scale, clip, rate, keep, beta2, *fixes, newest, same, other], gradients[0].dtype
     )  # fmt: skip
-    blocks = _blocks(gradients)
-    squares, places = [0.0] * len(blocks), (0, 1, 2, len(old) - 1)
-
-    def share(first: int, last: int) -> None:
-        for i in range(first, last):
-            which, start, stop = blocks[i]
-            g = gradients[which][start:stop]
-            if not waits:  # one pass does it all
-                squares[i] = _penalised(blocks[i], gradients, old[0], penalties)
-            arrays = [
-                side[min(cache, len(side) - 1)][which][start:stop]
-                for side in (old, new)
-                for cache in places
-            ]
-            constants = [g.dtype.type(each) for each in (*numbers, shrinks[which])]
-            _apply(rule, g, *constants, *arrays)
-
-    threads.run(share, len(blocks), count)
+    squares, parts = _cut_up(gradients, np.float64)
+    if waits:  # else one pass does it all
+        parts = [part[:0] for part in parts]
+    scalar, caches = numbers.dtype.type, (0, 1, 2, len(old) - 1)
+    sides = [side[min(cache, len(side) - 1)] for side in (old, new) for cache in caches]
+    calls = [
+        _apply.bind(rule, g, scalar(penalty), part, numbers, scalar(shrink), *arrays)
+        for g, penalty, part, shrink, *arrays in zip(
+            gradients, penalties, parts, shrinks, *sides, strict=True
+        )
+    ]
+    _deal(calls, gradients, count)
     return length if waits else _length(squares)
 
 
@@ -228,26 +257,25 @@ def _caution(
     numbers: Sequence[float],
     count: int,
 ) -> float:
-    """Cut the gradients; return the factor of those steps that agree with their gradient in sign."""
-    blocks = _blocks(gradients)
-    signs = [(0, 0)] * len(blocks)
-
-    def share(first: int, last: int) -> None:
-        for i in range(first, last):
-            which, start, stop = blocks[i]
-            g = gradients[which][start:stop]
-            signs[i] = _signs(rule, g, *map(g.dtype.type, numbers), means[which][start:stop])
-
-    threads.run(share, len(blocks), count)
-    same, other = map(sum, zip(*signs, strict=True))
-    return (same + other) / max(same, 1)
+    """Return the factor of those steps that agree with their gradient in sign."""
+    (alike, same), (opposite, other) = (_cut_up(gradients, np.int64) for _ in range(2))
+    calls = [
+        _signs.bind(rule, g, *map(g.dtype.type, numbers), m, *parts)
+        for g, m, *parts in zip(gradients, means, same, other, strict=True)
+    ]
+    _deal(calls, gradients, count)
+    agree = int(alike.sum())
+    return (agree + int(opposite.sum())) / max(agree, 1)
 
 
-@kernel(**VECTOR)
-def _towards(array, target, share):
-    """Move ``array`` by a ``share`` of the way to ``target``, elementwise."""
-    for i in range(array.size):
-        array[i] += share[i] * (target[i] - array[i])
+@shared(**VECTOR)
+def _towards(array, target, share, first, last):
+    """Move an array by a ``share`` of the way to ``target``, elementwise, in some blocks."""
+    at = first * BLOCK
+    size = min(last * BLOCK, array.size) - at
+    some, wanted, shares = span(array, at, size), span(target, at, size), span(share, at, size)
+    for i in range(size):
+        some[i] += shares[i] * (wanted[i] - some[i])
 
 
 def towards(
@@ -258,12 +286,6 @@ def towards(
     count: int,
 ) -> None:
     """Move each number of flat arrays, in place, by its share of the way to its target."""
-    blocks = _blocks(arrays)
-
-    def share(first: int, last: int) -> None:
-        for i in range(first, last):
-            which, start, stop = blocks[i]
-            _towards(*(each[which][start:stop] for each in (arrays, targets, shares)))
-
+    calls = [_towards.bind(*each) for each in zip(arrays, targets, shares, strict=True)]
     total = sum(array.size for array in arrays)
-    threads.run(share, len(blocks), threads.worth(total, count))
+    _deal(calls, arrays, threads.worth(total, count))
