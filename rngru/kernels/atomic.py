@@ -58,7 +58,7 @@ def swap(typingctx, array, at, old, new):
 
     def generate(context, builder, signature, args):
         place = _place(context, builder, signature, args)
-        result = builder.cmpxchg(place, args[2], args[3], "seq_cst")
+        result = builder.cmpxchg(place, args[2], args[3], "seq_cst", "seq_cst")
         return builder.extract_value(result, 1)
 
     return types.boolean(array, *[types.int64] * 3), generate

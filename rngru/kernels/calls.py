@@ -135,13 +135,9 @@ class Shared:
         record[0] = self._targets.get(key) or self._compile(key)
         return Call(entry, address, (record, args))
 
-    def __call__(self, *args: Any) -> None:
-        """Run it on this thread."""
-        self.bind(*args[:-2])(*args[-2:])
-
     def _compile(self, key: int) -> int:
         """Return the address of the kernel for arguments of such types."""
-        [kinds] = (given[1] for given in self._note.overloads if _key(given[1]) == key)
+        [kinds] = (given[1] for given in list(self._note.overloads) if _key(given[1]) == key)
         kinds = (*kinds, types.int64, types.int64)
         self._kernel.compile(kinds)
         found = self._kernel.overloads[kinds]

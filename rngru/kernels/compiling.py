@@ -33,7 +33,7 @@ from numba.core.caching import _Cache
 from numba.core.ccallback import CFunc
 from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
-from numba.core.types import Array
+from numba.core.types import Array, BaseTuple
 from numba.np.numpy_support import from_dtype, map_layout
 
 from rngru.errors import InputError, warn
@@ -186,7 +186,8 @@ class _Kept(_Cache):
     """Numba's idea of a cache, for one function."""
 
     def __init__(self, function: Callable) -> None:
-        self._function, self._enabled = function, True
+        self._function = function
+        self._enabled = function.__module__.startswith(__package__)  # the digest knows of no others
 
     @property
     def cache_path(self) -> str:
@@ -266,10 +267,13 @@ def _lighten(dispatcher: Any) -> None:
     usual = dispatcher.typeof_pyval
 
     def typeof(value: object) -> Any:
-        if type(value) is not np.ndarray:
+        if type(value) is tuple:  # the rest of a variable number of arguments
+            found: Any = BaseTuple.from_types(tuple(map(typeof, value)))
+        elif type(value) is np.ndarray:
+            kind, readonly = from_dtype(value.dtype), not value.flags.writeable
+            found = Array(kind, value.ndim, map_layout(value), readonly=readonly)
+        else:
             return usual(value)
-        kind, readonly = from_dtype(value.dtype), not value.flags.writeable
-        found = Array(kind, value.ndim, map_layout(value), readonly=readonly)
         dispatcher._types_active_call.add(found)
         return found
 

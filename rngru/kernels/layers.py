@@ -1,10 +1,10 @@
 """A stack of recurrent layers on all threads: what the ``Op`` of :mod:`rngru.backends.ops` calls.
 
-:func:`forward` and :func:`backward` cut the work over threads: by lanes while time runs, through all
-layers at once, for no lane needs another; by columns of the weight gradients after it. Where there are
-fewer lanes than layers and threads, each thread has layers of its own instead, some steps behind the thread
-with the layer before. No cut can change a bit of the result. Weights are packed once per call. The caller may
-pass large results back with the next batch, to be overwritten.
+:func:`forward` and :func:`backward` cut the work over threads: by lanes while time runs, for no lane needs
+another; the product of a layer's input before that, by steps and lanes; the weight gradients after it, by
+columns or rows. Where there are fewer lanes than layers and threads, each thread has layers of its own
+instead, some steps behind the thread with the layer before. No cut can change a bit of the result. Weights
+are packed once per call. The caller may pass large results back with the next batch, to be overwritten.
 
 Shapes: L layers, T time steps, B lanes, I inputs, S units, G gates, H state (2 S for LSTM, else S),
 P = padded(S).
@@ -133,7 +133,7 @@ ADDITION = 10
 
 
 class Sums(Jobs):
-    """Sums over all steps and lanes: the gradients of weights."""
+    """Sums over all steps and lanes: the gradients of weights. Its phase can be done once."""
 
     def product(self, pairs, from_column: int, result, to_column: int, columns: int) -> None:
         """Plan filling columns of ``result`` with the sum of ``left.T @ right`` of one or two pairs.
@@ -151,7 +151,7 @@ class Sums(Jobs):
             np.zeros(1, np.int64),
         )  # fmt: skip
         units, other = (ribbons(rows), panels * WIDE) if by_rows else (panels, rows)
-        self.work.append((call, units, other * (len(left) + len(more_left))))
+        self.work.append((call, units, max(1, other * (len(left) + len(more_left)))))
 
     def rows(self, matrix, result) -> None:
         """Plan adding the rows of ``matrix`` to ``result``."""

@@ -2,8 +2,8 @@
 
 A :class:`Phase` is what may be done at the same time. One thread conducts it (:func:`conduct`): it posts the
 phase to others, which serve (:func:`serve`). All read in memory what there is to do, so none waits for the
-GIL. A thread begins its share by claiming it. Who has done its own share claims those that nobody has
-begun: a thread that is slow to wake up, or whose core another process has, delays nobody.
+GIL. A thread begins its share by claiming it. The conductor, when it has done its own share, claims those
+that nobody has begun: a thread that is slow to wake up, or whose core another process has, delays nobody.
 
 A thread with nothing to do watches for a moment before it sleeps, for to be woken takes tens of
 microseconds, and a training step has a dozen such gaps. It offers its core to others meanwhile.
@@ -24,7 +24,11 @@ from rngru.kernels.processors import processor
 
 
 class Phase(NamedTuple):
-    """Calls that may be made at the same time; see :func:`side_by_side` and :func:`deal`."""
+    """Calls that may be made at the same time; see :func:`side_by_side` and :func:`deal`.
+
+    ``rows`` has of each call the addresses of its entry and record, its units and their cost; ``kept`` keeps
+    alive what lies there. With ``beside``, each thread makes all calls. ``threads`` is the most of them.
+    """
 
     beside: bool
     rows: list[tuple[int, int, int, int]]
@@ -41,8 +45,8 @@ def side_by_side(calls: Sequence[Call], units: int, threads: int) -> Phase:
 def deal(jobs: Sequence[tuple[Call, int, int]], threads: int) -> Phase:
     """Plan calls, each on ``range(units)``, dealt out to the threads at equal cost.
 
-    A job is a call, how many units it has, and the cost of each: a whole number, 1 or more. The shares of
-    the threads differ by the cost of one unit at most.
+    A job is a call, how many units it has, and the cost of each: a whole number, 1 or more. No share differs
+    from an even one by more than the cost of one unit.
     """
     rows = [(call.entry, call.record, units, cost) for call, units, cost in jobs]
     return Phase(False, rows, max(1, min(sum(row[2] for row in rows), threads)), jobs)
@@ -50,16 +54,16 @@ def deal(jobs: Sequence[tuple[Call, int, int]], threads: int) -> Phase:
 
 def numbers(phases: Sequence[Phase]) -> np.ndarray:
     """Return how many phases there are, and each of them, as :func:`_share` reads it."""
-    numbers = [len(phases)]
+    found = [len(phases)]
     for beside, rows, threads, _ in phases:
-        numbers += len(rows), beside, threads
+        found += len(rows), beside, threads
         for row in rows:
-            numbers += row
-    return np.array(numbers, np.int64)
+            found += row
+    return np.array(found, np.int64)
 
 
 WATCH = 6000
-"""Looks after that, each of which offers the core, before it sleeps: a few milliseconds."""
+"""Looks after ``PATIENCE``, each of which offers the core, before a thread sleeps: some milliseconds."""
 
 # What a thread is told, and what it tells: numbers of a row of MAIL. Those that different threads write
 # lie on different lines of the cache.
@@ -82,7 +86,8 @@ _ROWS, _BESIDE, _THREADS, _FIRST = range(4)
 _WIDTH = 4
 
 _DONE_ALL, CROWDED, ASLEEP = range(3)
-"""What became of a plan: all is done; also, but threads share a processor; nothing, for threads sleep."""
+"""What became of a plan: all is done; also, but another thread is on the caller's processor; nothing, for
+threads sleep."""
 
 
 @kernel(keep=False, error_model="numpy")
@@ -109,7 +114,7 @@ def _share(phase, i, count):
 
 @kernel(keep=False, inline="always")
 def _claimed(mail, at, i):
-    """Do what was posted to thread ``i``, unless another thread has begun it; return whether not."""
+    """Do what was posted to thread ``i``, unless another has begun it; return whether it was done here."""
     posted = read(mail, at + _POSTED)
     if not swap(mail, at + _CLAIMED, posted - 1, posted):
         return False
@@ -156,7 +161,8 @@ def _phase(mail, phase, count):
 def conduct(mail, plan, most, anyway):
     """Do the phases of a plan, one after another, on at most so many threads.
 
-    If threads sleep, it does nothing, unless ``anyway``. While it does another plan, this thread is alone.
+    If threads sleep, nothing is done, unless ``anyway``. If another thread conducts a plan, this one does all
+    of its own itself.
     """
     most = most if most == 1 or swap(mail, _LOCK, 0, 1) else 1
     for i in range(1, most):

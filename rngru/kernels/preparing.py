@@ -2,8 +2,8 @@
 
 One process would compile for ten seconds in the middle of a first training run. Here a second one
 compiles what runs backward and the update, while this one compiles what runs forward, which takes as long.
-Training begins then, and the second process goes on with the sampler. Both keep what they compiled
-(:mod:`rngru.kernels.compiling`), and the next process only reads it.
+Training begins then, and the second process goes on with what dropout needs and with the sampler. Both
+keep what they compiled (:mod:`rngru.kernels.compiling`), and the next process only reads it.
 
 The kernels are called on small arrays of the types that models have, so that they are compiled for
 just those.
@@ -23,6 +23,7 @@ import numpy as np
 from rngru.forks import inchild
 from rngru.kernels import compiling, layers, output, threads, update
 from rngru.kernels.sampler import Sampler
+from rngru.kernels.sequence import add, times
 from rngru.kernels.spec import LayerSpec, Weights
 from rngru.kernels.tiles import PANEL, provide
 
@@ -43,6 +44,7 @@ def prepare() -> None:
             _forward()
             if not _elsewhere(_BACKWARD):
                 _backward()
+                _mask()
         except BaseException:
             _end()
             raise
@@ -78,7 +80,7 @@ def _begin() -> None:
     python = os.path.basename(sys.executable or "")
     if threads.available() < 2 or not python.startswith("python"):
         return
-    code = f"from {__name__} import _backward, _sample; _backward(); _sample()"
+    code = f"from {__name__} import _backward, _mask, _sample; _backward(); _mask(); _sample()"
     process = subprocess.Popen(
         [sys.executable, "-c", code],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONSAFEPATH": "1"},
@@ -178,3 +180,10 @@ def _backward() -> None:
     deltas = layers.widened(_zeros(1, _SYMBOLS), 1)
     output.score_back(_zeros(1, _SIZE), _zeros(_SIZE, _SYMBOLS), deltas, 1.0, count=1)
     compiling.write(_BACKWARD, b"")
+
+
+def _mask() -> None:
+    """Call what only dropout needs, and a layer with two layers above it."""
+    some = _zeros(1, 1, _SIZE)
+    for call in (times.bind(some, some, _zeros(1, 1, _SIZE)), add.bind(some, _zeros(1, 1, _SIZE))):
+        call(0, 1)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from numba import types
 
+from rngru.forks import Lock
 from rngru.kernels.compiling import kernel
 
 
@@ -25,27 +26,37 @@ def locate() -> Callable[[], int] | None:
     return None
 
 
+_moving = Lock()
+
+
+def _allow(threads: Sequence[int], processors: set[int]) -> None:
+    for each in threads:
+        with contextlib.suppress(OSError):
+            os.sched_setaffinity(each, processors)
+
+
 @contextlib.contextmanager
 def elsewhere(threads: Sequence[int]) -> Iterator[None]:
     """Keep threads, given by their numbers in the system, off the processor of the caller for a while.
 
     One that sleeps wakes up elsewhere; one that runs moves at once, and stays until the system moves it.
     """
-    before: dict[int, set[int]] = {}
-    if (where := locate()) is not None:
-        here = {where()}
-        with contextlib.suppress(OSError):
-            for each in threads:
-                allowed = os.sched_getaffinity(each)
-                if free := allowed - here:
-                    before[each] = allowed
-                    os.sched_setaffinity(each, free)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            for each, allowed in before.items():
-                os.sched_setaffinity(each, allowed)
+    where = locate()
+    with _moving.held(
+        blocking=False
+    ) as alone:  # two that move the same threads would undo each other's work
+        if where is None or not alone:
+            yield
+            return
+        allowed = os.sched_getaffinity(
+            os.getpid()
+        )  # what the main thread may use, and so may others
+        free = allowed - {where()}
+        try:
+            _allow(threads if free else (), free)
+            yield
+        finally:
+            _allow(threads if free else (), allowed)
 
 
 @kernel(keep=False)

@@ -135,7 +135,7 @@ class Count:
 
 
 class _Worker:
-    """One daemon thread: it does plans, and the calls of Python in its queue.
+    """One daemon thread: it does shares of phases, and the calls of Python in its queue.
 
     Parameters
     ----------
@@ -151,7 +151,8 @@ class _Worker:
 
     def wake(self) -> None:
         """Have it listen."""
-        self._calls.put(None)
+        if self._calls.empty():  # else it will
+            self._calls.put(None)
 
     def put(self, call: tuple) -> None:
         """Have it make a call of Python."""
@@ -163,13 +164,14 @@ class _Worker:
         return self._thread.native_id or 0
 
     def _work(self) -> None:
-        mail, made = MAIL, 0  # held here: a daemon thread reads them until the very end
+        mail = MAIL  # held here: a daemon thread reads it until the very end
         while True:
-            serve(mail, self.number, made)
+            before = mail[self._at + CALLS]
+            if self._calls.empty():
+                serve(mail, self.number, before)
             work = self._calls.get()
             if work is None:
                 continue
-            made += 1
             call, first, last, done = work
             try:
                 call(first, last)
@@ -195,6 +197,7 @@ def ready(count: int) -> int:
     """Start threads until there are ``count``, the caller's included; return how many there are."""
     count = min(count, MOST + 1)
     if len(_workers) < count - 1:
+        prepare()
         with _grow.held():
             try:
                 while len(_workers) < count - 1:
@@ -212,9 +215,10 @@ def _fewer(problem: str) -> None:
     )
 
 
+@functools.cache
 def prepare() -> None:
     """Compile what each thread runs."""
-    serve(np.zeros(WORDS, np.int64), 1, 0)
+    serve(np.zeros(WORDS, np.int64), 1, -1)
 
 
 def do(*phases: Phase) -> None:

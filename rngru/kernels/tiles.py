@@ -290,15 +290,13 @@ def _product64(a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, c_pane
 _SIGNATURE = types.void(*[types.intp] * 11)
 _SOURCE = {"float32": _product32, "float64": _product64}
 _SYMBOL = {name: types.ExternalFunction(f"rngru_product_{name}", _SIGNATURE) for name in _SOURCE}
-_provided: dict[object, object] = {}
+_provided: dict[object, object] = {}  # by dtype, not by its name: that takes long to find
 _providing = Lock()
 
 
 def provide(dtype: np.dtype) -> None:
     """Make the product of ``dtype`` (float32 or float64) callable from kernels."""
-    if (
-        dtype not in _provided
-    ):  # its name takes longer to find than most of what follows such a call
+    if dtype not in _provided:
         with _providing.held():
             name = np.dtype(dtype).name
             compiled = pointer(_SIGNATURE, _SOURCE[name])

@@ -58,12 +58,12 @@ def _apply(
     rule, gradient, penalty, squares, numbers, shrink, parameter, first_cache, second_cache, average,
     new_parameter, new_first, new_second, new_average, first, last,
 ):  # fmt: skip
-    """Apply one rule to a parameter p and its caches m and v (v: Adam only), then average p in a.
+    """Apply one rule to a parameter and its caches (the second: Adam only), then average the new parameter.
 
-    ``numbers`` are those of :func:`apply`. With momentum, a step is multiplied by ``same`` where mean and
-    gradient have the same sign, and by ``other`` where they have opposite signs. The gradient is overwritten.
-    With ``squares``, a number for each block, ``penalty * p`` is first added to the gradient, and its
-    squares are summed there. The rule ``NONE`` does no more than that.
+    ``numbers`` are those that :func:`apply` makes for all parameters. With momentum, a step is multiplied by
+    ``same`` where mean and gradient have the same sign, and by ``other`` where they have opposite signs. The
+    gradient is overwritten. With ``squares``, a number for each block, ``penalty`` times the parameter is
+    first added to the gradient, and its squares are summed there. The rule ``NONE`` does no more than that.
     """
     kind = gradient.dtype.type
     zero, one, small, tiny = kind(0), kind(1), kind(1e-6), kind(1e-8)
