@@ -69,9 +69,9 @@ WATCH = 6000
 # lie on different lines of the cache.
 _POSTED, _PHASE, _COUNT, CALLS = range(4)
 """How many phases were posted; where the last one is; for how many threads; how many calls of Python came."""
-_CLAIMED, _DONE, LISTENS, AT = 8, 16, 17, 18
+_CLAIMED, _DONE, LISTENS, AT = 8, 16, 17, 24
 """How many phases were claimed, and done; whether the thread watches; which processor it runs on."""
-WORDS = 24
+WORDS = 32
 
 MOST = 1024
 """Threads at most, beside the caller's."""
@@ -132,13 +132,13 @@ def serve(mail, i, calls):
     write(mail, at + LISTENS, 1)
     while looks < PATIENCE + WATCH and read(mail, at + CALLS) == calls:
         if read(mail, at + _CLAIMED) < read(mail, at + _POSTED) and _claimed(mail, at, i):
-            mail[at + AT] = processor()
             looks = 0
         looks += 1
         if looks < PATIENCE:
             pause()
         else:
             give_way()
+            mail[at + AT] = processor()  # the system may have moved it
     write(mail, at + LISTENS, 0)
 
 
