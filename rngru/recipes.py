@@ -73,13 +73,14 @@ class Recipe:
         False
         """
         made = {**self.hyper, **given}
+        adam = made["optimizer"] in ("adam", "adamw")
         if "learnrate" not in given:
             base = _base(self.name, self.plan["max_seconds"])
             made["learnrate"] = rate(base, made["state_size"])
-            if made["optimizer"] not in ("adam", "adamw"):
+            if not adam:
                 del made["learnrate"]
         if "cautious" not in given:
-            made["cautious"] = not made["dropout"] and made["optimizer"] in ("adam", "adamw")
+            made["cautious"] = adam and not made["dropout"]
         return made
 
     def told(self, modeltype: str, hyper: HyperParams, seq_len: int) -> str:

@@ -25,12 +25,13 @@ from numba import types
 from numba.extending import intrinsic
 
 from rngru.kernels.compiling import kernel
+from rngru.kernels.memory import LINE
 
 WORDS = 16
-"""Numbers of 64 bits that a record has for each argument; an array of three dimensions takes 11."""
+"""Numbers of 64 bits that a record has for each argument; an array of three dimensions takes 11.
 
-LINE = 64
-"""Bytes of a record before its arguments."""
+The arguments begin a line of the cache after the address of the kernel.
+"""
 
 
 @intrinsic

@@ -79,9 +79,9 @@ class Jobs:
     def __init__(self, count: int) -> None:
         self.count, self.work = count, list[tuple[calls.Call, int, int]]()
 
-    def add(self, call: calls.Call, columns: int, cost: int) -> None:
-        """Plan a call over the panels of ``columns`` columns, each of that cost."""
-        self.work.append((call, columns // PANEL, cost))
+    def add(self, call: calls.Call, units: int, cost: int) -> None:
+        """Plan a call over so many panels or other units, each of that cost."""
+        self.work.append((call, units, max(cost, 1)))
 
     def phase(self) -> Phase:
         """Return all of it."""
@@ -110,8 +110,9 @@ class Packing(Jobs):
             inner, columns, row, column = columns, inner, column, row
         flat = matrix.reshape(-1)[left:]
         panels = np.empty(inner * padded(columns), matrix.dtype)
-        call = pack.bind(flat, row, column, inner, columns, panels)
-        self.add(call, padded(columns), max(inner, 1))
+        if columns:
+            call = pack.bind(flat, row, column, inner, columns, panels)
+            self.add(call, padded(columns) // PANEL, inner)
         return panels
 
     def phase(self) -> Phase:
@@ -151,11 +152,11 @@ class Sums(Jobs):
             np.zeros(1, np.int64),
         )  # fmt: skip
         units, other = (ribbons(rows), panels * WIDE) if by_rows else (panels, rows)
-        self.work.append((call, units, max(1, other * (len(left) + len(more_left)))))
+        self.add(call, units, other * (len(left) + len(more_left)))
 
     def rows(self, matrix, result) -> None:
         """Plan adding the rows of ``matrix`` to ``result``."""
-        self.add(column_sums.bind(matrix, result), matrix.shape[1], ADDITION * len(matrix))
+        self.add(column_sums.bind(matrix, result), matrix.shape[1] // PANEL, ADDITION * len(matrix))
 
 
 class Pass(NamedTuple):
@@ -455,7 +456,7 @@ def _summed(spec, read, layer: Weights, start, done: Pass, sums: Sums) -> Callab
     else:
         dinto = np.zeros((len(layer.into[0]), columns), dtype)
         call = lookup_back.bind(read, done.gates, dinto)
-        sums.add(call, columns, ADDITION * steps * lanes)
+        sums.add(call, columns // PANEL, ADDITION * steps * lanes)
 
     def result() -> Weights:
         into = (dinto,) if read.ndim == 2 else (dinto, dbias)

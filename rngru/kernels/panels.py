@@ -252,10 +252,8 @@ def pack(matrix, row, column, inner, columns, panels, first, last):
             for y in range(height):
                 at = (top + y) * row + left * column
                 if not turned and width == PANEL:
-                    here, into = (
-                        matrix.ctypes.data + at * size,
-                        block.ctypes.data + y * PANEL * size,
-                    )
+                    here = matrix.ctypes.data + at * size
+                    into = block.ctypes.data + y * PANEL * size
                     _move(zero, PANEL, here, into, here + ROWS_AHEAD * row * size)
                 else:
                     for x in range(whole, width):

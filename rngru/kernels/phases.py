@@ -90,6 +90,17 @@ _DONE_ALL, CROWDED, ASLEEP = range(3)
 threads sleep."""
 
 
+@intrinsic
+def _number(typingctx, address, at):
+    """Return the number ``at`` of those, int64, that begin at an address."""
+
+    def generate(context, builder, signature, args):
+        numbers = builder.inttoptr(args[0], ir.IntType(64).as_pointer())
+        return builder.load(builder.gep(numbers, [args[1]]))
+
+    return types.int64(types.int64, types.int64), generate
+
+
 @kernel(keep=False, error_model="numpy")
 def _share(phase, i, count):
     """Do share ``i`` of ``count`` of the phase at an address."""
@@ -180,14 +191,3 @@ def conduct(mail, plan, most, anyway):
     if most > 1:
         write(mail, _LOCK, 0)
     return found
-
-
-@intrinsic
-def _number(typingctx, address, at):
-    """Return the number ``at`` of those, int64, that begin at an address."""
-
-    def generate(context, builder, signature, args):
-        numbers = builder.inttoptr(args[0], ir.IntType(64).as_pointer())
-        return builder.load(builder.gep(numbers, [args[1]]))
-
-    return types.int64(types.int64, types.int64), generate

@@ -67,28 +67,14 @@ def _apply(
     """
     kind = gradient.dtype.type
     zero, one, small, tiny = kind(0), kind(1), kind(1e-6), kind(1e-8)
-    scale, clip, rate, keep, keep_square = (
-        numbers[0],
-        numbers[1],
-        numbers[2],
-        numbers[3],
-        numbers[4],
-    )
-    fix, fix_square, newest, same, other = (
-        numbers[5],
-        numbers[6],
-        numbers[7],
-        numbers[8],
-        numbers[9],
-    )
+    scale, clip, rate = numbers[0], numbers[1], numbers[2]
+    keep, keep_square, fix, fix_square = numbers[3], numbers[4], numbers[5], numbers[6]
+    newest, same, other = numbers[7], numbers[8], numbers[9]
     for block in range(first, last):
         at = block * BLOCK
         size = min(BLOCK, gradient.size - at)
-        g, p, new_p = (
-            span(gradient, at, size),
-            span(parameter, at, size),
-            span(new_parameter, at, size),
-        )
+        g = span(gradient, at, size)
+        p, new_p = span(parameter, at, size), span(new_parameter, at, size)
         m, new_m = span(first_cache, at, size), span(new_first, at, size)
         v, new_v = span(second_cache, at, size), span(new_second, at, size)
         a, new_a = span(average, at, size), span(new_average, at, size)
@@ -120,17 +106,16 @@ def _apply(
                 new_m[i] = keep * m[i] + (one - keep) * g[i]
                 new_v[i] = keep_square * v[i] + (one - keep_square) * g[i] * g[i]
                 product = new_m[i] * g[i]
-                mean = (
-                    new_m[i] * fix * (same if product > zero else other if product < zero else one)
-                )
+                factor = same if product > zero else other if product < zero else one
+                mean = new_m[i] * fix * factor
                 step = mean / (np.sqrt(new_v[i] * fix_square) + tiny)
                 new_p[i] = p[i] - rate * (step + shrink * p[i])
         elif rule == SGD:
             for i in range(size):
                 new_m[i] = keep * m[i] + g[i]
                 product = new_m[i] * g[i]
-                step = new_m[i] * (same if product > zero else other if product < zero else one)
-                new_p[i] = p[i] - rate * step
+                factor = same if product > zero else other if product < zero else one
+                new_p[i] = p[i] - rate * (new_m[i] * factor)
         else:
             for i in range(size):
                 new_m[i] = m[i] + g[i] * g[i]
