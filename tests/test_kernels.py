@@ -12,7 +12,7 @@ from numba.core.errors import TypingError
 
 from rngru.kernels import layers, output, threads, tiles
 from rngru.kernels.elementwise import VECTOR, exp, gate, gate_slope, tanh
-from rngru.kernels.panels import multiply_transposed, room, unpack
+from rngru.kernels.panels import TOGETHER, WIDE, multiply_transposed, room
 from rngru.kernels.spec import LayerSpec, Weights
 from tests import reference
 from tests.reference import CELLS, GATES, MINIMAL, Array, close, gradients
@@ -313,34 +313,31 @@ def test_scipy_waits_until_somebody_wants_it(tmp_path):
 
 
 @numba.njit
-def transposed(a, a_row, rows, inner, b, b_at, b_row, count, panels, scratch, result, at, row):
-    """Add to panels, and unpack them."""
-    multiply_transposed(a, a_row, rows, inner, b, b_at, b_row, count, panels, scratch)
-    unpack(panels, rows, count, result, at, row)
+def transposed(a, a_row, rows, inner, b, b_at, b_row, count, c, c_at, c_row, scratch):
+    multiply_transposed(a, a_row, rows, inner, b, b_at, b_row, count, c, c_at, c_row, scratch)
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("inner", [0, 1, 37, tiles.BLOCK, 2 * tiles.BLOCK + 3])
 @pytest.mark.parametrize("beyond", [3, tiles.PANEL // 2 + 1])
-def test_transposed_product_agrees_with_numpy(inner, dtype, beyond):
+@pytest.mark.parametrize("count", [2, TOGETHER + 1])
+def test_transposed_product_agrees_with_numpy(inner, dtype, beyond, count):
     """The weight gradient sums over steps and lanes in blocks: the last, short one counts too.
 
     Its rows are copied in wide ribbons; of the last one some are left, whole vectors and single numbers.
     """
     tiles.provide(dtype)
     rng, n = np.random.default_rng(inner), tiles.PANEL
-    rows = 2 * n + beyond
-    a, b = whole(rng, (inner, rows + 2), dtype), whole(rng, (inner, 5 * n), dtype)
-    before, scratch = whole(rng, (2, rows, n), dtype), np.empty(room(rows), dtype)
-    panels = before.copy()
-    found = np.full((rows, 4 * n), 7, dtype)
+    rows, wide = 2 * WIDE + beyond, (count + 3) * n
+    a, b = whole(rng, (inner, rows + 2), dtype), whole(rng, (inner, wide), dtype)
+    before, scratch = whole(rng, (rows, wide - n), dtype), np.empty(room(rows), dtype)
+    found = before.copy()
     transposed(
-        a.reshape(-1), rows + 2, rows, inner, b.reshape(-1), n, 5 * n, 2, panels.reshape(-1), scratch,
-        found.reshape(-1), n, 4 * n,
+        a.reshape(-1), rows + 2, rows, inner, b.reshape(-1), n, wide, count,
+        found.reshape(-1), n, wide - n, scratch,
     )  # fmt: skip
-    expected = np.full((rows, 4 * n), 7, dtype)
-    expected[:, n : 3 * n] = a[:, :rows].T @ b[:, n : 3 * n]
-    expected[:, n : 3 * n] += before.transpose(1, 0, 2).reshape(rows, 2 * n)
+    expected = before.copy()
+    expected[:, n : (count + 1) * n] += a[:, :rows].T @ b[:, n : (count + 1) * n]
     assert np.array_equal(found, expected)
 
 

@@ -148,8 +148,7 @@ class Sums(Jobs):
         by_rows = ribbons(rows) > panels
         call = products.bind(
             left, right, more_left, more_right, from_column, result, to_column, panels if by_rows else 0,
-            np.empty(columns * rows, result.dtype), np.empty((self.count, room(rows)), result.dtype),
-            np.zeros(1, np.int64),
+            np.empty((self.count, room(rows)), result.dtype), np.zeros(1, np.int64),
         )  # fmt: skip
         units, other = (ribbons(rows), panels * WIDE) if by_rows else (panels, rows)
         self.add(call, units, other * (len(left) + len(more_left)))

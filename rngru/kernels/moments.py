@@ -10,25 +10,25 @@ from rngru.kernels import threads
 from rngru.kernels.calls import shared
 from rngru.kernels.layers import Sums
 from rngru.kernels.phases import side_by_side
-from rngru.kernels.tiles import PANEL, provide
+from rngru.kernels.tiles import provide
 
 BINS = 256
 """Bins of equal width, from -1 to 1."""
 
-COLUMNS = PANEL
-"""Columns of weights."""
-
 
 def products(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return ``values.T @ weights``, (K, COLUMNS), for (N, K) and (N, COLUMNS), float32, C-contiguous.
+    """Return ``values.T @ weights``, (K, M), for (N, K) and (N, M), float32, C-contiguous.
 
-    >>> products(np.ones((3, 2), np.float32), np.ones((3, COLUMNS), np.float32))[0, 0]
+    M must be :func:`~rngru.kernels.tiles.padded`.
+
+    >>> products(np.ones((3, 2), np.float32), np.ones((3, padded(1)), np.float32))[0, 0]
     np.float32(3.0)
     """
     provide(values.dtype)
-    result = np.empty((values.shape[1], COLUMNS), np.float32)
+    columns = weights.shape[1]
+    result = np.empty((values.shape[1], columns), np.float32)
     sums = Sums(threads.available())
-    sums.product([(values, weights)], 0, result, 0, COLUMNS)
+    sums.product([(values, weights)], 0, result, 0, columns)
     threads.do(sums.phase())
     return result
 

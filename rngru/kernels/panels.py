@@ -21,6 +21,15 @@ They are whole vectors, and whole tiles in float32. A block of them is read agai
 first cache as far as it stays there: with 48 instead of 24, tiles of 6 rows and 16 columns were 5 % slower.
 """
 
+ROOM = BLOCK + 1
+"""Rows that a ribbon or a panel of a block has room for.
+
+With ``BLOCK`` they would begin a power of two apart, and so share a few lines of the first cache.
+"""
+
+TOGETHER = 64 // PANEL
+"""Panels that a gradient product copies side by side: lines of the cache that follow each other."""
+
 ROWS_AHEAD = 8
 """How many rows ahead a gathering copy fetches."""
 
@@ -120,11 +129,18 @@ def _transpose(typingctx, kind, source, source_row, into, into_row):
     return types.void(kind, *[types.intp] * 4), generate
 
 
+@kernel(keep=False)
+def clear(numbers):
+    """Fill an array with zeros; a loop, because an array assignment takes ten times as long to compile."""
+    for i in range(numbers.size):
+        numbers[i] = 0
+
+
 @kernel(keep=False, inline="always")
 def _gather(matrix, at, row, width, height, ribbons):
     """Copy ``height`` rows of ``width`` numbers, the first at ``at``, to ribbons of ``WIDE`` columns.
 
-    A ribbon has room for ``BLOCK`` rows.
+    A ribbon has room for ``ROOM`` rows.
     """
     zero, size = matrix.dtype.type(0), matrix.itemsize
     source, target, side = matrix.ctypes.data + at * size, ribbons.ctypes.data, _VECTOR // size
@@ -133,60 +149,52 @@ def _gather(matrix, at, row, width, height, ribbons):
         here, into = source + k * row * size, target + k * WIDE * size
         for j in range(0, full, WIDE):
             place = here + j * size
-            _move(zero, WIDE, place, into + j * BLOCK * size, place + ROWS_AHEAD * row * size)
+            _move(zero, WIDE, place, into + j * ROOM * size, place + ROWS_AHEAD * row * size)
         for j in range(full, whole, side):
             place = here + j * size
-            last = into + (full * BLOCK + j - full) * size
+            last = into + (full * ROOM + j - full) * size
             _move(zero, 1, place, last, place + ROWS_AHEAD * row * size)
         for j in range(whole, width):
-            ribbons[full * BLOCK + k * WIDE + j - full] = matrix[at + k * row + j]
+            ribbons[full * ROOM + k * WIDE + j - full] = matrix[at + k * row + j]
 
 
 @kernel(keep=False, inline="always")
-def multiply_transposed(a, a_row, rows, inner, b, b_at, b_row, count, c, scratch):
-    """Add A-transposed times B to C, for ``count`` panels of B.
+def multiply_transposed(a, a_row, rows, inner, b, b_at, b_row, count, c, c_at, c_row, scratch):
+    """Add A-transposed times B to C, for ``count`` panels of B and C.
 
-    A is (inner, rows) and B is (inner, columns), both as they lie in memory; C is (count, rows, PANEL).
-    This is the weight gradient: ``inner`` runs over every time step and lane at once. Both are copied
-    together, ``BLOCK`` rows at a time, into ``scratch``, of :func:`room` numbers.
+    A is (inner, rows) and B is (inner, columns), all three as they lie in memory. This is the weight
+    gradient: ``inner`` runs over every time step and lane at once. A and B are copied together, ``BLOCK``
+    rows at a time, into ``scratch``, of :func:`room` numbers.
     """
     zero, size = c.dtype.type(0), c.itemsize
-    panel = span(scratch, BLOCK * ((rows + WIDE - 1) // WIDE * WIDE), BLOCK * PANEL)
+    panels = span(scratch, ROOM * ((rows + WIDE - 1) // WIDE * WIDE), TOGETHER * ROOM * PANEL)
     for start in range(0, inner, BLOCK):
         block = min(BLOCK, inner - start)
         _gather(a, start * a_row, a_row, rows, block, scratch)
-        for p in range(count):
-            source = b.ctypes.data + (b_at + start * b_row + p * PANEL) * size
+        for p in range(0, count, TOGETHER):
+            some = min(TOGETHER, count - p)
             for k in range(block):
                 # The rows are too far apart for the processor to see where the next ones will be.
-                here, into = source + k * b_row * size, panel.ctypes.data + k * PANEL * size
-                _move(zero, PANEL, here, into, here + ROWS_AHEAD * b_row * size)
+                here = b.ctypes.data + (b_at + (start + k) * b_row + p * PANEL) * size
+                for i in range(some):
+                    place = here + i * PANEL * size
+                    into = panels.ctypes.data + (i * ROOM + k) * PANEL * size
+                    _move(zero, PANEL, place, into, place + ROWS_AHEAD * b_row * size)
             for left in range(0, rows, WIDE):
                 multiply(
-                    scratch, left * BLOCK, 1, WIDE, min(WIDE, rows - left), block,
-                    panel, 0, 1, c, (p * rows + left) * PANEL, PANEL,
+                    scratch, left * ROOM, 1, WIDE, min(WIDE, rows - left), block,
+                    panels, 0, some, c, c_at + left * c_row + p * PANEL, c_row, ROOM * PANEL,
                 )  # fmt: skip
 
 
 def room(rows: int) -> int:
     """Return how many numbers of scratch :func:`multiply_transposed` needs for ``rows`` rows of C."""
-    return BLOCK * (ribbons(rows) * WIDE + PANEL)
-
-
-@kernel(keep=False, inline="always")
-def unpack(panels, rows, count, matrix, at, row):
-    """Copy ``count`` panels (rows, PANEL) side by side into a flat matrix, the first at ``at``."""
-    zero, size = matrix.dtype.type(0), matrix.itemsize
-    for i in range(rows):
-        for p in range(count):
-            source = panels.ctypes.data + (p * rows + i) * PANEL * size
-            into = matrix.ctypes.data + (at + i * row + p * PANEL) * size
-            _move(zero, PANEL, source, into, source + ROWS_AHEAD * PANEL * size)
+    return ROOM * (ribbons(rows) * WIDE + TOGETHER * PANEL)
 
 
 @shared()
 def products(
-    left, right, more_left, more_right, from_column, result, to_column, panels, sums, scratch, taken,
+    left, right, more_left, more_right, from_column, result, to_column, panels, scratch, taken,
     first, last,
 ):  # fmt: skip
     """Fill a part of ``result`` (I, N) with the sum of ``left.T @ right`` over two pairs of matrices.
@@ -194,26 +202,23 @@ def products(
     They have rows for all time steps and lanes; of the second pair there may be none. Done are all rows of
     the panels ``first`` … ``last - 1``, counted from ``from_column`` of the right ones and ``to_column`` of
     the result; or, of so many ``panels``, if not 0, ``WIDE`` rows for each of ``first`` … ``last - 1``.
-    ``sums`` has room for the result, in panels; ``scratch`` (threads, :func:`room`) for what a thread
-    copies: each takes a row of it that is not ``taken`` (1,), int64.
+    ``scratch`` (threads, :func:`room`) is for what a thread copies: each takes a row of it that is not
+    ``taken`` (1,), int64.
     """
     top, bottom, columns = 0, result.shape[0], result.shape[1]
     panel, count = first, last - first
     if panels > 0:
         top, bottom, panel, count = first * WIDE, min(last * WIDE, bottom), 0, panels
-    rows = bottom - top
-    own = span(sums, top * count * PANEL + panel * rows * PANEL, count * rows * PANEL)
-    for i in range(own.size):
-        own[i] = 0
+    at = top * columns + to_column + panel * PANEL
+    for i in range(bottom - top):
+        clear(span(result, at + i * columns, count * PANEL))
     row = span(scratch, add(taken, 0, 1) * scratch.shape[1], scratch.shape[1])
     for one, other in ((left, right), (more_left, more_right)):
         multiply_transposed(
-            span(one, top, one.size - top), one.shape[1], rows, one.shape[0],
+            span(one, top, one.size - top), one.shape[1], bottom - top, one.shape[0],
             span(other, 0, other.size), from_column + panel * PANEL, other.shape[1], count,
-            own, row,
+            span(result, 0, result.size), at, columns, row,
         )  # fmt: skip
-    at = top * columns + to_column + panel * PANEL
-    unpack(own, rows, count, span(result, 0, result.size), at, columns)
 
 
 def ribbons(rows: int) -> int:

@@ -34,7 +34,7 @@ cells have no recurrent weights: ``main`` and ``extra`` are empty, and a step is
 from rngru.kernels.calls import shared
 from rngru.kernels.compiling import kernel
 from rngru.kernels.elementwise import VECTOR, gate, gate_slope, tanh
-from rngru.kernels.panels import span
+from rngru.kernels.panels import clear, span
 from rngru.kernels.spec import GRU, GRU_AFTER, LSTM, MIN_GRU, MIN_LSTM, RNN, TINY
 from rngru.kernels.tiles import PANEL, multiply
 
@@ -183,12 +183,6 @@ def copyrow(source, target):
         target[j] = source[j]
 
 
-@kernel(keep=False)
-def _clear(target):
-    for j in range(target.size):
-        target[j] = 0
-
-
 @shared()
 def lookup(ids, table, gates, first, last):
     """Fill ``gates`` with rows of ``table`` (V, G P) for ``ids`` (T, B): the first layer's input."""
@@ -287,10 +281,10 @@ def unroll_back(
     for t in range(steps - 1, -1, -1):
         at = t * lanes + first
         if t < steps - truncate:
-            _clear(span(gates, at * width, rows * width))
-            _clear(span(side, at * beside, rows * beside))
-            _clear(span(carry, first * pad, rows * pad))
-            _clear(span(kept, first * pad, rows * pad))
+            clear(span(gates, at * width, rows * width))
+            clear(span(side, at * beside, rows * beside))
+            clear(span(carry, first * pad, rows * pad))
+            clear(span(kept, first * pad, rows * pad))
             continue
         for phase in range(2 if cell == GRU else 1):
             for b in range(first, last):

@@ -71,13 +71,19 @@ def tallest(bits: int, panels: int = 1) -> int:
     return most if panels == 1 else min(most, PAIRED)
 
 
-def forms(bits: int) -> list[tuple[int, int]]:
-    """Return the forms of tiles, (rows, panels)."""
-    return [(r, p) for p in (1, 2) for r in range(1, tallest(bits, p) + 1)] + [(1, 4)]
+HIGH = 4 if TARGET.registers == 16 else 0
+"""Rows of a tile of three vectors, of which three panels have a whole number; 0 where it is no faster.
+
+Then 4, 7 and 8 rows are one or two of these tiles: twelve sums each, where two panels would give eight.
+"""
 
 
-AHEAD = 2048
-"""Bytes of a ribbon that are fetched before they are needed: it may lie beyond the second cache."""
+def forms(bits: int) -> list[tuple[int, int, int]]:
+    """Return the forms of tiles: the rows, the panels, and of three panels which three vectors."""
+    some = [(r, p, 0) for p in (1, 2) for r in range(1, tallest(bits, p) + 1)] + [(1, 4, 0)]
+    parts = PANEL * bits // 8 // TARGET.vector
+    return some + [(r, 3, part) for part in range(parts) for r in (HIGH - 1, HIGH) if HIGH > 0]
+
 
 BLOCK = 256
 """Inner length of one pass over a panel that several tiles read: it stays in the first cache."""
@@ -93,31 +99,38 @@ def padded(width: int) -> int:
 
 
 @intrinsic
-def _tile(typingctx, kind, rows, panels, a, a_row, a_col, b, b_panel, c, c_row, c_panel, inner):
+def _tile(
+    typingctx, kind, rows, panels, part, a, a_row, a_col, b, b_panel, c, c_row, c_panel, inner
+):
     """Add ``rows`` rows of A times ``panels`` panels of B to a tile of C, of a form in :func:`forms`.
 
-    ``kind`` is a scalar of the dtype. Then come for A the address, the strides of rows and columns;
+    ``kind`` is a scalar of the dtype. After the form come for A the address, the strides of rows and columns;
     for B the address and the stride of panels; for C the address, the strides of rows and panels; and
     the length of the inner dimension. Addresses and strides count bytes.
     """
 
     def generate(context, builder, signature, args):
-        _, rows, panels, *numbers = args
+        _, rows, panels, part, *numbers = args
         word = rows.type
         lanes = TARGET.vector * 8 // kind.bitwidth
         done = builder.append_basic_block("done")
         cases = {form: builder.append_basic_block("tile") for form in forms(kind.bitwidth)}
-        chosen = builder.add(builder.mul(panels, word(16)), rows)
-        switch = builder.switch(chosen, cases[1, 1])
-        for (height, width), block in cases.items():
-            switch.add_case(word(16 * width + height), block)
+        chosen = rows
+        for number in (panels, part):
+            chosen = builder.add(builder.mul(chosen, word(16)), number)
+        switch = builder.switch(chosen, cases[1, 1, 0])
+        for (height, width, which), block in cases.items():
+            switch.add_case(word((16 * height + width) * 16 + which), block)
             builder.position_at_end(block)
-            _Tile(builder, context.get_data_type(kind), lanes, height, width)(*numbers)
+            vectors = (
+                range(3 * which, 3 * which + 3) if width == 3 else range(width * PANEL // lanes)
+            )
+            _Tile(builder, context.get_data_type(kind), lanes, height, vectors)(*numbers)
             builder.branch(done)
         builder.position_at_end(done)
         return context.get_dummy_value()
 
-    return types.void(kind, *[types.intp] * 11), generate
+    return types.void(kind, *[types.intp] * 12), generate
 
 
 def prefetch(builder, address) -> None:
@@ -130,13 +143,13 @@ def prefetch(builder, address) -> None:
 
 
 class _Tile:
-    """Writes the code of a tile of ``rows`` rows and ``panels`` neighbouring panels."""
+    """Writes the code of a tile of ``rows`` rows and some ``vectors`` of neighbouring panels."""
 
-    def __init__(self, builder, scalar, lanes: int, rows: int, panels: int) -> None:
+    def __init__(self, builder, scalar, lanes: int, rows: int, vectors: range) -> None:
         self.builder, self.scalar, self.lanes = builder, scalar, lanes
         self.vector = ir.VectorType(scalar, lanes)
         self.rows, self.each = range(rows), PANEL // lanes
-        self.vectors = range(panels * self.each)
+        self.vectors = vectors
 
     def __call__(self, a, a_row, a_col, b, b_panel, c, c_row, c_panel, inner) -> None:
         build, word, line = self.builder, inner.type, max(1, 64 // TARGET.vector)
@@ -150,7 +163,7 @@ class _Tile:
         ]
         before = [[self._load(place, self.vector) for place in row] for row in places]
         # The same rows of the next panels: a tile can do nothing before it has what is there already.
-        ahead = build.mul(c_panel, word(len(self.vectors) // self.each))
+        ahead = build.mul(c_panel, word(-(-len(self.vectors) // self.each)))
         for place in (each for row in places for each in row[::line]):
             prefetch(build, build.add(place, ahead))
         shifts = [self._shift(j, b_panel) for j in self.vectors]
@@ -161,14 +174,15 @@ class _Tile:
 
         build.position_at_end(loop)
         k, here_a, here_b = build.phi(word), build.phi(word), build.phi(word)
-        sums = [[build.phi(self.vector) for _ in self.vectors] for _ in self.rows]
+        width = range(len(self.vectors))
+        sums = [[build.phi(self.vector) for _ in width] for _ in self.rows]
         # Whichever is fewer stays in registers: the elements of A, or the vectors of the panel.
         left = [build.add(here_a, row) for row in rows_a]
         right = [build.add(here_b, shift) for shift in shifts]
         after = [[None] * len(self.vectors) for _ in self.rows]
         if len(left) < len(right):
             column = [self._broadcast(self._load(place, self.scalar)) for place in left]
-            for j in self.vectors:
+            for j in width:
                 vector = self._load(right[j], self.vector)
                 for i in self.rows:
                     after[i][j] = self._multiply_add(column[i], vector, sums[i][j])
@@ -176,10 +190,8 @@ class _Tile:
             panel = [self._load(place, self.vector) for place in right]
             for i in self.rows:
                 element = self._broadcast(self._load(left[i], self.scalar))
-                for j in self.vectors:
+                for j in width:
                     after[i][j] = self._multiply_add(element, panel[j], sums[i][j])
-        for shift in shifts[::line]:
-            prefetch(build, build.add(build.add(here_b, shift), word(AHEAD)))
         following = build.add(k, word(1))
         ribbon = word(PANEL // self.lanes * TARGET.vector)
         steps = [
@@ -187,7 +199,7 @@ class _Tile:
             (here_a, a, build.add(here_a, a_col)),
             (here_b, b, build.add(here_b, ribbon)),
         ]
-        steps += [(sums[i][j], before[i][j], after[i][j]) for i in self.rows for j in self.vectors]
+        steps += [(sums[i][j], before[i][j], after[i][j]) for i in self.rows for j in width]
         for phi, first, later in steps:
             phi.add_incoming(first, entry)
             phi.add_incoming(later, loop)
@@ -196,7 +208,7 @@ class _Tile:
         build.position_at_end(done)
         results = []
         for i in self.rows:
-            for j in self.vectors:
+            for j in width:
                 result = build.phi(self.vector)
                 result.add_incoming(before[i][j], entry)
                 result.add_incoming(after[i][j], loop)
@@ -230,8 +242,11 @@ class _Tile:
         return self.builder.add(self.builder.mul(panel, word(j // self.each)), within)
 
 
-_HEIGHTS = tuple((tallest(bits), tallest(bits, panels=2)) for bits in (32, 64))
-"""The most rows of a tile of one panel, and of two, by dtype."""
+_SIZES = tuple(
+    (tallest(bits), tallest(bits, panels=2), PANEL * bits // 8 // TARGET.vector)
+    for bits in (32, 64)
+)
+"""The most rows of a tile of one panel, and of two, and the vectors of a panel, by dtype."""
 
 
 @kernel(keep=False)
@@ -239,39 +254,35 @@ def _product(kind, size, a, a_row, a_col, rows, inner, b, b_panel, count, c, c_r
     """Add A times ``count`` panels of B to C, in tiles of nearly equal height.
 
     25 rows are 7 + 6 + 6 + 6, not 8 + 8 + 8 + 1. A few rows make too few sums to be fast, since each
-    sum waits for its own last addition: then a tile is a few rows of two panels, or one of four.
+    sum waits for its own last addition: then a tile is a few rows of two panels, or of three vectors, or one
+    row of four panels.
     Addresses and strides count bytes; ``size`` is those of one number.
     """
-    high, low = _HEIGHTS[size // 8]
+    high, low, each = _SIZES[size // 8]
     panels = 4 if rows == 1 else 2 if rows <= PAIRED else 1
+    if rows == HIGH or 2 * HIGH - 1 <= rows <= 2 * HIGH:
+        panels = 3
     p = 0
     while p < count:
+        if panels == 3 and (count - p < 3 or count - p == 4):
+            panels = 2  # 2 + 2, not 3 + 1
         while panels > count - p:
             panels //= 2
-        most = (1, high, low, 0, 1)[panels]
+        most = (1, high, low, HIGH, 1)[panels]
         tiles = (rows + most - 1) // most
         block = BLOCK if tiles > 1 else max(inner, 1)
         for start in range(0, inner, block):
             length = min(block, inner - start)
             panel, left = b + p * b_panel + start * PANEL * size, a + start * a_col
-            for i in range(tiles):
-                top = i * rows // tiles
-                height = (i + 1) * rows // tiles - top
-                here, into = left + top * a_row, c + p * c_panel + top * c_row
-                _tile(
-                    kind,
-                    height,
-                    panels,
-                    here,
-                    a_row,
-                    a_col,
-                    panel,
-                    b_panel,
-                    into,
-                    c_row,
-                    c_panel,
-                    length,
-                )
+            for part in range(each if panels == 3 else 1):
+                for i in range(tiles):
+                    top = i * rows // tiles
+                    height = (i + 1) * rows // tiles - top
+                    here, into = left + top * a_row, c + p * c_panel + top * c_row
+                    _tile(
+                        kind, height, panels, part, here, a_row, a_col, panel, b_panel,
+                        into, c_row, c_panel, length,
+                    )  # fmt: skip
         p += panels
 
 
@@ -316,21 +327,22 @@ def contiguous(*arrays) -> None:
             raise TypingError(f"a kernel needs C-contiguous arrays of one dtype, not {given}")
 
 
-def multiply(a, a_at, a_row, a_col, rows, inner, panels, first, count, c, c_at, c_row):
+def multiply(a, a_at, a_row, a_col, rows, inner, panels, first, count, c, c_at, c_row, apart=None):
     """Add ``rows`` rows of A times panels ``first`` … ``first + count - 1`` of B to C.
 
-    For use in kernels. Arrays are contiguous; offsets ``_at`` and strides count elements.
+    For use in kernels. Arrays are contiguous; offsets ``_at`` and strides count elements. Panels begin so
+    many elements ``apart``; None if one follows another.
     """
     raise NotImplementedError("multiply() is called by compiled kernels only")
 
 
 @overload(multiply)
-def _multiply(a, a_at, a_row, a_col, rows, inner, panels, first, count, c, c_at, c_row):
+def _multiply(a, a_at, a_row, a_col, rows, inner, panels, first, count, c, c_at, c_row, apart=None):
     contiguous(a, panels, c)
     product, size = _SYMBOL[str(c.dtype)], c.dtype.bitwidth // 8
 
-    def call(a, a_at, a_row, a_col, rows, inner, panels, first, count, c, c_at, c_row):
-        ribbon = inner * PANEL * size
+    def call(a, a_at, a_row, a_col, rows, inner, panels, first, count, c, c_at, c_row, apart=None):
+        ribbon = (inner * PANEL if apart is None else apart) * size
         product(
             a.ctypes.data + a_at * size, a_row * size, a_col * size, rows, inner,
             panels.ctypes.data + first * ribbon, ribbon, count,

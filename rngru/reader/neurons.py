@@ -230,13 +230,14 @@ class _Sums:
 
     def __init__(self, values: np.ndarray, half: int) -> None:
         from rngru.kernels import moments
+        from rngru.kernels.tiles import padded
 
         self._kernels = moments
         self._property = ((values - values.mean()) / values.std()).astype(np.float32)
         self._ones = values.astype(np.uint8) if np.isin(values, (0, 1)).all() else None
         self._half = half
         self._shifts = [len(values) * k // (SHIFTS + 1) for k in range(1, SHIFTS + 1)]
-        self._columns = moments.COLUMNS
+        self._columns = padded(4 + SHIFTS)
         self._weights = np.zeros((2, self._columns))  # the sums of the columns and of their squares
         self._states: Any = None  # the sums of the states, (layer, neuron, column)
         self.read = 0
