@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from numba.core.errors import TypingError
 
-from rngru.kernels import layers, output, threads, tiles
+from rngru.kernels import jobs, layers, output, threads, tiles
 from rngru.kernels.elementwise import VECTOR, exp, gate, gate_slope, tanh
 from rngru.kernels.panels import TOGETHER, WIDE, multiply_transposed, room
+from rngru.kernels.plans import Plan
 from rngru.kernels.spec import LayerSpec, Weights
 from tests import reference
 from tests.reference import CELLS, GATES, MINIMAL, Array, close, gradients
@@ -147,7 +148,7 @@ def test_packing_keeps_every_number_and_pads_with_zeros(columns, transpose, dtyp
     matrix = np.random.default_rng(1).normal(size=(37, columns)).astype(dtype)
     source = np.ascontiguousarray(matrix.T) if transpose else matrix
     for count in (1, 3):
-        panels = layers.packed(source, count, transpose=transpose)
+        panels = jobs.packed(source, count, transpose=transpose)
         panels = panels.reshape(-1, 37, tiles.PANEL).transpose(1, 0, 2).reshape(37, -1)
         assert panels.shape[1] == tiles.padded(columns)
         assert np.array_equal(panels[:, :columns], matrix) and not panels[:, columns:].any()
@@ -157,22 +158,25 @@ def test_packing_some_columns_takes_those():
     """The candidate's weights are the last columns of a matrix that holds three gates."""
     n = tiles.PANEL
     matrix = np.random.default_rng(2).normal(size=(4, 3 * n)).astype(np.float32)
-    part = layers.packed(matrix, 1, left=n, right=2 * n).reshape(4, n)
+    part = jobs.packed(matrix, 1, left=n, right=2 * n).reshape(4, n)
     assert np.array_equal(part, matrix[:, n : 2 * n])
-    turned = layers.packed(matrix, 1, left=2 * n, right=2 * n + 6, transpose=True).reshape(6, n)
+    turned = jobs.packed(matrix, 1, left=2 * n, right=2 * n + 6, transpose=True).reshape(6, n)
     assert np.array_equal(turned[:, :4], matrix[:, 2 * n : 2 * n + 6].T)
     assert not turned[:, 4:].any()
 
 
 @pytest.mark.parametrize("size", [1, 32, 33])
-def test_narrowed_undoes_widened(size):
+def test_trimmed_undoes_widened(size):
     """Gates lie side by side, each padded on its own: padding the row as a whole mixes them."""
     array = np.random.default_rng(3).normal(size=(2, 5, 3 * size)).astype(np.float32)
-    wide = layers.widened(array, 3)
+    wide = jobs.widened(array, 3)
     parts = wide.reshape(2, 5, 3, -1)
     assert parts.shape[-1] == tiles.padded(size) and not parts[..., size:].any()
     assert np.array_equal(parts[..., 1, :size], array[..., size : 2 * size])
-    assert np.array_equal(layers.narrowed(wide, 3, size), array)
+    plan = Plan(1)
+    found = jobs.trimmed(plan, wide, 3, size)
+    plan.run()
+    assert np.array_equal(found, array)
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
@@ -188,7 +192,7 @@ def test_product_agrees_with_numpy(rows, inner, columns, dtype):
     tiles.provide(dtype)
     rng = np.random.default_rng(rows)
     a, b = whole(rng, (rows, inner), dtype), whole(rng, (inner, columns), dtype)
-    panels, wide = layers.packed(b, 1), tiles.padded(columns)
+    panels, wide = jobs.packed(b, 1), tiles.padded(columns)
     before = whole(rng, (rows, wide), dtype)
     padding = np.zeros((inner, wide - columns), dtype)
     expected = before + a @ np.hstack([b, padding])
@@ -205,7 +209,7 @@ def test_product_writes_nothing_outside_its_block():
     rng, n = np.random.default_rng(4), tiles.PANEL
     a, b = whole(rng, (6, 9), np.float32), whole(rng, (7, 3 * n), np.float32)
     c = np.full((6, 4 * n), 5, np.float32)
-    args = (2 * 9 + 1, 9, 1, 3, 7, layers.packed(b, 1), 1, 2, c.reshape(-1), 5 * n, 4 * n)
+    args = (2 * 9 + 1, 9, 1, 3, 7, jobs.packed(b, 1), 1, 2, c.reshape(-1), 5 * n, 4 * n)
     _multiply(a.reshape(-1), *args)
     expected = np.full((6, 4 * n), 5, np.float32)
     expected[1:4, n : 3 * n] += a[2:5, 1:8] @ b[:, n : 3 * n]
@@ -239,11 +243,11 @@ def test_numbers_of_another_width_are_refused():
 
 BACK = """if True:
     import numpy as np
-    from rngru.kernels import layers, output
+    from rngru.kernels import jobs, layers, output
     from rngru.kernels.spec import LayerSpec, Weights
     one = np.ones((1, 1), "f")
     output.affine_back(one, one, one, count=1)
-    spec, wide = LayerSpec("RNN"), layers.widened(one[None], 1)
+    spec, wide = LayerSpec("RNN"), jobs.widened(one[None], 1)
     passes = [layers.Pass(one[None], None, one[None], wide.copy(), one[None, :, :0])]
     given = np.zeros((1, 1), np.int32), [Weights((one,), one)], one[None]
     layers.backward(spec, *given, passes, [one[None]], [None], count=1)
@@ -264,7 +268,7 @@ def test_a_row_of_a_product_has_the_same_bits_in_any_company():
     tiles.provide(np.float32)
     rng = np.random.default_rng(5)
     a, b = rng.normal(size=(23, 77)).astype("f"), rng.normal(size=(77, 64)).astype("f")
-    panels = layers.packed(b, 1)
+    panels = jobs.packed(b, 1)
 
     def product(some):
         c = np.zeros((len(some), 64), np.float32)
@@ -353,9 +357,11 @@ def test_sums_of_products_agree_with_numpy(rows, columns, pairs):
     ]
     expected = sum(left[:, :rows].T @ right[:, tiles.PANEL :] for left, right in some)
     for count in (1, 2, 3):
-        sums, found = layers.Sums(count), np.full((rows, n + tiles.PANEL), 7, np.float32)
+        plan, found = Plan(count), np.full((rows, n + tiles.PANEL), 7, np.float32)
+        sums = jobs.Sums(plan)
         sums.product(some, tiles.PANEL, found, 0, n)
-        threads.do(sums.phase())
+        plan.do(sums.phase())
+        plan.run()
         assert np.array_equal(found[:, :n], expected) and (found[:, n:] == 7).all()
 
 
@@ -402,7 +408,7 @@ def test_loss_and_its_gradient_agree_with_numpy(rows, size, symbols, dtype):
     for count in (1, 2):
         losses, deltas = output.score(s, w, b, targets, count=count)
         close(losses, -logp.value[np.arange(rows), targets], limit(dtype), "losses")
-        found = output.score_back(s, w, deltas, 0.25, count=count)
+        found = output.score_back(s, w, deltas, np.array([0.25], dtype), count=count)
         names = ("states", "weights", "bias")
         for name, right, gradient in zip(names, expected, found, strict=True):
             close(gradient, right, 5 * limit(dtype), name)
@@ -477,8 +483,8 @@ class Case:
         found = gradients(total, wanted)
         self.gradients = ([np.stack(found[: len(rows)])] if rows else []) + found[len(rows) :]
 
-    def forward(self, count, old=None):
-        return layers.forward(*self.arguments, old=old, count=count)
+    def forward(self, count):
+        return layers.forward(*self.arguments, count=count)
 
     def backward(self, count, passes):
         """Gradients of inputs (not characters), weights, start, recurrent, second bias if any."""
@@ -488,9 +494,9 @@ class Case:
         return [each for each in some if each is not None]
 
 
-def everything(case, count, old=None):
+def everything(case, count):
     """All that a layer gives, there and back."""
-    passes = case.forward(count, old)
+    passes = case.forward(count)
     results = [passes[0].states.copy(), passes[0].ending.copy()]
     return results + case.backward(count, passes)
 
@@ -594,30 +600,9 @@ def test_an_error_in_one_layer_does_not_leave_another_waiting(monkeypatch):
 
     for stages in ([[fails], [works]], [[works], [fails]], [[works], [fails], [works]]):
         with pytest.raises(ZeroDivisionError):
-            layers._through(layers.Packing(len(stages)), stages, some, (20, 1))
-
-
-@pytest.mark.parametrize("cell", CELLS)
-def test_arrays_given_back_for_reuse_are_only_written_to(cell):
-    """What the last batch left in them, NaN for example, must not leak into the next."""
-    case = Case(LayerSpec(cell), "floats", 4, 3, 33, np.float32)
-    expected = everything(case, 1)
-    old = [layers.Pass(*(np.full_like(each, np.nan) for each in case.forward(1)[0]))]
-    for one, same in zip(expected, everything(case, 1, old), strict=True):
-        assert np.array_equal(one, same)
-    (again,) = case.forward(1, old)
-    assert again.states is old[0].states and again.gates is old[0].gates
-    assert not any(np.shares_memory(again.ending, each) for each in old[0]), "the caller's to keep"
-
-
-def test_arrays_of_a_call_without_masks_serve_one_with_masks():
-    """There the output is the states: multiplied in place, the states were masked as well."""
-    case = Case(LayerSpec("GRU"), "floats", 4, 3, 33, np.float32)
-    masks = np.random.default_rng(9).integers(0, 2, (1, 4, 3, 33)).astype(np.float32)
-    (expected,) = layers.forward(*case.arguments, masks, count=1)
-    (found,) = layers.forward(*case.arguments, masks, old=case.forward(1), count=1)
-    for one, same in zip(expected[:3], found[:3], strict=True):  # output, ending, states
-        assert np.array_equal(one, same)
+            plan = Plan(len(stages))
+            layers._through(jobs.Packing(plan), stages, some, (20, 1))
+            plan.run()
 
 
 @pytest.mark.parametrize("cell", CELLS)

@@ -329,7 +329,7 @@ def test_smoothing_is_that_of_pytorch():
     rows, weights, bias = rng.normal(size=(8, 5)), rng.normal(size=(5, 7)), rng.normal(size=7)
     targets = rng.integers(0, 7, 8)
     losses, deltas = output.score(rows, weights, bias, targets, smoothing=0.3, count=1)
-    found = output.score_back(rows, weights, deltas, 1.0, count=1)
+    found = output.score_back(rows, weights, deltas, np.ones(1, deltas.dtype), count=1)
     given = [torch.tensor(each, requires_grad=True) for each in (rows, weights, bias)]
     logits = given[0] @ given[1] + given[2]
     entropy = torch.nn.functional.cross_entropy

@@ -104,17 +104,18 @@ def test_graph_of_a_rule_agrees_with_its_closed_form(history, optimizer, cautiou
 def test_kernel_of_a_rule_agrees_with_its_closed_form(history, optimizer, cautious, count, clip):
     """Also beyond the first block, and without writing over what it reads."""
     hyper = HyperParams(5, optimizer=optimizer, cautious=cautious, **CHANGES[optimizer], **clip)
+    rule = update.Rule(
+        optimizer, clipnorm=hyper.clipnorm, clip=math.inf if hyper.clip is None else hyper.clip,
+        decay=hyper.decay, momentum=hyper.momentum, beta2=hyper.beta2, cautious=hyper.cautious,
+    )  # fmt: skip
     old = [[a.reshape(-1) for a in history[0].values()]]
     old += [[np.zeros_like(a) for a in old[0]] for _ in CACHES[optimizer]]
     for n, gradients in enumerate(history[1], 1):
         new = [[np.full_like(a, np.nan) for a in each] for each in old]
         before = [a.copy() for each in old for a in each]
-        update.apply(
-            optimizer, [g.reshape(-1).copy() for g in gradients.values()], old, new,
-            penalties=[0.0] * 3, rate=RATE, number=n, clipnorm=hyper.clipnorm,
-            clip=math.inf if hyper.clip is None else hyper.clip, decay=hyper.decay,
-            momentum=hyper.momentum, beta2=hyper.beta2, shrinks=shrinks(hyper),
-            cautious=hyper.cautious, count=count,
+        rule(
+            [g.reshape(-1).copy() for g in gradients.values()], old, new,
+            penalties=[0.0] * 3, shrinks=shrinks(hyper), rate=RATE, number=n, count=count,
         )  # fmt: skip
         assert all(map(np.array_equal, before, (a for each in old for a in each)))
         old = new
@@ -127,6 +128,10 @@ def test_an_update_has_the_same_bits_wherever_its_arrays_lie(optimizer, cautious
     a time round otherwise, a run is repeated only as often as the memory allocator is in the mood.
     """
     rng, hyper = np.random.default_rng(4), HyperParams(5, optimizer=optimizer)
+    rule = update.Rule(
+        optimizer, clipnorm=0.7, clip=0.5, decay=hyper.decay, momentum=hyper.momentum,
+        beta2=hyper.beta2, cautious=cautious,
+    )  # fmt: skip
     for size, gap in itertools.product([*range(4, 18), 40, 1000], (0, 4, 1000)):
         gradient, *old = rng.uniform(-1, 1, (2 + len(CACHES[optimizer]), size)).astype("f")
         if optimizer != "sgd":
@@ -139,11 +144,9 @@ def test_an_update_has_the_same_bits_wherever_its_arrays_lie(optimizer, cautious
             before, after = arrays[: len(old)], arrays[len(old) :]
             for target, source in zip((g, *before), (gradient, *old), strict=True):
                 target[:] = source
-            update.apply(
-                optimizer, [g], [[a] for a in before], [[a] for a in after],
-                penalties=[0.3], rate=RATE, number=2, clipnorm=0.7, clip=0.5, decay=hyper.decay,
-                momentum=hyper.momentum, beta2=hyper.beta2, shrinks=[0.1],
-                cautious=cautious, count=1,
+            rule(
+                [g], [[a] for a in before], [[a] for a in after],
+                penalties=[0.3], shrinks=[0.1], rate=RATE, number=2, count=1,
             )  # fmt: skip
             results.append(np.concatenate(after))
         assert all(np.array_equal(results[0], each) for each in results[1:]), (size, gap)
@@ -182,12 +185,11 @@ def test_norm_is_of_all_gradients_together_after_the_penalty():
         for clipnorm in (None, 3.0):  # in one pass with the rule, or in one of its own
             given = [g.copy() for g in gradients]
             old, new = ([[g.copy() for g in parameters] for _ in range(2)] for _ in range(2))
-            norms.add(
-                update.apply(
-                    "sgd", given, old, new, penalties=penalties, rate=0.5, number=1, clipnorm=clipnorm,
-                    clip=math.inf, decay=0.9, momentum=0.0, beta2=0.9, shrinks=penalties, count=count,
-                )
-            )  # fmt: skip
+            rule = update.Rule(
+                "sgd", clipnorm=clipnorm, clip=math.inf, decay=0.9, momentum=0.0, beta2=0.9
+            )
+            more = {"penalties": penalties, "shrinks": penalties, "rate": 0.5, "number": 1}
+            norms.add(rule(given, old, new, **more, count=count))
             scale = 1.0 if clipnorm is None else clipnorm / expected
             for one, right, start in zip(new[0], whole, old[0], strict=True):
                 close(one, start - 0.5 * scale * right, 1e-5)
@@ -272,12 +274,13 @@ def test_where_the_definitions_agree_the_numbers_are_those_of_torch(name):
     hyper = HyperParams(2, optimizer=name, weightdecay=0.1, clip=None)
     gradients = [[0.1, -0.4, 3.0], [-0.2, 0.7, 0.05], [1.5, -0.03, -2.0]]
     now = [[np.array([0.5, -1.25, 2.0])], *([np.zeros(3)] for _ in CACHES[name])]
+    rule = update.Rule(
+        name, clipnorm=None, clip=math.inf, decay=hyper.decay, momentum=hyper.momentum, beta2=hyper.beta2
+    )  # fmt: skip
+    shrinks = [0.1 if name == "adamw" else 0.0]
     for number, gradient in enumerate(gradients, 1):
         new = [[np.empty(3)] for _ in now]
-        update.apply(
-            name, [np.array(gradient)], now, new, penalties=[0.0], rate=0.01, number=number,
-            clipnorm=None, clip=math.inf, decay=hyper.decay, momentum=hyper.momentum, beta2=hyper.beta2,
-            shrinks=[0.1 if name == "adamw" else 0.0], count=1,
-        )  # fmt: skip
+        given = [np.array(gradient)], now, new
+        rule(*given, penalties=[0.0], shrinks=shrinks, rate=0.01, number=number, count=1)
         now = new
     np.testing.assert_allclose(now[0][0], TORCH[name], rtol=0, atol=2e-9)

@@ -9,7 +9,7 @@ import numpy as np
 from rngru import models
 from rngru.backends.base import Ahead, Backend, Losses, Step, Trace, Written, given, newest, shrinks
 from rngru.kernels import layers, output, threads, update
-from rngru.kernels.memory import Recycled, settle
+from rngru.kernels.memory import Recycled, reused, settle
 from rngru.kernels.preparing import prepare, prepare_sampler
 from rngru.kernels.sampler import Sampler
 from rngru.network import Engine, Network
@@ -28,6 +28,16 @@ class CPU(Backend):
         self._functions: dict[bool, Any] = {}
         self._sampler: tuple[Any, Sampler] | None = None
         self._fresh = Recycled()
+        self._places: list[np.ndarray] = []
+        self._rule = update.Rule(
+            hyper.optimizer,
+            clipnorm=hyper.clipnorm,
+            clip=math.inf if hyper.clip is None else hyper.clip,
+            decay=hyper.decay,
+            momentum=hyper.momentum,
+            beta2=hyper.beta2,
+            cautious=hyper.cautious,
+        )
 
     def _function(self, predictions: bool) -> Any:
         """Return what :meth:`_build` compiles, once."""
@@ -61,50 +71,59 @@ class CPU(Backend):
         return function
 
     def step(self, arrays, caches, x, y, state, rate, *, number=1, noise=None):
-        found = self._computed(False, arrays, x, y, given(state, noise))
-        return self._updated(arrays, caches, x.shape[1], rate, number, *found)
+        with self._lock.held(), threads.steady():
+            found = self._computed(False, arrays, x, y, given(state, noise))
+            return self._updated(arrays, caches, x.shape[1], rate, number, *found)
 
     def predictstep(self, arrays, caches, x, y, state, rate):
-        *found, losses, deltas = self._computed(True, arrays, x, y, [state])
-        chances = deltas[:, : self.hyper.vocab_size].astype(np.float64)
-        chances = np.maximum(chances + self.hyper.smoothing / self.hyper.vocab_size, 0)
-        chances[np.arange(y.size), y.reshape(-1)] = np.exp(-losses.astype(np.float64))
-        step = self._updated(arrays, caches, x.shape[1], rate, 1, *found)
+        with self._lock.held(), threads.steady():
+            *found, losses, deltas = self._computed(True, arrays, x, y, [state])
+            chances = deltas[:, : self.hyper.vocab_size].astype(np.float64)
+            chances = np.maximum(chances + self.hyper.smoothing / self.hyper.vocab_size, 0)
+            chances[np.arange(y.size), y.reshape(-1)] = np.exp(-losses.astype(np.float64))
+            step = self._updated(arrays, caches, x.shape[1], rate, 1, *found)
         return step, chances.reshape(*y.shape, -1)
 
     def _computed(self, predictions: bool, arrays, x, y, more) -> list[np.ndarray]:
-        """Return what :meth:`_build` says of a batch; ``more`` is what :func:`given` returns."""
+        """Return what :meth:`_build` says of a batch; ``more`` is what :func:`given` returns.
+
+        The next call writes over all of it.
+        """
         function = self._function(predictions)
         share = np.asarray(np.float32(1) / np.float32(x.shape[1]))
-        with self._lock.held():
-            return function(*arrays.values(), share, x, y, *more)
+        return function(*arrays.values(), *self._placed(share, x, y, *more))
+
+    def _placed(self, *arrays: np.ndarray) -> list[np.ndarray]:
+        """Return copies where those of the last batch lay: the kernels look for plans by place."""
+        places = [*self._places, *[None] * len(arrays)]
+        self._places = [
+            reused(old, each.shape, each.dtype) for old, each in zip(places, arrays, strict=False)
+        ]
+        for place, each in zip(self._places, arrays, strict=True):
+            np.copyto(place, each)
+        return self._places
 
     def _updated(self, arrays, caches, lanes, rate, number, loss, *results) -> Step:
         """Return the step that a loss, the last state of each layer, and the gradients lead to."""
-        hyper, count = self.hyper, threads.available()
+        hyper = self.hyper
         endings, gradients = results[: hyper.layers], results[hyper.layers :]
         weights = [models.penalised(each.ndim) for each in gradients]
-        old = [_flat(arrays), *map(_flat, caches.values())]
-        flat = [np.ascontiguousarray(each).reshape(-1) for each in gradients]
         after = self._fresh.like(arrays)
         remembered = {cache: self._fresh.like(values) for cache, values in caches.items()}
-        norm = update.apply(
-            hyper.optimizer,
-            flat,
+        old, new = (
+            [list(each.values()) for each in (values, *memory.values())]
+            for values, memory in ((arrays, caches), (after, remembered))
+        )
+        norm = self._rule(
+            [np.ascontiguousarray(each) for each in gradients],
             old,
-            [_flat(after), *map(_flat, remembered.values())],
+            new,
             penalties=[hyper.regcost / lanes * weight for weight in weights],
+            shrinks=shrinks(hyper, weights),
             rate=rate,
             number=number,
-            clipnorm=hyper.clipnorm,
-            clip=math.inf if hyper.clip is None else hyper.clip,
-            decay=hyper.decay,
-            momentum=hyper.momentum,
-            beta2=hyper.beta2,
-            shrinks=shrinks(hyper, weights),
             newest=newest(hyper, number),
-            cautious=hyper.cautious,
-            count=count,
+            count=threads.available(),
         )
         result = Step(float(loss), norm, arrays, caches, np.array(endings))
         return replace(result, arrays=after, caches=remembered) if result.finite else result
@@ -190,7 +209,3 @@ _ENGINE = Engine(_layers, _affine, _encode, np.zeros_like, np.concatenate)
 def _readout(network: Network) -> tuple[np.ndarray, np.ndarray]:
     weights, bias = network.readout()
     return np.ascontiguousarray(weights), bias
-
-
-def _flat(arrays) -> list[np.ndarray]:
-    return [array.reshape(-1) for array in arrays.values()]

@@ -10,9 +10,11 @@ N rows of I or S numbers.
 (2, 'float32')
 """
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,7 @@ from pytensor.tensor.elemwise import Elemwise
 
 from rngru.kernels import layers, output, threads
 from rngru.kernels.memory import reused
+from rngru.kernels.plans import Plan, Plans
 from rngru.kernels.spec import LayerSpec, Weights
 
 
@@ -39,8 +42,29 @@ def zeros_like(value):
     return pt.zeros(value.shape, dtype=value.dtype)
 
 
-def _contiguous(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-    return [np.ascontiguousarray(each) for each in arrays]
+class Kernels(Op):
+    """An ``Op`` on the kernels: :meth:`plan` says what they do.
+
+    Its results are new arrays; or those of the last call, overwritten, where it is :meth:`kept`.
+    """
+
+    _plans: Plans | None = None
+
+    def plan(self, plan: Plan, *inputs: np.ndarray) -> Callable[[], Sequence[np.ndarray]]:
+        """Add to a plan, for C-contiguous inputs; return what gives the outputs when it has been done."""
+        raise NotImplementedError
+
+    def kept(self) -> "Kernels":
+        """Return one with plans and memory of its own, for one node of one function."""
+        other = copy.copy(self)
+        other._plans = Plans(other.plan)
+        return other
+
+    def perform(self, node, inputs, output_storage) -> None:
+        plans = Plans(self.plan) if self._plans is None else self._plans
+        found = plans(*map(np.ascontiguousarray, inputs), count=threads.available())
+        for cell, result in zip(output_storage, found, strict=True):
+            cell[0] = result
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +109,13 @@ class Stack:
         return [each for kind in kinds for each in kind]
 
     def given(self, inputs: Sequence[np.ndarray]):
-        """Sort the inputs of the ``Op``: (inputs, weights, start, masks), all contiguous."""
-        first, start, *rest = _contiguous(inputs)
+        """Sort the inputs of the ``Op``: (inputs, weights, start, masks)."""
+        first, start, *rest = inputs
         masks = rest.pop(0) if self.masked else None
         return first, self.weights(rest, first.ndim), start, masks
 
 
-class Recurrence(Op):
+class Recurrence(Kernels):
     """A stack of layers over a sequence, on the kernels.
 
     Inputs: ``inputs, start[, masks], *weights``. Outputs, each of all layers: output (T, B, S), ending
@@ -114,13 +138,9 @@ class Recurrence(Op):
         ]
         return Apply(self, list(inputs), outputs)
 
-    def perform(self, node, inputs, output_storage) -> None:
-        old = self.stack.passes([cell[0] for cell in output_storage])
-        results = layers.forward(
-            self.stack.spec, *self.stack.given(inputs), old=old, count=threads.available()
-        )
-        for cell, result in zip(output_storage, self.stack.flat(results), strict=True):
-            cell[0] = result
+    def plan(self, plan, *inputs):
+        finish = layers.forward.plan(plan, self.stack.spec, *self.stack.given(inputs))
+        return lambda: self.stack.flat(finish())
 
     def pullback(self, inputs, outputs, cotangents):
         public = cotangents[: 2 * self.stack.depth]
@@ -143,13 +163,13 @@ class Recurrence(Op):
     L_op = pullback
 
 
-class RecurrenceGradient(Op):
+class RecurrenceGradient(Kernels):
     """Backpropagation through time of :class:`Recurrence`.
 
     Inputs: of all layers the gates, the sides, the states and, if masked, the outputs; those gradients
     of outputs and endings that are ``linked``, which says of each whether there is one; and the inputs
-    of ``Recurrence``. Outputs: the gradient of each of those but characters and masks, then memory for
-    the next call. With ``inplace`` it writes over the gates and sides, the largest arrays of all.
+    of ``Recurrence``. Outputs: the gradient of each of those but characters and masks. With ``inplace`` it
+    writes over the gates and sides, the largest arrays of all.
     """
 
     __props__ = ("stack", "linked", "inplace")
@@ -178,37 +198,44 @@ class RecurrenceGradient(Op):
             del wanted[2]
         if wanted[0].ndim == 2:
             del wanted[0]
-        memory = [inputs[2 * self.stack.depth] for _ in range(self.stack.depth - 1)]
-        return Apply(self, list(inputs), [each.type() for each in (*wanted, *memory)])
+        return Apply(self, list(inputs), [each.type() for each in wanted])
 
-    def perform(self, node, inputs, output_storage) -> None:
+    def plan(self, plan, *inputs):
         depth, begin = self.stack.depth, self._begin()
         gates, sides, states, *rest = (
-            _contiguous(inputs[k * depth : (k + 1) * depth]) for k in range(begin // depth)
+            inputs[k * depth : (k + 1) * depth] for k in range(begin // depth)
         )
         outputs = rest[0] if self.stack.masked else states
         if not self.inplace:
-            gates, sides = ([each.copy() for each in kind] for kind in (gates, sides))
+            gates = tuple(_copied(plan, each) for each in gates)
+            sides = tuple(_copied(plan, each) for each in sides)
         passes = [
             layers.Pass(output, None, *more)
             for output, *more in zip(outputs, states, gates, sides, strict=True)
         ]
-        some = iter(_contiguous(inputs[begin - sum(self.linked) : begin]))
+        some = iter(inputs[begin - sum(self.linked) : begin])
         above = [next(some) if there else None for there in self.linked]
         text, weights, start, masks = self.stack.given(inputs[begin:])
-        first = output_storage[0][0] if text.ndim == 3 else None
-        memory = output_storage[len(output_storage) - depth + 1 :]
-        found = layers.backward(
-            self.stack.spec, text, weights, start, passes, above[:depth], above[depth:], masks,
-            old=[first, *(cell[0] for cell in memory)], count=threads.available(),
-        )  # fmt: skip
-        results = [] if text.ndim == 2 else [found.inputs]
-        results += [found.start, *(each for layer in found.weights for each in layer.all())]
-        for cell, result in zip(output_storage, results + found.between[1:], strict=True):
-            cell[0] = result
+        finish = layers.backward.plan(
+            plan, self.stack.spec, text, weights, start, passes, above[:depth], above[depth:], masks
+        )
+
+        def flat():
+            found = finish()
+            first = [] if text.ndim == 2 else [found.inputs]
+            return [*first, found.start, *(each for layer in found.weights for each in layer.all())]
+
+        return flat
 
 
-class Affine(Op):
+def _copied(plan: Plan, array: np.ndarray) -> np.ndarray:
+    """Return a copy that a plan makes."""
+    copied = plan.empty(array.shape, array.dtype)
+    plan.call(partial(np.copyto, copied, array))
+    return copied
+
+
+class Affine(Kernels):
     """``rows @ weights + bias`` on the kernels, for (N, I), (I, K) and (K,)."""
 
     __props__ = ()
@@ -216,9 +243,9 @@ class Affine(Op):
     def make_node(self, *inputs) -> Apply:
         return Apply(self, list(inputs), [inputs[0].type()])
 
-    def perform(self, node, inputs, output_storage) -> None:
-        inputs = map(np.ascontiguousarray, inputs)
-        output_storage[0][0] = output.affine(*inputs, count=threads.available())
+    def plan(self, plan, *inputs):
+        finish = output.affine.plan(plan, *inputs)
+        return lambda: [finish()]
 
     def pullback(self, inputs, outputs, cotangents):
         return AffineGradient()(*inputs[:2], *cotangents)
@@ -226,7 +253,7 @@ class Affine(Op):
     L_op = pullback
 
 
-class AffineGradient(Op):
+class AffineGradient(Kernels):
     """Gradients of :class:`Affine`. Inputs: rows, weights and the gradient of the result."""
 
     __props__ = ()
@@ -235,11 +262,8 @@ class AffineGradient(Op):
         bias = pt.tensor(dtype=weights.dtype, shape=(None,))
         return Apply(self, [rows, weights, deltas], [rows.type(), weights.type(), bias])
 
-    def perform(self, node, inputs, output_storage) -> None:
-        inputs = map(np.ascontiguousarray, inputs)
-        results = output.affine_back(*inputs, count=threads.available())
-        for cell, result in zip(output_storage, results, strict=True):
-            cell[0] = result
+    def plan(self, plan, *inputs):
+        return output.affine_back.plan(plan, *inputs)
 
 
 class Encode(Op):
@@ -282,7 +306,7 @@ class EncodeGradient(Op):
         bias[0] = found.sum(axis=0, dtype=np.float64).astype(found.dtype)
 
 
-class CrossEntropy(Op):
+class CrossEntropy(Kernels):
     """Softmax and cross-entropy of a linear readout, on the kernels.
 
     Inputs: states (N, S), weights (S, V), bias (V,), targets (N,) int32. Outputs: the total loss in
@@ -301,15 +325,14 @@ class CrossEntropy(Op):
         outputs = [pt.tensor(dtype=dtype, shape=(None,) * ndim) for ndim in (0, 1, 2)]
         return Apply(self, list(inputs), outputs)
 
-    def perform(self, node, inputs, output_storage) -> None:
-        _, losses, deltas = (cell[0] for cell in output_storage)
-        results = output.score(
-            *map(np.ascontiguousarray, inputs), smoothing=self.smoothing,
-            old=(losses, deltas), count=threads.available(),
-        )  # fmt: skip
-        total = results[0].sum(dtype=np.float64).astype(results[0].dtype)
-        for cell, result in zip(output_storage, (np.asarray(total), *results), strict=True):
-            cell[0] = result
+    def plan(self, plan, *inputs):
+        finish = output.score.plan(plan, *inputs, self.smoothing)
+
+        def outputs():
+            losses, deltas = finish()
+            return np.asarray(losses.sum(dtype=np.float64).astype(losses.dtype)), losses, deltas
+
+        return outputs
 
     def connection_pattern(self, node):
         return [[True, False, False]] * 3 + [[False] * 3]
@@ -322,7 +345,7 @@ class CrossEntropy(Op):
     L_op = pullback
 
 
-class CrossEntropyGradient(Op):
+class CrossEntropyGradient(Kernels):
     """Gradient of the total of :class:`CrossEntropy` for states, weights and bias.
 
     Inputs: the third output of ``CrossEntropy``, which ``inplace`` writes over; the gradient of the
@@ -339,15 +362,10 @@ class CrossEntropyGradient(Op):
         bias = pt.tensor(dtype=weights.dtype, shape=(None,))
         return Apply(self, [deltas, scale, states, weights], [states.type(), weights.type(), bias])
 
-    def perform(self, node, inputs, output_storage) -> None:
+    def plan(self, plan, *inputs):
         deltas, scale, states, weights = inputs
-        results = output.score_back(
-            np.ascontiguousarray(states), np.ascontiguousarray(weights),
-            deltas if self.inplace else deltas.copy(), scale,
-            old=output_storage[0][0], count=threads.available(),
-        )  # fmt: skip
-        for cell, result in zip(output_storage, results, strict=True):
-            cell[0] = result
+        deltas = deltas if self.inplace else _copied(plan, deltas)
+        return output.score_back.plan(plan, states, weights, deltas, scale)
 
 
 class Fill(Op):
@@ -403,8 +421,19 @@ class InPlace(GraphRewriter):
                 )
 
 
+class Keeping(GraphRewriter):
+    """Let the kernels keep their plans, and their results, which the next call writes over."""
+
+    def apply(self, fgraph) -> None:
+        for node in fgraph.toposort():
+            if isinstance(node.op, Kernels):
+                new = node.op.kept().make_node(*node.inputs).outputs
+                pairs = list(zip(node.outputs, new, strict=True))
+                fgraph.replace_all_validate(pairs, reason="keeping")
+
+
 CPU_MODE = Mode(
     linker=PerformLinker(allow_gc=False),
-    optimizer=SequentialGraphRewriter(Filled(), MergeOptimizer(), InPlace()),
+    optimizer=SequentialGraphRewriter(Filled(), MergeOptimizer(), InPlace(), Keeping()),
 )
-"""No generated code at all, and results kept, so that the next batch writes into them."""
+"""No generated code at all; the results of a call are overwritten by the next."""

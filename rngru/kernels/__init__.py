@@ -5,9 +5,9 @@ result is kept; ``tiles`` multiplies matrices, ``panels`` copies them there; ``e
 the gates, ``sequence`` runs one layer of any cell through time and back, ``layers`` a stack of them on
 all ``threads``, ``output`` turns states into losses, ``update`` is the optimizer, ``sampler`` generates
 text. ``calls`` and ``phases`` are how threads work together without Python; they rest on ``atomic`` numbers
-and on ``processors``. ``tokens`` numbers the words of a text, ``recall`` remembers what followed what in one.
-``preparing`` compiles everything once; ``spec`` describes cells and layers, and it alone does not import
-Numba.
+and on ``processors``. ``plans`` keep such phases from one step to the next; ``jobs`` are parts of them.
+``tokens`` numbers the words of a text, ``recall`` remembers what followed what in one. ``preparing`` compiles
+everything once; ``spec`` describes cells and layers, and it alone does not import Numba.
 
 None of it knows PyTensor, models or texts.
 """

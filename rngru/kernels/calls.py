@@ -96,12 +96,15 @@ def _call(entry, record, first, last):
 
 @final
 class Call:
-    """A kernel with all its arguments but the part of the work to do."""
+    """A kernel with all its arguments but the part of the work to do.
 
-    __slots__ = ("_kept", "entry", "record")
+    ``entry`` and ``record`` are addresses. ``kept``, the record and the arguments, lie there.
+    """
 
-    def __init__(self, entry: int, record: int, kept: Any) -> None:
-        self.entry, self.record, self._kept = entry, record, kept
+    __slots__ = ("entry", "kept", "record")
+
+    def __init__(self, entry: int, record: int, kept: tuple[np.ndarray, tuple]) -> None:
+        self.entry, self.record, self.kept = entry, record, kept
 
     def __call__(self, first: int, last: int) -> None:
         """Do ``first`` … ``last - 1`` on this thread."""

@@ -8,8 +8,9 @@ import numpy as np
 
 from rngru.kernels import threads
 from rngru.kernels.calls import shared
-from rngru.kernels.layers import Sums
+from rngru.kernels.jobs import Sums
 from rngru.kernels.phases import side_by_side
+from rngru.kernels.plans import Plan
 from rngru.kernels.tiles import provide
 
 BINS = 256
@@ -17,19 +18,22 @@ BINS = 256
 
 
 def products(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return ``values.T @ weights``, (K, M), for (N, K) and (N, M), float32, C-contiguous.
+    """Return ``values.T @ weights``, (K, M), for (N, K) and (N, M), float32.
 
     M must be :func:`~rngru.kernels.tiles.padded`.
 
+    >>> from rngru.kernels.tiles import padded
     >>> products(np.ones((3, 2), np.float32), np.ones((3, padded(1)), np.float32))[0, 0]
     np.float32(3.0)
     """
     provide(values.dtype)
     columns = weights.shape[1]
     result = np.empty((values.shape[1], columns), np.float32)
-    sums = Sums(threads.available())
-    sums.product([(values, weights)], 0, result, 0, columns)
-    threads.do(sums.phase())
+    plan = Plan(threads.available())
+    sums = Sums(plan)
+    sums.product([(np.ascontiguousarray(values), weights)], 0, result, 0, columns)
+    plan.do(sums.phase())
+    plan.run()
     return result
 
 

@@ -13,10 +13,10 @@ from rngru.kernels import threads
 from rngru.kernels.calls import shared
 from rngru.kernels.compiling import kernel
 from rngru.kernels.elementwise import VECTOR, exp
-from rngru.kernels.layers import Packing, Sums, narrowed, widened
-from rngru.kernels.memory import reused
+from rngru.kernels.jobs import Packing, Sums, padding, trimmed
 from rngru.kernels.panels import span
 from rngru.kernels.phases import side_by_side
+from rngru.kernels.plans import Plan, planned
 from rngru.kernels.sequence import ROWS_AT_ONCE, fill, project
 from rngru.kernels.tiles import padded, provide
 
@@ -54,10 +54,10 @@ def softmax(rows):
 @shared()
 def _score(states, panels, bias, targets, deltas, losses, first, last):
     """Fill ``losses`` (N,) and ``deltas`` (N, P): the probabilities, minus one at the target."""
-    width = deltas.shape[1]
+    width, never = deltas.shape[1], deltas.dtype.type(-math.inf)
     for top in range(first, last, ROWS_AT_ONCE):
         bottom = min(top + ROWS_AT_ONCE, last)
-        fill(states, panels, bias, deltas, top, bottom)
+        fill(states, panels, bias, never, deltas, top, bottom)
         for i in range(top, bottom):
             target = targets[i]
             chosen = deltas[i, target]
@@ -67,18 +67,11 @@ def _score(states, panels, bias, targets, deltas, losses, first, last):
 
 @shared()
 def _scale(deltas, scale, first, last):
-    """Multiply rows ``first`` … ``last - 1`` by ``scale`` in place."""
-    width = deltas.shape[1]
+    """Multiply rows ``first`` … ``last - 1`` by ``scale`` (1,) in place."""
+    width, by = deltas.shape[1], scale[0]
     part = span(deltas, first * width, (last - first) * width)
     for j in range(part.size):
-        part[j] *= scale
-
-
-def _wide_bias(bias):
-    """Return the bias padded with minus infinity, so that the padding has probability zero."""
-    wide = np.full(padded(bias.size), -np.inf, bias.dtype)
-    wide[: bias.size] = bias
-    return wide
+        part[j] *= by
 
 
 def _worth(rows: np.ndarray, weights: np.ndarray, count: int) -> int:
@@ -86,69 +79,74 @@ def _worth(rows: np.ndarray, weights: np.ndarray, count: int) -> int:
     return threads.worth(len(rows) * weights.size // 30, count)
 
 
-def affine(rows, weights, bias, *, count):
+@planned
+def affine(plan: Plan, rows, weights, bias):
     """Return ``rows @ weights + bias``, (N, K), for (N, I), (I, K) and (K,)."""
     provide(weights.dtype)
-    count = _worth(rows, weights, count)
-    packing, wide = Packing(count), widened(bias, 1)
+    plan.count = _worth(rows, weights, plan.count)
+    packing = Packing(plan)
     panels = packing.add_matrix(weights)
-    results = np.empty((len(rows), wide.size), rows.dtype)
-    calls = [project.bind(rows, panels, wide, results)]
-    threads.do(packing.phase(), side_by_side(calls, len(rows), count))
-    return narrowed(results, 1, bias.size)
+    wide = plan.empty((len(rows), padded(bias.size)), rows.dtype)
+    calls = [project.bind(rows, panels, bias, wide)]
+    plan.do(packing.phase(), side_by_side(calls, len(rows), plan.count))
+    results = trimmed(plan, wide, 1, bias.size)
+    return lambda: results
 
 
-def affine_back(rows, weights, deltas, *, scale=None, old=None, count):
+@planned
+def affine_back(plan: Plan, rows, weights, deltas, scale=None):
     """Return the gradients of rows, weights and bias of :func:`affine`, from that of its result.
 
-    ``deltas`` may be (N, K) or padded, (N, P); ``old`` is the gradient of rows of an earlier call, to
-    be overwritten. With a ``scale``, padded deltas are multiplied by it in place first.
+    ``deltas`` may be (N, K) or padded, (N, P). With a ``scale`` (1,), padded deltas are multiplied by it in
+    place first.
     """
     provide(weights.dtype)
     size, columns = weights.shape
-    count = _worth(rows, weights, count)
-    deltas, wide = widened(deltas, 1), widened(weights, 1)
-    packing = Packing(count)
-    panels = packing.add_matrix(wide, transpose=True)
-    zero = np.zeros(padded(size), rows.dtype)
-    drows = reused(old, (len(rows), padded(size)), rows.dtype)
-
+    plan.count = _worth(rows, weights, plan.count)
+    deltas, dtype, width = padding(plan, deltas, 1), rows.dtype, padded(columns)
+    packing = Packing(plan)
+    panels = packing.add_matrix(weights, transpose=True)
+    drows = plan.empty((len(rows), padded(size)), dtype)
     scaling = [] if scale is None else [_scale.bind(deltas, scale)]
-    calls = [*scaling, project.bind(deltas, panels, zero, drows)]
-    dweights, dbias = np.empty(wide.shape, rows.dtype), np.zeros(wide.shape[1], rows.dtype)
-    sums = Sums(count)
-    sums.product([(rows, deltas)], 0, dweights, 0, wide.shape[1])
+    calls = [*scaling, project.bind(deltas, panels, np.zeros(0, dtype), drows)]
+    dweights, dbias = plan.empty((size, width), dtype), plan.empty((width,), dtype)
+    sums = Sums(plan)
+    sums.product([(rows, deltas)], 0, dweights, 0, width)
     sums.rows(deltas, dbias)
-    through = side_by_side(calls, len(rows), count)
-    threads.do(packing.phase(), through, sums.phase())
-    return narrowed(drows, 1, size), narrowed(dweights, 1, columns), dbias[:columns]
+    plan.do(packing.phase(), side_by_side(calls, len(rows), plan.count), sums.phase())
+    results = trimmed(plan, drows, 1, size), trimmed(plan, dweights, 1, columns), dbias[:columns]
+    return lambda: results
 
 
-def score(states, weights, bias, targets, *, smoothing=0.0, old=(None, None), count):
+@planned
+def score(plan: Plan, states, weights, bias, targets, smoothing=0.0):
     """Return the losses (N,) in nats of ``targets`` (N,), and what :func:`score_back` needs.
 
-    ``states`` is (N, S), ``weights`` (S, K), ``bias`` (K,); ``old`` holds the results of an earlier
-    call, to be overwritten. The gradient is that of the losses with label ``smoothing``, a share of each
-    target that is spread over all K; the losses are without it.
+    ``states`` is (N, S), ``weights`` (S, K), ``bias`` (K,). The gradient is that of the losses with label
+    ``smoothing``, a share of each target that is spread over all K; the losses are without it.
     """
     provide(weights.dtype)
-    losses = reused(old[0], (len(states),), states.dtype)
-    deltas = reused(old[1], (len(states), padded(bias.size)), states.dtype)
-    packing, wide = Packing(count), _wide_bias(bias)
+    losses = plan.empty((len(states),), states.dtype)
+    symbols = len(bias)
+    deltas = plan.empty((len(states), padded(symbols)), states.dtype)
+    packing = Packing(plan)
     panels = packing.add_matrix(weights)
-    calls = [_score.bind(states, panels, wide, targets, deltas, losses)]
-    threads.do(packing.phase(), side_by_side(calls, len(states), count))
-    if smoothing:
-        deltas[:, : bias.size] -= deltas.dtype.type(smoothing / bias.size)
+    calls = [_score.bind(states, panels, bias, targets, deltas, losses)]
+    plan.do(packing.phase(), side_by_side(calls, len(states), plan.count))
+
+    def smooth() -> None:
+        deltas[:, :symbols] -= deltas.dtype.type(smoothing / symbols)
         deltas[np.arange(len(targets)), targets] += deltas.dtype.type(smoothing)
-    return losses, deltas
+
+    if smoothing:
+        plan.call(smooth)
+    return lambda: (losses, deltas)
 
 
-def score_back(states, weights, deltas, scale, *, old=None, count):
-    """Return the gradients (dstates, dweights, dbias) of ``scale`` times the sum of the losses.
+@planned
+def score_back(plan: Plan, states, weights, deltas, scale):
+    """Return the gradients (dstates, dweights, dbias) of ``scale`` (1,) times the sum of the losses.
 
-    ``deltas`` comes from :func:`score` and is overwritten; so is ``old``, the dstates of an earlier
-    call.
+    ``deltas`` comes from :func:`score` and is overwritten.
     """
-    scale = deltas.dtype.type(scale)
-    return affine_back(states, weights, deltas, scale=scale, old=old, count=count)
+    return affine_back.plan(plan, states, weights, deltas, scale)

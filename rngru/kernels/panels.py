@@ -202,8 +202,8 @@ def products(
     They have rows for all time steps and lanes; of the second pair there may be none. Done are all rows of
     the panels ``first`` … ``last - 1``, counted from ``from_column`` of the right ones and ``to_column`` of
     the result; or, of so many ``panels``, if not 0, ``WIDE`` rows for each of ``first`` … ``last - 1``.
-    ``scratch`` (threads, :func:`room`) is for what a thread copies: each takes a row of it that is not
-    ``taken`` (1,), int64.
+    ``scratch`` (threads, :func:`room`) is for what a thread copies: each takes the next row; ``taken`` (1,),
+    int64, counts them.
     """
     top, bottom, columns = 0, result.shape[0], result.shape[1]
     panel, count = first, last - first
@@ -212,7 +212,8 @@ def products(
     at = top * columns + to_column + panel * PANEL
     for i in range(bottom - top):
         clear(span(result, at + i * columns, count * PANEL))
-    row = span(scratch, add(taken, 0, 1) * scratch.shape[1], scratch.shape[1])
+    own = add(taken, 0, 1) % scratch.shape[0]  # a plan that is done again goes on counting
+    row = span(scratch, own * scratch.shape[1], scratch.shape[1])
     for one, other in ((left, right), (more_left, more_right)):
         multiply_transposed(
             span(one, top, one.size - top), one.shape[1], bottom - top, one.shape[0],

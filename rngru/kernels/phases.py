@@ -26,14 +26,15 @@ from rngru.kernels.processors import processor
 class Phase(NamedTuple):
     """Calls that may be made at the same time; see :func:`side_by_side` and :func:`deal`.
 
-    ``rows`` has of each call the addresses of its entry and record, its units and their cost; ``kept`` keeps
-    alive what lies there. With ``beside``, each thread makes all calls. ``threads`` is the most of them.
+    ``rows`` has of each call the addresses of its entry and record, its units and their cost; ``kept`` are
+    the calls, which keep alive what lies there. With ``beside``, each thread makes all calls. ``threads`` is
+    the most of them.
     """
 
     beside: bool
     rows: list[tuple[int, int, int, int]]
     threads: int
-    kept: Sequence[object]
+    kept: Sequence[Call]
 
 
 def side_by_side(calls: Sequence[Call], units: int, threads: int) -> Phase:
@@ -49,7 +50,8 @@ def deal(jobs: Sequence[tuple[Call, int, int]], threads: int) -> Phase:
     from an even one by more than the cost of one unit.
     """
     rows = [(call.entry, call.record, units, cost) for call, units, cost in jobs]
-    return Phase(False, rows, max(1, min(sum(row[2] for row in rows), threads)), jobs)
+    calls = [call for call, _, _ in jobs]
+    return Phase(False, rows, max(1, min(sum(row[2] for row in rows), threads)), calls)
 
 
 def numbers(phases: Sequence[Phase]) -> np.ndarray:

@@ -21,7 +21,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from rngru.forks import inchild
-from rngru.kernels import compiling, layers, output, threads, update
+from rngru.kernels import compiling, jobs, layers, output, threads, update
+from rngru.kernels.plans import Plan
 from rngru.kernels.sampler import Sampler
 from rngru.kernels.sequence import add, times
 from rngru.kernels.spec import LayerSpec, Weights
@@ -132,7 +133,7 @@ def _stack() -> list[Weights]:
 def _forward() -> None:
     """Call what runs forward, and the loss; before that, what the other process will find ready."""
     provide(np.dtype(np.float32))
-    sums, rows = layers.Sums(count=1), _zeros(1, PANEL)
+    sums, rows = jobs.Sums(Plan(count=1)), _zeros(1, PANEL)
     sums.product([(rows, rows)], 0, _zeros(PANEL, PANEL), 0, PANEL)
     threads.prepare()
     layers.forward(_SPEC, _IDS, _stack(), _zeros(2, 1, _SIZE), count=1)
@@ -159,26 +160,26 @@ def _sample() -> None:
 def _backward() -> None:
     """Call what runs backward, and the update: that first, for it needs no product of the other process."""
     flat = [_zeros(1)]
-    update.apply(
-        "sgd", flat, [flat, flat], [[_zeros(1)], [_zeros(1)]], penalties=[0.0], rate=0.0, number=1,
-        clipnorm=None, clip=1.0, decay=0.9, momentum=0.9, beta2=0.9, shrinks=[0.0],
-        cautious=True, count=1,
-    )  # fmt: skip
-    wide = layers.widened(_zeros(1, 1, _SPEC.gates * _SIZE), _SPEC.gates)
+    rule = update.Rule(
+        "sgd", clipnorm=None, clip=1.0, decay=0.9, momentum=0.9, beta2=0.9, cautious=True
+    )
+    new = [[_zeros(1)], [_zeros(1)]]
+    rule(flat, [flat, flat], new, penalties=[0.0], shrinks=[0.0], rate=0.0, number=1, count=1)
+    wide = jobs.widened(_zeros(1, 1, _SPEC.gates * _SIZE), _SPEC.gates)
     passes = [
         layers.Pass(
             _zeros(1, 1, _SIZE),
             None,
             _zeros(1, 1, _SIZE),
             wide.copy(),
-            layers.widened(_zeros(1, 1, _SIZE), 1),
+            jobs.widened(_zeros(1, 1, _SIZE), 1),
         )
         for _ in range(2)
     ]
     start, none = _zeros(2, 1, _SIZE), [None, None]
     layers.backward(_SPEC, _IDS, _stack(), start, passes, none, none, count=1)
-    deltas = layers.widened(_zeros(1, _SYMBOLS), 1)
-    output.score_back(_zeros(1, _SIZE), _zeros(_SIZE, _SYMBOLS), deltas, 1.0, count=1)
+    deltas = jobs.widened(_zeros(1, _SYMBOLS), 1)
+    output.score_back(_zeros(1, _SIZE), _zeros(_SIZE, _SYMBOLS), deltas, _zeros(1), count=1)
     compiling.write(_BACKWARD, b"")
 
 

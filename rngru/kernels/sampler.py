@@ -14,7 +14,7 @@ import numpy as np
 from rngru.kernels import threads
 from rngru.kernels.compiling import kernel
 from rngru.kernels.elementwise import VECTOR, exp
-from rngru.kernels.layers import packed, widened
+from rngru.kernels.jobs import packed, widened
 from rngru.kernels.panels import span
 from rngru.kernels.sequence import advance, copyrow
 from rngru.kernels.spec import GRU, GRU_AFTER, LSTM, LayerSpec

@@ -194,11 +194,16 @@ def lookup(ids, table, gates, first, last):
 
 
 @kernel(keep=False)
-def fill(rows, panels, bias, results, first, last):
-    """Fill rows ``first`` … ``last - 1`` of ``results`` (N, P) from ``rows`` (N, I or more)."""
+def fill(rows, panels, bias, beyond, results, first, last):
+    """Fill rows ``first`` … ``last - 1`` of ``results`` (N, P) from ``rows`` (N, I or more).
+
+    ``bias`` may be shorter than P; what is ``beyond`` is a number.
+    """
     wide, width = rows.shape[1], results.shape[1]
     for i in range(first, last):
-        copyrow(bias, span(results, i * width, width))
+        copyrow(bias, span(results, i * width, bias.size))
+        for j in range(bias.size, width):
+            results[i, j] = beyond
     multiply(
         rows, first * wide, wide, 1, last - first, panels.size // width,
         panels, 0, width // PANEL, results, first * width, width,
@@ -207,9 +212,10 @@ def fill(rows, panels, bias, results, first, last):
 
 @shared()
 def project(rows, panels, bias, results, first, last):
-    """Fill ``results`` (N, P) with ``rows`` (N, I) times packed weights (I, P), plus ``bias`` (P,)."""
+    """Fill ``results`` (N, P) with ``rows`` (N, I) times packed weights (I, P), plus ``bias`` (P or less)."""
+    zero = results.dtype.type(0)
     for top in range(first, last, ROWS_AT_ONCE):
-        fill(rows, panels, bias, results, top, min(top + ROWS_AT_ONCE, last))
+        fill(rows, panels, bias, zero, results, top, min(top + ROWS_AT_ONCE, last))
 
 
 @kernel(keep=False)
@@ -226,7 +232,7 @@ def _earlier(t, b, lanes, start, states, side):
 def unroll(cell, hard, gates, start, states, side, main, extra, bias, first, last):
     """Run the cell forward over all steps of lanes ``first`` … ``last - 1``.
 
-    ``bias`` (P,) is the candidate's second bias, of ``GRU_AFTER`` alone.
+    ``bias`` (S,) is the candidate's second bias, of ``GRU_AFTER`` alone.
     """
     steps, lanes, width = gates.shape
     size, height, kept = states.shape[2], start.shape[1], side.shape[2]
@@ -241,7 +247,8 @@ def unroll(cell, hard, gates, start, states, side, main, extra, bias, first, las
         multiply(source, 0, stride, 1, rows, size, main, 0, products, gates, at * width, width)
         if cell == GRU_AFTER:
             for b in range(at, at + rows):
-                copyrow(bias, span(side, b * pad, pad))
+                copyrow(bias, span(side, b * pad, size))
+                clear(span(side, b * pad + size, pad - size))
             multiply(source, 0, stride, 1, rows, size, extra, 0, pad // PANEL, side, at * pad, pad)
         for phase in range(2 if cell == GRU else 1):
             if phase == 1:
@@ -267,13 +274,15 @@ def unroll_back(
 
     ``above`` (T, B, S or more) is the gradient of ``states``, ``ending`` (B, H) that of the last state,
     and ``dstart`` (B, H) receives that of the first. ``main`` and ``extra`` are the packed transposes.
-    Only the last ``truncate`` steps get a gradient. ``carry`` and ``kept`` (B, P) are zero in the padding.
-    ``ending`` may be ``dstart``.
+    Only the last ``truncate`` steps get a gradient. ``carry`` and ``kept`` are memory, (B, P). ``ending`` may
+    be ``dstart``.
     """
     steps, lanes, width = gates.shape
     size, height, beside = states.shape[2], start.shape[1], side.shape[2]
     pad, wide = carry.shape[1], above.shape[2]
     inner, rows = main.size // pad, last - first
+    clear(span(carry, first * pad, rows * pad))
+    clear(span(kept, first * pad, rows * pad))
     for b in range(first, last):
         copyrow(span(ending, b * height, size), span(carry, b * pad, size))
         if cell == LSTM:
@@ -321,12 +330,14 @@ def _add(source, total):
 
 @shared()
 def lookup_back(ids, gates, dtable, first, last):
-    """Add the rows of ``gates`` to the rows of ``dtable`` (V, G P) they came from.
+    """Fill each row of ``dtable`` (V, G P) with the sum of those rows of ``gates`` that came from it.
 
     Works on panels ``first`` … ``last - 1``, so that threads never add to the same number.
     """
     steps, lanes, width = gates.shape
     left, size = first * PANEL, (last - first) * PANEL
+    for i in range(dtable.shape[0]):
+        clear(span(dtable, i * width + left, size))
     for t in range(steps):
         for b in range(lanes):
             source = span(gates, (t * lanes + b) * width + left, size)
@@ -359,7 +370,8 @@ def add(array, result, first, last):
 
 @shared()
 def column_sums(matrix, sums, first, last):
-    """Add the rows of ``matrix`` (rows, N) to ``sums`` (N,), for panels ``first`` … ``last - 1``."""
+    """Fill ``sums`` (N,) with the sum of the rows of ``matrix``, for panels ``first`` … ``last - 1``."""
     left, size = first * PANEL, (last - first) * PANEL
+    clear(span(sums, left, size))
     for i in range(matrix.shape[0]):
         _add(span(matrix, i * matrix.shape[1] + left, size), span(sums, left, size))

@@ -12,7 +12,7 @@ import contextlib
 import functools
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -36,6 +36,19 @@ from rngru.kernels.phases import (
 )
 from rngru.kernels.processors import elsewhere
 
+_steady = threading.local()
+
+
+@contextlib.contextmanager
+def steady() -> Iterator[None]:
+    """Have :func:`available` look once, and then say the same until the end, on this thread."""
+    before = getattr(_steady, "count", None)
+    _steady.count = available()
+    try:
+        yield
+    finally:
+        _steady.count = before
+
 
 def available() -> int:
     """Return how many threads to use.
@@ -43,6 +56,8 @@ def available() -> int:
     That is ``RNGRU_THREADS`` if set. Else it is the cores that this process may run on, but no more than
     its container may use, or than ``NUMBA_NUM_THREADS`` or ``OMP_NUM_THREADS`` say.
     """
+    if (known := getattr(_steady, "count", None)) is not None:
+        return known
     if wanted := _told("RNGRU_THREADS"):
         return wanted
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -223,8 +238,12 @@ def prepare() -> None:
 
 def do(*phases: Phase) -> None:
     """Do one phase after another."""
-    plan = numbers(phases)
-    most = ready(max(phase.threads for phase in phases))
+    conducted(numbers(phases), max(phase.threads for phase in phases))
+
+
+def conducted(plan: np.ndarray, most: int) -> None:
+    """Do phases, as :func:`~rngru.kernels.phases.numbers` has them, on at most so many threads."""
+    most = ready(most)
     outcome = conduct(MAIL, plan, most, False)
     if outcome == ASLEEP:
         with elsewhere([each.identity() for each in _workers[: most - 1]]):

@@ -8,7 +8,9 @@ and fills new ones, so a step that is interrupted or refused leaves everything a
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import final
 
 import numpy as np
 
@@ -18,6 +20,7 @@ from rngru.kernels.compiling import kernel
 from rngru.kernels.elementwise import VECTOR
 from rngru.kernels.panels import span
 from rngru.kernels.phases import deal
+from rngru.kernels.plans import Plan, Plans, planned
 
 RMSPROP, ADAM, SGD, ADAGRAD, NONE = range(5)
 
@@ -37,9 +40,10 @@ def _cut(x, scale, clip):
 
 
 @shared(**VECTOR)
-def _signs(rule, g, scale, clip, keep, m, same, other, first, last):
+def _signs(rule, g, numbers, m, same, other, first, last):
     """Count in each block how many new means agree with their gradient in sign, and how many do not."""
     zero, one = g.dtype.type(0), g.dtype.type(1)
+    scale, clip, keep = numbers[0], numbers[1], numbers[3]
     weight = one if rule == SGD else one - keep
     for block in range(first, last):
         at, alike, opposite = block * BLOCK, 0, 0
@@ -60,7 +64,7 @@ def _apply(
 ):  # fmt: skip
     """Apply one rule to a parameter and its caches (the second: Adam only), then average the new parameter.
 
-    ``numbers`` are those that :func:`apply` makes for all parameters. With momentum, a step is multiplied by
+    ``numbers`` are those that :class:`Rule` makes for all parameters. With momentum, a step is multiplied by
     ``same`` where mean and gradient have the same sign, and by ``other`` where they have opposite signs. The
     gradient is overwritten. With ``squares``, a number for each block, ``penalty`` times the parameter is
     first added to the gradient, and its squares are summed there. The rule ``NONE`` does no more than that.
@@ -129,31 +133,33 @@ def _blocks(size: int) -> int:
     return -(-size // BLOCK)
 
 
-def _cut_up(arrays: Sequence[np.ndarray], dtype: type) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Return zeros for all blocks of flat arrays, and views of those for each array."""
+def _cut_up(
+    plan: Plan, arrays: Sequence[np.ndarray], dtype: type
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Return memory for a number of each block of flat arrays, and views of it for each array."""
     bounds = [0, *itertools.accumulate(_blocks(each.size) for each in arrays)]
-    numbers: np.ndarray = np.zeros(bounds[-1], dtype)
+    numbers = plan.empty((bounds[-1],), dtype)
     return numbers, [numbers[first:last] for first, last in itertools.pairwise(bounds)]
 
 
-def _deal(calls: Sequence[Call], arrays: Sequence[np.ndarray], count: int) -> None:
-    """Make a call on the blocks of each array."""
+def _deal(plan: Plan, calls: Sequence[Call], arrays: Sequence[np.ndarray], count: int) -> None:
+    """Plan a call on the blocks of each array."""
     jobs = zip(calls, map(_blocks, (each.size for each in arrays)), strict=True)
-    threads.do(deal([(call, blocks, 1) for call, blocks in jobs], count))
+    plan.do(deal([(call, blocks, 1) for call, blocks in jobs], count))
 
 
+@planned
 def norm(
+    plan: Plan,
     gradients: Sequence[np.ndarray],
     parameters: Sequence[np.ndarray],
     penalties: Sequence[float],
-    *,
-    count: int,
-) -> float:
+) -> Callable[[], float]:
     """Add each penalty times its parameter to its gradient; return the norm of all gradients.
 
-    Arrays are flat; ``count`` is the number of threads.
+    Arrays are flat.
     """
-    squares, parts = _cut_up(gradients, np.float64)
+    squares, parts = _cut_up(plan, gradients, np.float64)
     scalar = gradients[0].dtype.type
     none = np.zeros(10, scalar)
     calls = [
@@ -161,96 +167,149 @@ def norm(
         for g, p, penalty, part in zip(gradients, parameters, penalties, parts, strict=True)
     ]
     total = sum(gradient.size for gradient in gradients)
-    _deal(calls, gradients, threads.worth(total, count))
-    return _length(squares)
+    _deal(plan, calls, gradients, threads.worth(total, plan.count))
+    return partial(_length, squares)
 
 
 def _length(squares: np.ndarray) -> float:
     return math.sqrt(math.fsum(squares)) if np.isfinite(squares).all() else math.nan
 
 
-def apply(
-    name: str,
-    gradients: Sequence[np.ndarray],
-    old: Sequence[Sequence[np.ndarray]],
-    new: Sequence[Sequence[np.ndarray]],
-    *,
-    penalties: Sequence[float],
-    rate: float,
-    number: int,
-    clipnorm: float | None,
-    clip: float,
-    decay: float,
-    momentum: float,
-    beta2: float,
-    shrinks: Sequence[float],
-    newest: float = 0.0,
-    cautious: bool = False,
-    count: int,
-) -> float:
-    """Fill ``new`` from ``old``, both (parameters, cache, cache …), by a rule of :data:`RULES`.
-
-    Returns the norm of all gradients, see :func:`norm`. If it is not finite, ``new`` must not be used.
+@final
+class Rule:
+    """A rule of :data:`RULES`, as it is applied to the parameters of one model.
 
     Parameters
     ----------
-    name: the rule; :mod:`rngru.optim` has its equations.
-    gradients: flat arrays like the parameters; they are overwritten.
-    penalties: each is first added, times its parameter, to its gradient.
-    rate: the learning rate.
-    number: updates so far plus one; Adam's correction needs it.
+    name: :mod:`rngru.optim` has the equations.
     clipnorm: the norm that the gradients are scaled down to; None for any.
     clip: the number that each gradient is cut off at after that; infinity for none.
     decay, momentum, beta2: the hyperparameters of those names.
-    shrinks: weight decay of each parameter (adamw).
-    newest: share of the new parameters in their average, the last cache; 0 if there is none.
     cautious: see :func:`rngru.optim.cautious`.
-    count: how many threads.
     """
-    rule, scale, same, other = RULES[name], 1.0, 1.0, 1.0
-    cautious = cautious and rule in (ADAM, SGD)
-    waits = cautious or clipnorm is not None
-    length = norm(gradients, old[0], penalties, count=count) if waits else 0.0
-    if clipnorm is not None:
-        scale = min(1.0, clipnorm / max(length, 1e-30))
-    keep = decay if rule == RMSPROP else momentum
-    if cautious:
-        same, other = _caution(rule, gradients, old[1], (scale, clip, keep), count), 0.0
-    fixes = 1 / (1 - momentum**number), 1 / (1 - beta2**number)
-    numbers = np.array(
-        [scale, clip, rate, keep, beta2, *fixes, newest, same, other], gradients[0].dtype
-    )  # fmt: skip
-    squares, parts = _cut_up(gradients, np.float64)
-    if waits:  # else one pass does it all
-        parts = [part[:0] for part in parts]
-    scalar, caches = numbers.dtype.type, (0, 1, 2, len(old) - 1)
-    sides = [side[min(cache, len(side) - 1)] for side in (old, new) for cache in caches]
-    calls = [
-        _apply.bind(rule, g, scalar(penalty), part, numbers, scalar(shrink), *arrays)
-        for g, penalty, part, shrink, *arrays in zip(
-            gradients, penalties, parts, shrinks, *sides, strict=True
-        )
-    ]
-    _deal(calls, gradients, count)
-    return length if waits else _length(squares)
 
+    def __init__(
+        self,
+        name: str,
+        *,
+        clipnorm: float | None,
+        clip: float,
+        decay: float,
+        momentum: float,
+        beta2: float,
+        cautious: bool = False,
+    ) -> None:
+        self._rule, self._clipnorm, self._clip = RULES[name], clipnorm, clip
+        self._keep = decay if self._rule == RMSPROP else momentum
+        self._momentum, self._beta2 = momentum, beta2
+        self._cautious = cautious and self._rule in (ADAM, SGD)
+        self._plans: dict[object, Plans[float]] = {}
+        self._now = 0.0, 1, 0.0
 
-def _caution(
-    rule: int,
-    gradients: Sequence[np.ndarray],
-    means: Sequence[np.ndarray],
-    numbers: Sequence[float],
-    count: int,
-) -> float:
-    """Return the factor of those steps that agree with their gradient in sign."""
-    (alike, same), (opposite, other) = (_cut_up(gradients, np.int64) for _ in range(2))
-    calls = [
-        _signs.bind(rule, g, *map(g.dtype.type, numbers), m, *parts)
-        for g, m, *parts in zip(gradients, means, same, other, strict=True)
-    ]
-    _deal(calls, gradients, count)
-    agree = int(alike.sum())
-    return (agree + int(opposite.sum())) / max(agree, 1)
+    def __call__(
+        self,
+        gradients: Sequence[np.ndarray],
+        old: Sequence[Sequence[np.ndarray]],
+        new: Sequence[Sequence[np.ndarray]],
+        *,
+        penalties: Sequence[float],
+        shrinks: Sequence[float],
+        rate: float,
+        number: int,
+        newest: float = 0.0,
+        count: int,
+    ) -> float:
+        """Fill ``new`` from ``old``, both (parameters, cache, cache …).
+
+        Returns the norm of all gradients, see :func:`norm`. If it is not finite, ``new`` must not be used.
+
+        Parameters
+        ----------
+        gradients: C-contiguous arrays like the parameters; they are overwritten.
+        penalties: each is first added, times its parameter, to its gradient.
+        shrinks: weight decay of each parameter (adamw).
+        rate: the learning rate.
+        number: updates so far plus one; Adam's correction needs it.
+        newest: share of the new parameters in their average, the last cache; 0 if there is none.
+        count: how many threads.
+        """
+        self._now = rate, number, newest
+        options = tuple(penalties), tuple(shrinks)
+        if options not in self._plans:
+            self._plans[options] = Plans(partial(self._plan, *options))
+        return self._plans[options](*itertools.chain(gradients, *old, *new), count=count)
+
+    def _plan(
+        self,
+        penalties: Sequence[float],
+        shrinks: Sequence[float],
+        plan: Plan,
+        *arrays: np.ndarray,
+    ) -> Callable[[], float]:
+        """Plan it for gradients, old and new arrays; it reads the rate and the rest when it is done."""
+        parameters = len(penalties)
+        flat = [each.reshape(-1) for each in arrays]
+        gradients, *both = (flat[k : k + parameters] for k in range(0, len(flat), parameters))
+        old, new = both[: len(both) // 2], both[len(both) // 2 :]
+        numbers = plan.empty((10,), gradients[0].dtype)
+        length, factor = None, None
+        if self._cautious or self._clipnorm is not None:
+            length = norm.plan(plan, gradients, old[0], penalties)
+        if self._cautious:
+            plan.call(partial(self._fill, numbers, length, None))
+            factor = self._caution(plan, gradients, numbers, old[1])
+        plan.call(partial(self._fill, numbers, length, factor))
+        squares, parts = _cut_up(plan, gradients, np.float64)
+        if length is not None:  # else one pass does it all
+            parts = [part[:0] for part in parts]
+        scalar, caches = numbers.dtype.type, (0, 1, 2, len(old) - 1)
+        sides = [side[min(cache, len(side) - 1)] for side in (old, new) for cache in caches]
+        calls = [
+            _apply.bind(self._rule, g, scalar(penalty), part, numbers, scalar(shrink), *some)
+            for g, penalty, part, shrink, *some in zip(
+                gradients, penalties, parts, shrinks, *sides, strict=True
+            )
+        ]
+        _deal(plan, calls, gradients, plan.count)
+        return length or partial(_length, squares)
+
+    def _fill(
+        self,
+        numbers: np.ndarray,
+        length: Callable[[], float] | None,
+        factor: Callable[[], float] | None,
+    ) -> None:
+        """Write what the kernels read."""
+        rate, number, newest = self._now
+        scale = 1.0
+        if length is not None and self._clipnorm is not None:
+            scale = min(1.0, self._clipnorm / max(length(), 1e-30))
+        same, other = (1.0, 1.0) if factor is None else (factor(), 0.0)
+        fixes = 1 / (1 - self._momentum**number), 1 / (1 - self._beta2**number)
+        numbers[:] = (
+            scale, self._clip, rate, self._keep, self._beta2, *fixes, newest, same, other,
+        )  # fmt: skip
+
+    def _caution(
+        self,
+        plan: Plan,
+        gradients: Sequence[np.ndarray],
+        numbers: np.ndarray,
+        means: Sequence[np.ndarray],
+    ) -> Callable[[], float]:
+        """Plan counting; return what gives the factor of those steps that agree with their gradient."""
+        (alike, same), (opposite, other) = (_cut_up(plan, gradients, np.int64) for _ in range(2))
+        calls = [
+            _signs.bind(self._rule, g, numbers, m, *parts)
+            for g, m, *parts in zip(gradients, means, same, other, strict=True)
+        ]
+        _deal(plan, calls, gradients, plan.count)
+
+        def factor() -> float:
+            agree = int(alike.sum())
+            return (agree + int(opposite.sum())) / max(agree, 1)
+
+        return factor
 
 
 @shared(**VECTOR)
@@ -263,14 +322,15 @@ def _towards(array, target, share, first, last):
         some[i] += shares[i] * (wanted[i] - some[i])
 
 
+@planned
 def towards(
+    plan: Plan,
     arrays: Sequence[np.ndarray],
     targets: Sequence[np.ndarray],
     shares: Sequence[np.ndarray],
-    *,
-    count: int,
-) -> None:
+) -> Callable[[], None]:
     """Move each number of flat arrays, in place, by its share of the way to its target."""
     calls = [_towards.bind(*each) for each in zip(arrays, targets, shares, strict=True)]
     total = sum(array.size for array in arrays)
-    _deal(calls, arrays, threads.worth(total, count))
+    _deal(plan, calls, arrays, threads.worth(total, plan.count))
+    return lambda: None

@@ -21,7 +21,6 @@ from rngru.backends.ops import (
     AffineGradient,
     Recurrence,
     RecurrenceGradient,
-    Stack,
 )
 
 jax_funcify = dispatch()
@@ -63,19 +62,12 @@ def _together(op: Together, **_: Any) -> Callable:
     return compute
 
 
-def _sorted(stack: Stack, inputs: Any) -> tuple[Any, Any, Any, Any]:
-    """Sort the inputs of ``Recurrence``: (inputs, weights, start, masks)."""
-    first, start, *rest = inputs
-    masks = rest.pop(0) if stack.masked else None
-    return first, stack.weights(rest, first.ndim), start, masks
-
-
 @jax_funcify.register(Recurrence)
 def _recurrence(op: Recurrence, used: Any = None, **_: Any) -> Callable:
     stack, depth = op.stack, op.stack.depth
 
     def compute(*inputs: Any) -> list[Any]:
-        first, weights, start, masks = _sorted(stack, inputs)
+        first, weights, start, masks = stack.given(inputs)
         keep = used is None or any(used[-2 * depth :])
         passes = layers.forward(stack.spec, first, weights, start, masks, keep=keep)
         outputs, endings, states, kept = zip(*passes, strict=True)
@@ -98,13 +90,12 @@ def _recurrence_gradient(op: RecurrenceGradient, **_: Any) -> Callable:
         ]
         some = iter(inputs[begin:])
         above = [next(some) if there else None for there in op.linked]
-        first, weights, start, masks = _sorted(stack, list(some))
+        first, weights, start, masks = stack.given(list(some))
         arriving, began, found = layers.backward(
             stack.spec, first, weights, start, passes, above[:depth], above[depth:], masks
         )
         gradients = [each for layer in found for each in layer.all()]
-        memory = [jnp.zeros((0, 0, 0), start.dtype)] * (depth - 1)
-        return [*([] if arriving is None else [arriving]), began, *gradients, *memory]
+        return [*([] if arriving is None else [arriving]), began, *gradients]
 
     return compute
 

@@ -1,0 +1,257 @@
+"""Plans: what is done again is right for what the arrays hold now, and keeps none of them alive."""
+
+import threading
+import weakref
+from functools import partial
+
+import numpy as np
+import pytest
+
+from rngru.backends import backend, freshcaches, ops
+from rngru.hyper import HyperParams
+from rngru.kernels import plans, threads, update
+from rngru.kernels.calls import shared
+from rngru.kernels.memory import Recycled, address
+from rngru.kernels.phases import side_by_side
+from rngru.kernels.plans import Plans
+from rngru.kernels.spec import LayerSpec
+from rngru.kernels.tiles import padded
+from rngru.models import GRUEncode
+from tests.reference import CELLS, GATES, MINIMAL
+
+
+@shared()
+def double(numbers, results, first, last):
+    for i in range(first, last):
+        results[i] = 2 * numbers[i]
+
+
+def doubled(made, plan, numbers):
+    made.append(plan)
+    results = plan.empty(numbers.shape, numbers.dtype)
+    plan.do(side_by_side([double.bind(numbers, results)], numbers.size, plan.count))
+    return lambda: results
+
+
+def test_a_plan_is_made_once_for_each_place_and_shape():
+    """Made anew each time, it would be no use; done again for other places, it would read what was there."""
+    made = []
+    double_it = Plans(partial(doubled, made))
+    arrays = [np.arange(n, dtype=np.float64) for n in (5, 5, 7)]
+    for _ in range(3):
+        for number, each in enumerate(arrays):
+            each += 1
+            assert np.array_equal(double_it(each, count=1), 2 * each)
+            assert len(made) >= number + 1
+    assert len(made) == len(arrays)
+    double_it(arrays[0], count=2)
+    assert len(made) == len(arrays) + 1, "another number of threads"
+
+
+def test_only_the_last_plans_are_kept():
+    """A model whose arrays never lie in one place twice would keep a plan for every step of its life."""
+    made = []
+    double_it = Plans(partial(doubled, made))
+    arrays = [np.zeros(3) for _ in range(plans.KEPT + 1)]
+    for each in arrays:
+        double_it(each, count=1)
+    double_it(arrays[-1], count=1)
+    assert len(made) == len(arrays)
+    double_it(arrays[0], count=1)
+    assert len(made) == len(arrays) + 1
+
+
+def test_a_plan_keeps_nothing_alive_that_it_was_given():
+    """The memory of parameters is used again when nobody holds them: a plan is somebody."""
+    double_it = Plans(partial(doubled, []))
+    make = Recycled()
+    first = make.like({"a": np.zeros(8), "b": np.zeros(8)})
+    place, gone = address(first["a"]), weakref.ref(first["a"])
+    double_it(first["a"], count=1)
+    del first
+    assert gone() is None
+    assert address(make.like({"a": np.zeros(8), "b": np.zeros(8)})["a"]) == place
+
+
+def test_the_address_of_an_array_is_never_that_of_one_before_it():
+    """Arrays that are made and freed get the same identity, at other addresses."""
+    held = []
+    for n in range(2000):
+        some = np.zeros(n % 7 + 1)
+        assert address(some) == some.ctypes.data == address(some)
+        if n % 3 == 0:
+            held.append(np.zeros(n % 5 + 1))
+
+
+def parts(cell, depth, steps, lanes, size, masked, kind):
+    """An ``Op`` and its gradient, each with arrays for it."""
+    rng, spec = np.random.default_rng(size), LayerSpec(cell)
+
+    def draw(*shape):
+        return rng.normal(0, 0.5, shape).astype(np.float32)
+
+    def layer(i):
+        first = (
+            [draw(5, GATES[cell] * size)]
+            if i == 0 and kind == "ids"
+            else [draw(size if i else 6, GATES[cell] * size), draw(GATES[cell] * size)]
+        )
+        recurrent = [] if cell in MINIMAL else [draw(size, GATES[cell] * size)]
+        return [*first, *recurrent, *([draw(size)] if cell == "GRU_AFTER" else [])]
+
+    stack = ops.Stack(spec, depth, masked)
+    inputs = (
+        rng.integers(0, 5, (steps, lanes)).astype(np.int32)
+        if kind == "ids"
+        else draw(steps, lanes, 6)
+    )
+    masks = [draw(depth, steps, lanes, size)] if masked else []
+    weights = [each for i in range(depth) for each in layer(i)]
+    given = [inputs, draw(depth, lanes, spec.state(size)), *masks, *weights]
+    found = [each.copy() for each in Plans(ops.Recurrence(stack).plan)(*given, count=1)]
+    passes = stack.passes(found)
+    for each in passes:
+        each.side[..., size:] = 0  # it may be anything
+    linked = tuple(i % 2 == 1 for i in range(2 * depth))
+    above = [draw(steps, lanes, size) for _ in linked[1:depth:2]]
+    above += [draw(lanes, spec.state(size)) for _ in linked[depth + (depth % 2 == 0) :: 2]]
+    kept = [[each.gates for each in passes], [each.side for each in passes]]
+    kept += [[each.states for each in passes]]
+    kept += [[each.output for each in passes]] if masked else []
+    gradient = [each for some in kept for each in some] + above[: sum(linked)] + given
+    return (ops.Recurrence(stack), given), (ops.RecurrenceGradient(stack, linked), gradient)
+
+
+def agree_with_new_plans(make, arrays, size=None):
+    """Call it again on the same arrays, which hold other numbers each time.
+
+    What lies in the padding behind ``size`` columns may be anything.
+    """
+    again, rng = Plans(make), np.random.default_rng(0)
+    for _ in range(3):
+        for count in (1, 2):
+            expected = [np.copy(each) for each in Plans(make)(*arrays, count=1)]
+            found = again(*arrays, count=count)
+            for one, right in zip(found, expected, strict=True):
+                if one.shape[-1:] == (padded(size or 0),):
+                    one, right = one[..., :size], right[..., :size]
+                assert np.array_equal(one, right)
+        for each in arrays:
+            if each.dtype != np.int32:
+                each *= rng.uniform(0.5, 1.5, each.shape).astype(each.dtype)
+            else:
+                each[...] = rng.permutation(each.reshape(-1)).reshape(each.shape)
+
+
+@pytest.mark.parametrize("kind", ["ids", "floats"])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(("lanes", "size"), [(3, 32), (3, 33), (1, 32)])
+@pytest.mark.parametrize("cell", CELLS)
+def test_layers_done_again_are_those_of_a_new_plan(monkeypatch, cell, lanes, size, masked, kind):
+    """Catches whatever was copied when the plan was made: weights of the last step, or of another one.
+
+    With one lane, layers run on threads of their own; a width that is no whole panel is copied.
+    """
+    monkeypatch.setattr(threads, "WORTH", 1)
+    for op, arrays in parts(cell, 2, 11, lanes, size, masked, kind):
+        agree_with_new_plans(op.plan, arrays, size)
+
+
+@pytest.mark.parametrize("size", [32, 33])
+@pytest.mark.parametrize("symbols", [5, 64, 65])
+def test_losses_done_again_are_those_of_a_new_plan(size, symbols):
+    """The bias, the targets and the scale are read each time, and so are the weights."""
+    rng, rows = np.random.default_rng(1), 70
+
+    def draw(*shape):
+        return rng.normal(size=shape).astype(np.float32)
+
+    states, weights, bias = draw(rows, size), draw(size, symbols), draw(symbols)
+    targets = rng.integers(0, symbols, rows).astype(np.int32)
+    agree_with_new_plans(ops.Affine().plan, [states, weights, bias])
+    agree_with_new_plans(ops.AffineGradient().plan, [states, weights, draw(rows, symbols)])
+    for smoothing in (0.0, 0.2):
+        op = ops.CrossEntropy(smoothing)
+        agree_with_new_plans(op.plan, [states, weights, bias, targets])
+        deltas = Plans(op.plan)(states, weights, bias, targets, count=1)[2].copy()
+        agree_with_new_plans(ops.CrossEntropyGradient().plan, [deltas, draw(1), states, weights])
+
+
+@pytest.mark.parametrize("name", update.RULES)
+@pytest.mark.parametrize("clipnorm", [None, 0.5])
+@pytest.mark.parametrize("cautious", [False, True])
+def test_a_rule_done_again_is_a_new_rule(name, clipnorm, cautious):
+    """The rate, the number of the update, the penalties: all may be others in the same places."""
+    rng = np.random.default_rng(2)
+    options = {"clipnorm": clipnorm, "clip": 0.3, "decay": 0.9, "momentum": 0.8, "beta2": 0.95}
+    rule = update.Rule(name, **options, cautious=cautious)
+    gradients = [np.empty((4, 5), np.float32), np.empty(3, np.float32)]
+    old, new, right = (
+        [[np.zeros_like(each) for each in gradients] for _ in range(4)] for _ in range(3)
+    )
+    for number in (1, 2, 3, 4):
+        for each in [*gradients, *(each for some in old for each in some)]:
+            each[...] = rng.uniform(0, 1, each.shape)
+        given = [each.copy() for each in gradients]
+        more = {
+            "penalties": [0.1 * (number // 2), 0.0], "shrinks": [0.2, 0.1 * (number % 2)],
+            "rate": 0.1 / number, "number": number, "newest": 0.3 * (number % 2), "count": 1,
+        }  # fmt: skip
+        length = rule(gradients, old, new, **more)
+        other = update.Rule(name, **options, cautious=cautious)
+        assert length == other(given, old, right, **more)
+        assert all(
+            np.array_equal(one, same)
+            for some, others in zip(new, right, strict=True)
+            for one, same in zip(some, others, strict=True)
+        )
+
+
+def test_training_plans_a_step_or_two_and_then_no_more(monkeypatch):
+    """If something held parameters, or a batch lay elsewhere each time, every step would be planned."""
+    hyper, rng, made = HyperParams(7, state_size=32, layers=2), np.random.default_rng(3), []
+    compute = backend("cpu", GRUEncode, hyper)
+    arrays = GRUEncode.initial(hyper, rng)
+    caches, state = freshcaches(arrays, hyper), compute.freshstate(4)
+    real = plans.Plan
+
+    def counting(*given):
+        made.append(given)
+        return real(*given)
+
+    monkeypatch.setattr(plans, "Plan", counting)
+    for number in range(12):
+        x, y = rng.integers(0, 7, (2, 9, 4)).astype(np.int32)
+        step = compute.step(arrays, caches, x, y, state, 0.01)
+        arrays, caches, state = step.arrays, step.caches, step.state
+        del step
+        if number == 5:
+            before = len(made)
+    assert len(made) == before > 0
+
+
+def test_two_threads_that_train_with_one_backend_do_not_share_gradients():
+    """They are in memory that the next call writes over."""
+    hyper = HyperParams(7, state_size=64, layers=2)
+    compute = backend("cpu", GRUEncode, hyper)
+
+    def train(seed, out):
+        rng = np.random.default_rng(seed)
+        arrays = GRUEncode.initial(hyper, rng)
+        caches, state = freshcaches(arrays, hyper), compute.freshstate(4)
+        for number in range(1, 9):
+            x, y = rng.integers(0, 7, (2, 20, 4)).astype(np.int32)
+            step = compute.step(arrays, caches, x, y, state, 0.01, number=number)
+            arrays, caches, state = step.arrays, step.caches, step.state
+        out[seed] = {name: np.copy(each) for name, each in arrays.items()}
+
+    alone, together = {}, {}
+    for seed in range(3):
+        train(seed, alone)
+    runs = [threading.Thread(target=train, args=(seed, together)) for seed in range(3)]
+    for run in runs:
+        run.start()
+    for run in runs:
+        run.join()
+    for seed, arrays in alone.items():
+        assert all(np.array_equal(arrays[name], together[seed][name]) for name in arrays)
