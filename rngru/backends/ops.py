@@ -32,7 +32,7 @@ from pytensor.scalar.basic import Second
 from pytensor.tensor.elemwise import Elemwise
 
 from rngru.kernels import layers, output, threads
-from rngru.kernels.memory import reused
+from rngru.kernels.memory import Arena, reused
 from rngru.kernels.plans import Plan, Plans
 from rngru.kernels.spec import LayerSpec, Weights
 
@@ -54,10 +54,10 @@ class Kernels(Op):
         """Add to a plan, for C-contiguous inputs; return what gives the outputs when it has been done."""
         raise NotImplementedError
 
-    def kept(self) -> "Kernels":
+    def kept(self, arena: Arena) -> "Kernels":
         """Return one with plans and memory of its own, for one node of one function."""
         other = copy.copy(self)
-        other._plans = Plans(other.plan)
+        other._plans = Plans(other.plan, arena)
         return other
 
     def perform(self, node, inputs, output_storage) -> None:
@@ -425,9 +425,10 @@ class Keeping(GraphRewriter):
     """Let the kernels keep their plans, and their results, which the next call writes over."""
 
     def apply(self, fgraph) -> None:
+        arena = Arena()
         for node in fgraph.toposort():
             if isinstance(node.op, Kernels):
-                new = node.op.kept().make_node(*node.inputs).outputs
+                new = node.op.kept(arena).make_node(*node.inputs).outputs
                 pairs = list(zip(node.outputs, new, strict=True))
                 fgraph.replace_all_validate(pairs, reason="keeping")
 

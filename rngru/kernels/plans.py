@@ -30,7 +30,7 @@ import numpy as np
 
 from rngru.kernels import threads
 from rngru.kernels.calls import Call
-from rngru.kernels.memory import address, reused
+from rngru.kernels.memory import Arena, Pieces, address
 from rngru.kernels.phases import Phase, numbers
 
 T = TypeVar("T")
@@ -43,25 +43,23 @@ class Plan:
     Parameters
     ----------
     count: how many threads.
-    memory: what :meth:`empty` returned to earlier plans, to be used again.
+    pieces: the memory of earlier plans, to be used again.
     """
 
-    def __init__(self, count: int, memory: list[np.ndarray] | None = None) -> None:
+    def __init__(self, count: int, pieces: Pieces | None = None) -> None:
         self.count = count
         self.lasting = True
         """Whether it may be done again: all that it reads is in the arrays that it was made for."""
-        self._memory, self._used = [] if memory is None else memory, itertools.count()
+        self._pieces, self._used = pieces or Pieces(), itertools.count()
         self._steps: list[Callable[[], object]] = []
         self._alive: list[object] = []
         self._calls: list[Call] = []
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """Return memory of its own, not yet filled."""
-        k = next(self._used)
-        if k == len(self._memory):
-            self._memory.append(np.empty(shape, dtype))
-        self._memory[k] = reused(self._memory[k], shape, np.dtype(dtype))
-        return self._memory[k]
+        array = self._pieces.array(next(self._used), shape, np.dtype(dtype))
+        self._alive.append(array)
+        return array
 
     def do(self, *phases: Phase) -> None:
         """Plan one phase after another."""
@@ -130,11 +128,11 @@ class Plans(Generic[T]):
     Parameters
     ----------
     make: adds to a plan, for some arrays; see :func:`planned`. It must not keep those that are parameters.
+    arena: where its memory comes from.
     """
 
-    def __init__(self, make: Callable[..., Callable[[], T]]) -> None:
-        self._make = make
-        self._memory: list[np.ndarray] = []
+    def __init__(self, make: Callable[..., Callable[[], T]], arena: Arena | None = None) -> None:
+        self._make, self._pieces = make, Pieces(arena)
         self._kept: dict[tuple[object, ...], tuple[Plan, Callable[[], T]]] = {}
 
     def __call__(self, *arrays: np.ndarray, count: int) -> T:
@@ -142,7 +140,7 @@ class Plans(Generic[T]):
         key = count, *((address(each), each.shape) for each in arrays)
         found = self._kept.pop(key, None)
         if found is None:
-            plan = Plan(count, self._memory)
+            plan = Plan(count, self._pieces)
             found = plan, self._make(plan, *arrays)
             plan.forget(arrays)
         plan, finish = found
