@@ -1,6 +1,7 @@
 """The ``cpu`` backend: the kernels of :mod:`rngru.kernels`, on all cores."""
 
 import math
+import weakref
 from dataclasses import replace
 from typing import Any, final
 
@@ -9,7 +10,7 @@ import numpy as np
 from rngru import models
 from rngru.backends.base import Ahead, Backend, Losses, Step, Trace, Written, given, newest, shrinks
 from rngru.kernels import layers, output, threads, update
-from rngru.kernels.memory import Recycled, reused, settle
+from rngru.kernels.memory import Arena, Recycled, reused, settle
 from rngru.kernels.preparing import prepare, prepare_sampler
 from rngru.kernels.sampler import Sampler
 from rngru.network import Engine, Network
@@ -27,7 +28,9 @@ class CPU(Backend):
         settle()
         self._functions: dict[bool, Any] = {}
         self._sampler: tuple[Any, Sampler] | None = None
-        self._fresh = Recycled()
+        self._fresh, self._arena = Recycled(), Arena()
+        # Not when the garbage is collected: a function is a large part of that, and goes round in circles.
+        weakref.finalize(self, _free, self._functions, self._arena).atexit = False
         self._places: list[np.ndarray] = []
         self._rule = update.Rule(
             hyper.optimizer,
@@ -51,7 +54,7 @@ class CPU(Backend):
         import pytensor
 
         from rngru.backends import graphs
-        from rngru.backends.ops import CPU_MODE, Affine, CrossEntropy, Encode
+        from rngru.backends.ops import Affine, CrossEntropy, Encode, keeping
         from rngru.backends.recurrence import fused
 
         network = graphs.network(self.model, self.hyper, fused, Affine(), Encode())
@@ -65,7 +68,7 @@ class CPU(Backend):
         function = pytensor.function(
             [*parameters, share, x, y, *more],
             [loss, *endings, *gradients, *(kept if predictions else [])],
-            mode=CPU_MODE,
+            mode=keeping(self._arena),
         )
         function.trust_input = True
         return function
@@ -187,6 +190,13 @@ class CPU(Backend):
             else None,
             residual=self.hyper.residual,
         )
+
+
+def _free(functions: dict[bool, Any], arena: Arena) -> None:
+    """Give back the memory of functions that nobody can call any more."""
+    for function in functions.values():
+        function.free()
+    arena.free()
 
 
 def _layers(spec, inputs, weights, start, masks=None):

@@ -424,17 +424,27 @@ class InPlace(GraphRewriter):
 class Keeping(GraphRewriter):
     """Let the kernels keep their plans, and their results, which the next call writes over."""
 
+    def __init__(self, arena: Arena) -> None:
+        self._arena = arena
+
     def apply(self, fgraph) -> None:
-        arena = Arena()
         for node in fgraph.toposort():
             if isinstance(node.op, Kernels):
-                new = node.op.kept(arena).make_node(*node.inputs).outputs
+                new = node.op.kept(self._arena).make_node(*node.inputs).outputs
                 pairs = list(zip(node.outputs, new, strict=True))
                 fgraph.replace_all_validate(pairs, reason="keeping")
 
 
-CPU_MODE = Mode(
-    linker=PerformLinker(allow_gc=False),
-    optimizer=SequentialGraphRewriter(Filled(), MergeOptimizer(), InPlace(), Keeping()),
-)
-"""No generated code at all; the results of a call are overwritten by the next."""
+def cpu_mode(*more: GraphRewriter) -> Mode:
+    """Return a mode without any generated code."""
+    rewriters = Filled(), MergeOptimizer(), InPlace(), *more
+    return Mode(PerformLinker(allow_gc=False), SequentialGraphRewriter(*rewriters))
+
+
+CPU_MODE = cpu_mode()
+"""Results are new arrays: for functions of a user's own."""
+
+
+def keeping(arena: Arena) -> Mode:
+    """Return the mode of a function whose results nobody holds when it is called again."""
+    return cpu_mode(Keeping(arena))

@@ -20,7 +20,7 @@ import numpy as np
 from rngru.kernels import calls, threads
 from rngru.kernels.jobs import ADDITION, Packing, Sums, padding, trimmed
 from rngru.kernels.phases import side_by_side
-from rngru.kernels.plans import Plan, planned
+from rngru.kernels.plans import Plan, Planned
 from rngru.kernels.sequence import (
     add,
     lookup,
@@ -59,7 +59,7 @@ class Pass(NamedTuple):
     side: Any
 
 
-@planned
+@Planned
 def forward(
     plan: Plan,
     spec: LayerSpec,
@@ -242,7 +242,7 @@ class Gradients(NamedTuple):
     weights: list[Weights]
 
 
-@planned
+@Planned
 def backward(
     plan: Plan,
     spec: LayerSpec,

@@ -56,6 +56,7 @@ class Arena:
 
     def __init__(self) -> None:
         self._rest = np.empty(0, np.uint8)
+        self._users: list[Callable[[], object]] = []
 
     def piece(self, size: int) -> np.ndarray:
         """Return so many bytes."""
@@ -64,6 +65,16 @@ class Arena:
             self._rest = large(max(whole, LARGE))
         piece, self._rest = self._rest[:size], self._rest[whole:]
         return piece
+
+    def used(self, free: Callable[[], object]) -> None:
+        """Have ``free`` called by :meth:`free`."""
+        self._users.append(free)
+
+    def free(self) -> None:
+        """Have all who use it give their memory back."""
+        self._rest = self._rest[:0].copy()
+        for free in self._users:
+            free()
 
 
 class Pieces:

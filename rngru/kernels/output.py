@@ -16,7 +16,7 @@ from rngru.kernels.elementwise import VECTOR, exp
 from rngru.kernels.jobs import Packing, Sums, padding, trimmed
 from rngru.kernels.panels import span
 from rngru.kernels.phases import side_by_side
-from rngru.kernels.plans import Plan, planned
+from rngru.kernels.plans import Plan, Planned
 from rngru.kernels.sequence import ROWS_AT_ONCE, fill, project
 from rngru.kernels.tiles import padded, provide
 
@@ -79,7 +79,7 @@ def _worth(rows: np.ndarray, weights: np.ndarray, count: int) -> int:
     return threads.worth(len(rows) * weights.size // 30, count)
 
 
-@planned
+@Planned
 def affine(plan: Plan, rows, weights, bias):
     """Return ``rows @ weights + bias``, (N, K), for (N, I), (I, K) and (K,)."""
     provide(weights.dtype)
@@ -93,7 +93,7 @@ def affine(plan: Plan, rows, weights, bias):
     return lambda: results
 
 
-@planned
+@Planned
 def affine_back(plan: Plan, rows, weights, deltas, scale=None):
     """Return the gradients of rows, weights and bias of :func:`affine`, from that of its result.
 
@@ -118,7 +118,7 @@ def affine_back(plan: Plan, rows, weights, deltas, scale=None):
     return lambda: results
 
 
-@planned
+@Planned
 def score(plan: Plan, states, weights, bias, targets, smoothing=0.0):
     """Return the losses (N,) in nats of ``targets`` (N,), and what :func:`score_back` needs.
 
@@ -143,7 +143,7 @@ def score(plan: Plan, states, weights, bias, targets, smoothing=0.0):
     return lambda: (losses, deltas)
 
 
-@planned
+@Planned
 def score_back(plan: Plan, states, weights, deltas, scale):
     """Return the gradients (dstates, dweights, dbias) of ``scale`` (1,) times the sum of the losses.
 

@@ -9,7 +9,7 @@ the last step or the one before. To plan such a call anew takes Python longer th
 ... def double(numbers, results, first, last):
 ...     for i in range(first, last):
 ...         results[i] = 2 * numbers[i]
->>> @planned
+>>> @Planned
 ... def doubled(plan, numbers):
 ...     results = plan.empty(numbers.shape, numbers.dtype)
 ...     plan.do(side_by_side([double.bind(numbers, results)], numbers.size, plan.count))
@@ -95,7 +95,13 @@ def _root(value: Any) -> object:
 
 @final
 class Planned(Generic[T]):
-    """What :func:`planned` returns: to be called with a ``count`` of threads instead of a plan."""
+    """Makes a function out of one that plans: it takes a ``count`` of threads instead of a plan.
+
+    Parameters
+    ----------
+    plan: its first argument is a :class:`Plan`, to which it adds. What it returns is called when that has
+        been done, and returns the results.
+    """
 
     def __init__(self, plan: Callable[..., Callable[[], T]]) -> None:
         self.plan = plan
@@ -109,14 +115,6 @@ class Planned(Generic[T]):
         return finish()
 
 
-def planned(plan: Callable[..., Callable[[], T]]) -> Planned[T]:
-    """Make a function out of one that plans: its first argument is a :class:`Plan`, to which it adds.
-
-    What that returns is called when the plan has been done, and returns the results.
-    """
-    return Planned(plan)
-
-
 KEPT = 4
 """Plans of one call: the parameters of a model lie now in one place, now in another."""
 
@@ -127,13 +125,19 @@ class Plans(Generic[T]):
 
     Parameters
     ----------
-    make: adds to a plan, for some arrays; see :func:`planned`. It must not keep those that are parameters.
+    make: adds to a plan, for some arrays; see :class:`Planned`. It must not keep those that are parameters.
     arena: where its memory comes from.
     """
 
     def __init__(self, make: Callable[..., Callable[[], T]], arena: Arena | None = None) -> None:
         self._make, self._pieces = make, Pieces(arena)
         self._kept: dict[tuple[object, ...], tuple[Plan, Callable[[], T]]] = {}
+        if arena is not None:
+            arena.used(self._free)
+
+    def _free(self) -> None:
+        self._kept.clear()
+        self._pieces = Pieces()
 
     def __call__(self, *arrays: np.ndarray, count: int) -> T:
         """Do it for some arrays, C-contiguous, on so many threads."""

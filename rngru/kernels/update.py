@@ -20,7 +20,7 @@ from rngru.kernels.compiling import kernel
 from rngru.kernels.elementwise import VECTOR
 from rngru.kernels.panels import span
 from rngru.kernels.phases import deal
-from rngru.kernels.plans import Plan, Plans, planned
+from rngru.kernels.plans import Plan, Planned, Plans
 
 RMSPROP, ADAM, SGD, ADAGRAD, NONE = range(5)
 
@@ -148,7 +148,7 @@ def _deal(plan: Plan, calls: Sequence[Call], arrays: Sequence[np.ndarray], count
     plan.do(deal([(call, blocks, 1) for call, blocks in jobs], count))
 
 
-@planned
+@Planned
 def norm(
     plan: Plan,
     gradients: Sequence[np.ndarray],
@@ -322,7 +322,7 @@ def _towards(array, target, share, first, last):
         some[i] += shares[i] * (wanted[i] - some[i])
 
 
-@planned
+@Planned
 def towards(
     plan: Plan,
     arrays: Sequence[np.ndarray],
