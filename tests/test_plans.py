@@ -1,5 +1,8 @@
 """Plans: what is done again is right for what the arrays hold now, and keeps none of them alive."""
 
+import copy
+import gc
+import pickle
 import threading
 import weakref
 from functools import partial
@@ -9,7 +12,7 @@ import pytest
 
 from rngru.backends import backend, freshcaches, ops
 from rngru.hyper import HyperParams
-from rngru.kernels import plans, threads, update
+from rngru.kernels import memory, plans, threads, update
 from rngru.kernels.calls import shared
 from rngru.kernels.memory import Recycled, address
 from rngru.kernels.phases import side_by_side
@@ -37,7 +40,7 @@ def test_a_plan_is_made_once_for_each_place_and_shape():
     """Made anew each time, it would be no use; done again for other places, it would read what was there."""
     made = []
     double_it = Plans(partial(doubled, made))
-    arrays = [np.arange(n, dtype=np.float64) for n in (5, 5, 7)]
+    arrays = [np.arange(n, dtype=np.float64) for n in (7, 5, 5)]
     for _ in range(3):
         for number, each in enumerate(arrays):
             each += 1
@@ -46,6 +49,26 @@ def test_a_plan_is_made_once_for_each_place_and_shape():
     assert len(made) == len(arrays)
     double_it(arrays[0], count=2)
     assert len(made) == len(arrays) + 1, "another number of threads"
+
+
+def test_a_plan_is_for_one_kind_of_numbers():
+    """The same place may hold others, as wide: read as if they were not, they are nonsense."""
+    double_it, array = Plans(partial(doubled, [])), np.arange(1, 5, dtype=np.float32)
+    assert np.array_equal(double_it(array, count=1), [2, 4, 6, 8])
+    whole = array.view(np.int32)
+    whole[:] = 1, 2, 3, 4
+    assert np.array_equal(double_it(whole, count=1), [2, 4, 6, 8])
+
+
+def test_smaller_memory_is_given_back_when_there_is_larger():
+    """Texts of ever more steps: the plans of the shorter ones hold what nobody will use."""
+    made = []
+    double_it = Plans(partial(doubled, made))
+    small, held = weakref.ref(double_it(np.zeros(3), count=1).base), np.zeros(3)
+    double_it(held, count=1)
+    double_it(np.zeros(1000), count=1)
+    made.clear()
+    assert small() is None
 
 
 def test_only_the_last_plans_are_kept():
@@ -71,6 +94,28 @@ def test_a_plan_keeps_nothing_alive_that_it_was_given():
     del first
     assert gone() is None
     assert address(make.like({"a": np.zeros(8), "b": np.zeros(8)})["a"]) == place
+
+
+@pytest.mark.parametrize("lanes", [1, 3])
+@pytest.mark.parametrize("cell", CELLS)
+def test_layers_keep_no_parameters_alive(monkeypatch, cell, lanes):
+    """Neither those that threads with layers of their own read, nor those whose width is copied."""
+    monkeypatch.setattr(threads, "WORTH", 1)
+    for op, given in parts(cell, 2, 11, lanes, 32, masked=False, kind="floats"):
+        arrays, layers = [each.copy() for each in given], Plans(op.plan)
+        layers(*arrays, count=2)
+        weights = [weakref.ref(each) for each in arrays if each.ndim == 2]
+        del arrays
+        gc.collect()
+        assert weights and not any(each() is not None for each in weights)
+
+
+def test_the_addresses_of_arrays_that_are_gone_are_forgotten():
+    """A run of a day makes millions of arrays."""
+    before = len(memory._places)
+    for _ in range(100):
+        address(np.zeros(3))
+    assert len(memory._places) == before
 
 
 def test_the_address_of_an_array_is_never_that_of_one_before_it():
@@ -205,6 +250,25 @@ def test_a_rule_done_again_is_a_new_rule(name, clipnorm, cautious):
             for some, others in zip(new, right, strict=True)
             for one, same in zip(some, others, strict=True)
         )
+
+
+def test_a_rule_reads_arrays_in_any_order():
+    """A matrix in the order of Fortran is copied to be flat: the copy must be of what it is now."""
+    options = {"clipnorm": None, "clip": 9.0, "decay": 0.9, "momentum": 0.0, "beta2": 0.9}
+    rule, new = update.Rule("sgd", **options), [[np.empty((2, 3), np.float32)] for _ in range(2)]
+    strange = np.zeros((3, 2), np.float32).T
+    old, gradient = [[strange], [np.zeros((2, 3), np.float32)]], np.zeros((2, 3), np.float32)
+    for number in (1, 2, 3):
+        strange[:] = np.arange(6).reshape(2, 3) * number
+        rule([gradient], old, new, penalties=[0], shrinks=[0], rate=1, number=number, count=1)
+        assert np.array_equal(new[0][0], strange)
+
+
+def test_a_copy_of_a_kept_op_keeps_nothing():
+    """Two functions that share plans would write over each other's results."""
+    kept = ops.Affine().kept(memory.Arena())
+    for other in (copy.copy(kept), copy.deepcopy(kept), pickle.loads(pickle.dumps(kept))):
+        assert other._plans is None and other == kept
 
 
 def test_training_plans_a_step_or_two_and_then_no_more(monkeypatch):

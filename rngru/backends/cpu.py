@@ -118,7 +118,7 @@ class CPU(Backend):
             for values, memory in ((arrays, caches), (after, remembered))
         )
         norm = self._rule(
-            [np.ascontiguousarray(each) for each in gradients],
+            gradients,
             old,
             new,
             penalties=[hyper.regcost / lanes * weight for weight in weights],

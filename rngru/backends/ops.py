@@ -60,6 +60,10 @@ class Kernels(Op):
         other._plans = Plans(other.plan, arena)
         return other
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy is not kept: two that shared plans would write over each other's results."""
+        return {name: value for name, value in vars(self).items() if name != "_plans"}
+
     def perform(self, node, inputs, output_storage) -> None:
         plans = Plans(self.plan) if self._plans is None else self._plans
         found = plans(*map(np.ascontiguousarray, inputs), count=threads.available())

@@ -5,7 +5,8 @@ result is kept; ``tiles`` multiplies matrices, ``panels`` copies them there; ``e
 the gates, ``sequence`` runs one layer of any cell through time and back, ``layers`` a stack of them on
 all ``threads``, ``output`` turns states into losses, ``update`` is the optimizer, ``sampler`` generates
 text. ``calls`` and ``phases`` are how threads work together without Python; they rest on ``atomic`` numbers
-and on ``processors``. ``plans`` keep such phases from one step to the next; ``jobs`` are parts of them.
+and on ``processors``. ``plans`` keep such phases from one step to the next, in ``memory`` of their own;
+``jobs`` are parts of them.
 ``tokens`` numbers the words of a text, ``recall`` remembers what followed what in one. ``preparing`` compiles
 everything once; ``spec`` describes cells and layers, and it alone does not import Numba.
 

@@ -116,7 +116,7 @@ ADDITION = 10
 
 
 class Sums(Jobs):
-    """Sums over all steps and lanes: the gradients of weights. Its phase can be done once."""
+    """Sums over all steps and lanes: the gradients of weights."""
 
     def product(self, pairs, from_column: int, result, to_column: int, columns: int) -> None:
         """Plan filling columns of ``result`` with the sum of ``left.T @ right`` of one or two pairs.

@@ -93,12 +93,15 @@ class Pieces:
             partial(np.empty, dtype=np.uint8) if arena is None else arena.piece
         )
         self._pieces: dict[int, np.ndarray] = {}
+        self.replaced = 0
+        """How many were too small."""
 
     def array(self, number: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         """Return an uninitialised array."""
         size = math.prod(shape) * dtype.itemsize
         piece = self._pieces.get(number)
         if piece is None or piece.size < size:
+            self.replaced += piece is not None
             piece = self._pieces[number] = self._new(size)
         return np.ndarray(shape, dtype, piece)
 
@@ -122,7 +125,7 @@ def address(array: np.ndarray) -> int:
 
 def _remember(array: np.ndarray, place: int) -> int:
     number = id(array)
-    _places[number] = weakref.ref(array, lambda gone: _places.pop(number, None)), place
+    _places[number] = weakref.ref(array, partial(_places.pop, number)), place
     return place
 
 

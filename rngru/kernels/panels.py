@@ -1,7 +1,7 @@
-"""Copying matrices into panels and back, and the products that do so on the way: weight gradients.
+"""Copying matrices into panels, and the products that do so on the way: weight gradients.
 
 Shapes are those of :mod:`rngru.kernels.tiles`. Nothing here checks a bound: sizes come from
-:mod:`rngru.kernels.layers`.
+:mod:`rngru.kernels.jobs`.
 """
 
 from llvmlite import ir

@@ -125,7 +125,8 @@ class Plans(Generic[T]):
 
     Parameters
     ----------
-    make: adds to a plan, for some arrays; see :class:`Planned`. It must not keep those that are parameters.
+    make: adds to a plan, for some arrays; see :class:`Planned`. What it plans must not hold parameters: their
+        memory would never be used again.
     arena: where its memory comes from.
     """
 
@@ -141,12 +142,14 @@ class Plans(Generic[T]):
 
     def __call__(self, *arrays: np.ndarray, count: int) -> T:
         """Do it for some arrays, C-contiguous, on so many threads."""
-        key = count, *((address(each), each.shape) for each in arrays)
+        key = count, *((address(each), each.shape, each.dtype.char) for each in arrays)
         found = self._kept.pop(key, None)
         if found is None:
-            plan = Plan(count, self._pieces)
+            plan, before = Plan(count, self._pieces), self._pieces.replaced
             found = plan, self._make(plan, *arrays)
             plan.forget(arrays)
+            if self._pieces.replaced > before:
+                self._kept.clear()  # they hold the smaller pieces
         plan, finish = found
         if plan.lasting:
             self._kept[key] = found

@@ -10,7 +10,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import final
+from typing import Any, final
 
 import numpy as np
 
@@ -59,14 +59,14 @@ def _signs(rule, g, numbers, m, same, other, first, last):
 
 @shared(**VECTOR)
 def _apply(
-    rule, gradient, penalty, squares, numbers, shrink, parameter, first_cache, second_cache, average,
+    rule, gradient, squares, numbers, parameter, first_cache, second_cache, average,
     new_parameter, new_first, new_second, new_average, first, last,
 ):  # fmt: skip
     """Apply one rule to a parameter and its caches (the second: Adam only), then average the new parameter.
 
-    ``numbers`` are those that :class:`Rule` makes for all parameters. With momentum, a step is multiplied by
+    ``numbers`` are those of this parameter that :class:`Rule` makes. With momentum, a step is multiplied by
     ``same`` where mean and gradient have the same sign, and by ``other`` where they have opposite signs. The
-    gradient is overwritten. With ``squares``, a number for each block, ``penalty`` times the parameter is
+    gradient is overwritten. With ``squares``, a number for each block, the penalty times the parameter is
     first added to the gradient, and its squares are summed there. The rule ``NONE`` does no more than that.
     """
     kind = gradient.dtype.type
@@ -74,6 +74,7 @@ def _apply(
     scale, clip, rate = numbers[0], numbers[1], numbers[2]
     keep, keep_square, fix, fix_square = numbers[3], numbers[4], numbers[5], numbers[6]
     newest, same, other = numbers[7], numbers[8], numbers[9]
+    penalty, shrink = numbers[10], numbers[11]
     for block in range(first, last):
         at = block * BLOCK
         size = min(BLOCK, gradient.size - at)
@@ -148,6 +149,10 @@ def _deal(plan: Plan, calls: Sequence[Call], arrays: Sequence[np.ndarray], count
     plan.do(deal([(call, blocks, 1) for call, blocks in jobs], count))
 
 
+NUMBERS = 12
+"""How many numbers the kernels read for each parameter."""
+
+
 @Planned
 def norm(
     plan: Plan,
@@ -159,12 +164,16 @@ def norm(
 
     Arrays are flat.
     """
+    numbers = np.zeros((len(penalties), NUMBERS), gradients[0].dtype)
+    numbers[:, -2] = penalties
+    return _norm(plan, gradients, parameters, numbers)
+
+
+def _norm(plan: Plan, gradients, parameters, numbers) -> Callable[[], float]:
     squares, parts = _cut_up(plan, gradients, np.float64)
-    scalar = gradients[0].dtype.type
-    none = np.zeros(10, scalar)
     calls = [
-        _apply.bind(NONE, g, scalar(penalty), part, none, scalar(0), p, *[g] * 7)
-        for g, p, penalty, part in zip(gradients, parameters, penalties, parts, strict=True)
+        _apply.bind(NONE, g, part, some, p, *[g] * 7)
+        for g, part, some, p in zip(gradients, parts, numbers, parameters, strict=True)
     ]
     total = sum(gradient.size for gradient in gradients)
     _deal(plan, calls, gradients, threads.worth(total, plan.count))
@@ -203,8 +212,8 @@ class Rule:
         self._keep = decay if self._rule == RMSPROP else momentum
         self._momentum, self._beta2 = momentum, beta2
         self._cautious = cautious and self._rule in (ADAM, SGD)
-        self._plans: dict[object, Plans[float]] = {}
-        self._now = 0.0, 1, 0.0
+        self._plans = Plans(self._plan)
+        self._now: tuple[Any, ...] = ()
 
     def __call__(
         self,
@@ -225,7 +234,7 @@ class Rule:
 
         Parameters
         ----------
-        gradients: C-contiguous arrays like the parameters; they are overwritten.
+        gradients: arrays like the parameters; they are overwritten if they are C-contiguous.
         penalties: each is first added, times its parameter, to its gradient.
         shrinks: weight decay of each parameter (adamw).
         rate: the learning rate.
@@ -233,28 +242,21 @@ class Rule:
         newest: share of the new parameters in their average, the last cache; 0 if there is none.
         count: how many threads.
         """
-        self._now = rate, number, newest
-        options = tuple(penalties), tuple(shrinks)
-        if options not in self._plans:
-            self._plans[options] = Plans(partial(self._plan, *options))
-        return self._plans[options](*itertools.chain(gradients, *old, *new), count=count)
+        self._now = rate, number, newest, penalties, shrinks
+        arrays = map(np.ascontiguousarray, itertools.chain(gradients, *old, *new))
+        return self._plans(*arrays, count=count)
 
-    def _plan(
-        self,
-        penalties: Sequence[float],
-        shrinks: Sequence[float],
-        plan: Plan,
-        *arrays: np.ndarray,
-    ) -> Callable[[], float]:
+    def _plan(self, plan: Plan, *arrays: np.ndarray) -> Callable[[], float]:
         """Plan it for gradients, old and new arrays; it reads the rate and the rest when it is done."""
-        parameters = len(penalties)
+        parameters = len(self._now[-1])
         flat = [each.reshape(-1) for each in arrays]
         gradients, *both = (flat[k : k + parameters] for k in range(0, len(flat), parameters))
         old, new = both[: len(both) // 2], both[len(both) // 2 :]
-        numbers = plan.empty((10,), gradients[0].dtype)
+        numbers = plan.empty((parameters, NUMBERS), gradients[0].dtype)
         length, factor = None, None
         if self._cautious or self._clipnorm is not None:
-            length = norm.plan(plan, gradients, old[0], penalties)
+            plan.call(partial(self._fill, numbers, None, None))
+            length = _norm(plan, gradients, old[0], numbers)
         if self._cautious:
             plan.call(partial(self._fill, numbers, length, None))
             factor = self._caution(plan, gradients, numbers, old[1])
@@ -262,13 +264,11 @@ class Rule:
         squares, parts = _cut_up(plan, gradients, np.float64)
         if length is not None:  # else one pass does it all
             parts = [part[:0] for part in parts]
-        scalar, caches = numbers.dtype.type, (0, 1, 2, len(old) - 1)
+        caches = (0, 1, 2, len(old) - 1)
         sides = [side[min(cache, len(side) - 1)] for side in (old, new) for cache in caches]
         calls = [
-            _apply.bind(self._rule, g, scalar(penalty), part, numbers, scalar(shrink), *some)
-            for g, penalty, part, shrink, *some in zip(
-                gradients, penalties, parts, shrinks, *sides, strict=True
-            )
+            _apply.bind(self._rule, *some)
+            for some in zip(gradients, parts, numbers, *sides, strict=True)
         ]
         _deal(plan, calls, gradients, plan.count)
         return length or partial(_length, squares)
@@ -280,15 +280,16 @@ class Rule:
         factor: Callable[[], float] | None,
     ) -> None:
         """Write what the kernels read."""
-        rate, number, newest = self._now
+        rate, number, newest, penalties, shrinks = self._now
         scale = 1.0
         if length is not None and self._clipnorm is not None:
             scale = min(1.0, self._clipnorm / max(length(), 1e-30))
         same, other = (1.0, 1.0) if factor is None else (factor(), 0.0)
         fixes = 1 / (1 - self._momentum**number), 1 / (1 - self._beta2**number)
-        numbers[:] = (
+        numbers[:, :-2] = (
             scale, self._clip, rate, self._keep, self._beta2, *fixes, newest, same, other,
         )  # fmt: skip
+        numbers[:, -2], numbers[:, -1] = penalties, shrinks
 
     def _caution(
         self,
@@ -300,8 +301,8 @@ class Rule:
         """Plan counting; return what gives the factor of those steps that agree with their gradient."""
         (alike, same), (opposite, other) = (_cut_up(plan, gradients, np.int64) for _ in range(2))
         calls = [
-            _signs.bind(self._rule, g, numbers, m, *parts)
-            for g, m, *parts in zip(gradients, means, same, other, strict=True)
+            _signs.bind(self._rule, *some)
+            for some in zip(gradients, numbers, means, same, other, strict=True)
         ]
         _deal(plan, calls, gradients, plan.count)
 
