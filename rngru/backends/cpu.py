@@ -2,7 +2,6 @@
 
 import math
 import weakref
-from dataclasses import replace
 from typing import Any, final
 
 import numpy as np
@@ -58,9 +57,9 @@ class CPU(Backend):
         from rngru.backends.recurrence import fused
 
         network = graphs.network(self.model, self.hyper, fused, Affine(), Encode())
-        (x, y, *more), rows, endings, penalties = graphs.predicting(network)
+        (x, y, *more), top, endings, penalties = graphs.predicting(network)
         scored = CrossEntropy(self.hyper.smoothing)
-        loss, *kept = scored(rows, *network.readout(), y.flatten())
+        loss, *kept = scored(top, *network.readout(), y)
         share = pytensor.tensor.fscalar()
         parameters = list(network.parameters.values())
         # Of the mean over lanes; dividing in the graph would cost six more nodes.
@@ -128,8 +127,10 @@ class CPU(Backend):
             newest=newest(hyper, number),
             count=threads.available(),
         )
-        result = Step(float(loss), norm, arrays, caches, np.array(endings))
-        return replace(result, arrays=after, caches=remembered) if result.finite else result
+        total, state = float(loss), np.array(endings)
+        if math.isfinite(total) and math.isfinite(norm):
+            return Step(total, norm, after, remembered, state)
+        return Step(total, norm, arrays, caches, state)
 
     def trace(self, arrays, ids, state):
         network = self._network(arrays)

@@ -61,7 +61,7 @@ def network(
 
 
 def predicting(net: Network, *, training: bool = True):
-    """Return ([x, y, start, …noise], rows to predict from (T B, S or 2 S), last states, penalties).
+    """Return ([x, y, start, …noise], what to predict from (T, B, S or 2 S), last states, penalties).
 
     The last states are (B, H) for each layer; the noise, which comes last, is that of
     :meth:`rngru.models.Model.noise`; the penalties are those of :func:`penalties`.
@@ -73,11 +73,15 @@ def predicting(net: Network, *, training: bool = True):
         for name, shape in shapes.items()
     }
     top, endings, states = net.predict(x, y, start, noise)
-    rows = top.reshape((-1, len(net.model.towers) * net.hyper.state_size))
-    return [x, y, start, *noise.values()], rows, endings, penalties(net.hyper, rows, states)
+    return [x, y, start, *noise.values()], top, endings, penalties(net.hyper, top, states)
 
 
-def penalties(hyper: HyperParams, rows, states) -> list[Any]:
+def flat(net: Network, top):
+    """Return what to predict from as rows, (T B, S or 2 S)."""
+    return top.reshape((-1, len(net.model.towers) * net.hyper.state_size))
+
+
+def penalties(hyper: HyperParams, top, states) -> list[Any]:
     r"""Return what is added to the cross-entropy of a batch, in nats.
 
     Activation regularisation and its temporal form, after Merity et al. (arXiv 1708.02182): for each
@@ -91,12 +95,12 @@ def penalties(hyper: HyperParams, rows, states) -> list[Any]:
 
     Parameters
     ----------
-    rows: (T B, S or 2 S), what symbols are predicted from.
+    top: (T, B, S or 2 S), what symbols are predicted from.
     states: (T, B, S), those of the last layer of each stack.
     """
     found, width = [], hyper.state_size * len(states)
     if hyper.ar:
-        found.append(np.float32(hyper.ar / width) * pt.sqr(rows).sum())
+        found.append(np.float32(hyper.ar / width) * pt.sqr(top).sum())
     if hyper.tar:
         moved = [pt.sqr(each[1:] - each[:-1]).sum() for each in states]
         found.append(np.float32(hyper.tar / width) * sum(moved[1:], moved[0]))
@@ -113,8 +117,8 @@ def step(
     """
     net = network(model, hyper, layers)
     values = list(net.parameters.values())
-    (x, y, *given), rows, endings, more = predicting(net)
-    logits, targets = affine(rows, *net.readout()), y.flatten()
+    (x, y, *given), top, endings, more = predicting(net)
+    logits, targets = affine(flat(net, top), *net.readout()), y.flatten()
     loss = crossentropy(logits, targets).sum()
     if hyper.smoothing:
         far = logits[pt.arange(targets.size), targets] - logits.mean(axis=-1)
@@ -148,8 +152,8 @@ def step(
 def losses(model: Model, hyper: HyperParams, layers: Callable) -> tuple[list[Any], list[Any]]:
     """Losses of a text: parameters, x, y, start to (losses (T, B), endings)."""
     net = network(model, hyper, layers)
-    (x, y, start), rows, endings, _ = predicting(net, training=False)
-    found = crossentropy(affine(rows, *net.readout()), y.flatten())
+    (x, y, start), top, endings, _ = predicting(net, training=False)
+    found = crossentropy(affine(flat(net, top), *net.readout()), y.flatten())
     return [*net.parameters.values(), x, y, start], [found.reshape(y.shape), *endings]
 
 

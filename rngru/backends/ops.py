@@ -313,10 +313,10 @@ class EncodeGradient(Op):
 class CrossEntropy(Kernels):
     """Softmax and cross-entropy of a linear readout, on the kernels.
 
-    Inputs: states (N, S), weights (S, V), bias (V,), targets (N,) int32. Outputs: the total loss in
-    nats (), the loss of each row (N,), and what the gradient needs (N, padded(V)). Only the total
-    has a gradient; it is that of the loss with ``smoothing``, a share of each target that is spread
-    over all symbols. What is put out is the loss without it.
+    Inputs: states (N, S) or (T, B, S), weights (S, V), bias (V,), int32 targets (N,) or (T, B); N is T B.
+    Outputs: the total loss in nats (), the loss of each row (N,), and what the gradient needs
+    (N, padded(V)). Only the total has a gradient; it is that of the loss with ``smoothing``, a share of each
+    target that is spread over all symbols. What is put out is the loss without it.
     """
 
     __props__ = ("smoothing",)
@@ -330,7 +330,9 @@ class CrossEntropy(Kernels):
         return Apply(self, list(inputs), outputs)
 
     def plan(self, plan, *inputs):
-        finish = output.score.plan(plan, *inputs, self.smoothing)
+        states, weights, bias, targets = inputs
+        rows = states.reshape(-1, states.shape[-1])
+        finish = output.score.plan(plan, rows, weights, bias, targets.reshape(-1), self.smoothing)
 
         def outputs():
             losses, deltas = finish()
@@ -369,7 +371,15 @@ class CrossEntropyGradient(Kernels):
     def plan(self, plan, *inputs):
         deltas, scale, states, weights = inputs
         deltas = deltas if self.inplace else _copied(plan, deltas)
-        return output.score_back.plan(plan, states, weights, deltas, scale)
+        shape = states.shape
+        rows = states.reshape(-1, shape[-1])
+        finish = output.score_back.plan(plan, rows, weights, deltas, scale)
+
+        def outputs():
+            dstates, *more = finish()
+            return dstates.reshape(shape), *more
+
+        return outputs
 
 
 class Fill(Op):
