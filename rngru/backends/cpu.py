@@ -28,7 +28,7 @@ class CPU(Backend):
         self._functions: dict[bool, Any] = {}
         self._sampler: tuple[Any, Sampler] | None = None
         self._fresh, self._arena = Recycled(), Arena()
-        # Not when the garbage is collected: a function is a large part of that, and goes round in circles.
+        # A function refers to itself: its memory would stay until the garbage is collected.
         weakref.finalize(self, _free, self._functions, self._arena).atexit = False
         self._places: list[np.ndarray] = []
         self._rule = update.Rule(

@@ -15,6 +15,7 @@ from rngru.kernels import threads
 from rngru.kernels.compiling import kernel
 from rngru.kernels.elementwise import VECTOR, exp
 from rngru.kernels.jobs import packed, widened
+from rngru.kernels.memory import Arena
 from rngru.kernels.panels import span
 from rngru.kernels.sequence import advance, copyrow
 from rngru.kernels.spec import GRU, GRU_AFTER, LSTM, LayerSpec
@@ -305,8 +306,14 @@ class Sampler:
         wide = [widened(each, spec.gates) for each in recurrent]
         self.table = widened(table, spec.gates)
 
+        arena = Arena()
+
         def stacked(arrays) -> np.ndarray:
-            return np.stack(arrays) if arrays else np.empty((0, 0), table.dtype)
+            if not arrays:
+                return np.empty((0, 0), table.dtype)
+            memory = arena.piece(sum(each.nbytes for each in arrays))
+            shape = len(arrays), *arrays[0].shape
+            return np.stack(arrays, out=np.ndarray(shape, table.dtype, memory))
 
         self.inputs = stacked([packed(widened(u, spec.gates), 1) for u, _ in inputs])
         self.biases = stacked([widened(b, spec.gates) for _, b in inputs])
@@ -315,7 +322,7 @@ class Sampler:
         self.seconds = stacked([] if seconds is None else [widened(each, 1) for each in seconds])
         self.gains, self.shifts = map(stacked, norms or ([], []))
         self.residual = residual
-        self.readout = packed(readout[0], 1)
+        [self.readout] = stacked([packed(readout[0], 1)])
         self.bias = np.full(padded(readout[1].size), -np.inf, table.dtype)
         self.bias[: readout[1].size] = readout[1]
         parts = (self.inputs, self.mains, self.extras, self.readout)
