@@ -40,18 +40,23 @@ def large(size: int) -> np.ndarray:
     >>> large(10).shape, address(large(10)) % PAGE
     ((10,), 0)
     """
-    memory = np.empty(max(size, LARGE) + PAGE, np.uint8)
+    # Those of small models are alike, and used again: else each new model would touch other pages.
+    memory = _spare.piece(LARGE + PAGE) if size <= LARGE else np.empty(size + PAGE, np.uint8)
     skip = -memory.ctypes.data % PAGE
     return memory[skip : skip + size]
 
 
+SMALL = PAGE // 8
+"""Bytes of a piece below which it comes from the usual memory: few pages, and a small model has no others."""
+
+
 class Arena:
-    """Hands out pieces of memory that lie side by side on large pages.
+    """Hands out pieces of memory; those that are not small lie side by side on large pages.
 
     >>> arena = Arena()
-    >>> one, other = arena.piece(100), arena.piece(5)
-    >>> address(other) - address(one)
-    128
+    >>> one, other = arena.piece(SMALL + 1), arena.piece(SMALL)
+    >>> address(other) - address(one) == SMALL + LINE
+    True
     """
 
     def __init__(self) -> None:
@@ -60,6 +65,8 @@ class Arena:
 
     def piece(self, size: int) -> np.ndarray:
         """Return so many bytes."""
+        if size < SMALL:
+            return np.empty(size, np.uint8)
         whole = -(-size // LINE) * LINE
         if whole > self._rest.size:
             self._rest = large(max(whole, LARGE))
@@ -72,7 +79,7 @@ class Arena:
 
     def free(self) -> None:
         """Have all who use it give their memory back."""
-        self._rest = self._rest[:0].copy()
+        self._rest = np.empty(0, np.uint8)
         for free in self._users:
             free()
 
@@ -167,7 +174,7 @@ class Recycled:
             0,
             *itertools.accumulate(-(-each.nbytes // LINE) * LINE for each in arrays.values()),
         ]
-        piece = self._piece(starts.pop())
+        piece = self.piece(starts.pop())
         made = {
             name: np.ndarray(each.shape, each.dtype, piece, start)
             for start, (name, each) in zip(starts, arrays.items(), strict=True)
@@ -177,7 +184,8 @@ class Recycled:
             _remember(each, place + start)
         return made
 
-    def _piece(self, size: int) -> np.ndarray:
+    def piece(self, size: int) -> np.ndarray:
+        """Return so many bytes, which are free again when neither they nor a view of them is held."""
         idle = self._idle.setdefault(size, [])
         try:
             memory = idle.pop()  # no "if idle": another thread may pop in between
@@ -187,3 +195,6 @@ class Recycled:
         piece = np.frombuffer(memory.data, np.uint8)
         weakref.finalize(piece, idle.append, memory).atexit = False
         return piece
+
+
+_spare = Recycled()
