@@ -165,6 +165,13 @@ def test_clipping_keeps_nan():
     np.testing.assert_array_equal(clip(values)[0], np.array([np.nan, 5, -5, 1], np.float32))
 
 
+def numbers(penalties):
+    """What the kernels read for each parameter: of a norm, only the penalty."""
+    found = np.zeros((len(penalties), update.NUMBERS), np.float32)
+    found[:, -2] = penalties
+    return found
+
+
 def test_norm_is_of_all_gradients_together_after_the_penalty():
     """Summed in float32 one after another, the norm of a large model loses its last digits."""
     rng = np.random.default_rng(2)
@@ -179,7 +186,7 @@ def test_norm_is_of_all_gradients_together_after_the_penalty():
     norms = set()
     for count in (1, 2, 3):
         given = [g.copy() for g in gradients]
-        norms.add(update.norm(given, parameters, penalties, count=count))
+        norms.add(update.norm(given, parameters, numbers(penalties), count=count))
         for one, right in zip(given, whole, strict=True):
             close(one, right, 1e-6)
         for clipnorm in (None, 3.0):  # in one pass with the rule, or in one of its own
@@ -205,7 +212,7 @@ def test_norm_of_what_is_not_finite_is_not_finite(bad):
         gradients = [np.ones(5, np.float32), np.ones(MANY, np.float32)]
         parameters = [np.ones_like(g) for g in gradients]
         gradients[1][place] = bad
-        assert not np.isfinite(update.norm(gradients, parameters, [0.0, 0.0], count=2))
+        assert not np.isfinite(update.norm(gradients, parameters, numbers([0.0, 0.0]), count=2))
 
 
 @pytest.mark.parametrize("name", INSTALLED)

@@ -2,6 +2,7 @@
 
 import math
 import weakref
+from dataclasses import replace
 from typing import Any, final
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from rngru import models
 from rngru.backends.base import Ahead, Backend, Losses, Step, Trace, Written, given, newest, shrinks
 from rngru.kernels import layers, output, threads, update
-from rngru.kernels.memory import Arena, Recycled, reused, settle
+from rngru.kernels.memory import Arena, Pieces, Recycled, settle
 from rngru.kernels.preparing import prepare, prepare_sampler
 from rngru.kernels.sampler import Sampler
 from rngru.network import Engine, Network
@@ -30,7 +31,7 @@ class CPU(Backend):
         self._fresh, self._arena = Recycled(), Arena()
         # A function refers to itself: its memory would stay until the garbage is collected.
         weakref.finalize(self, _free, self._functions, self._arena).atexit = False
-        self._places: list[np.ndarray] = []
+        self._places = Pieces()
         self._rule = update.Rule(
             hyper.optimizer,
             clipnorm=hyper.clipnorm,
@@ -93,17 +94,17 @@ class CPU(Backend):
         """
         function = self._function(predictions)
         share = np.asarray(np.float32(1) / np.float32(x.shape[1]))
-        return function(*arrays.values(), *self._placed(share, x, y, *more))
+        state, *noise = more
+        return function(*arrays.values(), *self._placed(share, x, y, state), *noise)
 
     def _placed(self, *arrays: np.ndarray) -> list[np.ndarray]:
         """Return copies where those of the last batch lay: the kernels look for plans by place."""
-        places = [*self._places, *[None] * len(arrays)]
-        self._places = [
-            reused(old, each.shape, each.dtype) for old, each in zip(places, arrays, strict=False)
+        placed = [
+            self._places.array(number, each.shape, each.dtype) for number, each in enumerate(arrays)
         ]
-        for place, each in zip(self._places, arrays, strict=True):
+        for place, each in zip(placed, arrays, strict=True):
             np.copyto(place, each)
-        return self._places
+        return placed
 
     def _updated(self, arrays, caches, lanes, rate, number, loss, *results) -> Step:
         """Return the step that a loss, the last state of each layer, and the gradients lead to."""
@@ -127,10 +128,8 @@ class CPU(Backend):
             newest=newest(hyper, number),
             count=threads.available(),
         )
-        total, state = float(loss), np.array(endings)
-        if math.isfinite(total) and math.isfinite(norm):
-            return Step(total, norm, after, remembered, state)
-        return Step(total, norm, arrays, caches, state)
+        step = Step(float(loss), norm, after, remembered, np.array(endings))
+        return step if step.finite else replace(step, arrays=arrays, caches=caches)
 
     def trace(self, arrays, ids, state):
         network = self._network(arrays)

@@ -33,7 +33,7 @@ from pytensor.tensor.elemwise import Elemwise
 
 from rngru.kernels import layers, output, threads
 from rngru.kernels.memory import Arena, reused
-from rngru.kernels.plans import Plan, Plans
+from rngru.kernels.plans import Plan, Planned, Plans
 from rngru.kernels.spec import LayerSpec, Weights
 
 
@@ -65,8 +65,8 @@ class Kernels(Op):
         return {name: value for name, value in vars(self).items() if name != "_plans"}
 
     def perform(self, node, inputs, output_storage) -> None:
-        plans = Plans(self.plan) if self._plans is None else self._plans
-        found = plans(*map(np.ascontiguousarray, inputs), count=threads.available())
+        call = self._plans or Planned(self.plan)
+        found = call(*map(np.ascontiguousarray, inputs), count=threads.available())
         for cell, result in zip(output_storage, found, strict=True):
             cell[0] = result
 

@@ -170,7 +170,7 @@ def _through(
     if there are more of these, and enough to do.
     """
     steps, lanes = shape
-    plan, count = packing.plan, packing.count
+    plan, count = packing.plan, packing.plan.count
     after = [] if sums is None else [sums.phase()]
     numbers = min(sum(each.size for each in layer.all()) for layer in weights)
     if steps <= WINDOW or min(len(stages), threads.worth(numbers, count)) <= lanes:

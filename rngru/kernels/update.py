@@ -158,18 +158,12 @@ def norm(
     plan: Plan,
     gradients: Sequence[np.ndarray],
     parameters: Sequence[np.ndarray],
-    penalties: Sequence[float],
+    numbers: np.ndarray,
 ) -> Callable[[], float]:
     """Add each penalty times its parameter to its gradient; return the norm of all gradients.
 
-    Arrays are flat.
+    Arrays are flat. Of ``numbers`` (parameters, NUMBERS), the last but one is the penalty.
     """
-    numbers = np.zeros((len(penalties), NUMBERS), gradients[0].dtype)
-    numbers[:, -2] = penalties
-    return _norm(plan, gradients, parameters, numbers)
-
-
-def _norm(plan: Plan, gradients, parameters, numbers) -> Callable[[], float]:
     squares, parts = _cut_up(plan, gradients, np.float64)
     calls = [
         _apply.bind(NONE, g, part, some, p, *[g] * 7)
@@ -256,7 +250,7 @@ class Rule:
         length, factor = None, None
         if self._cautious or self._clipnorm is not None:
             plan.call(partial(self._fill, numbers, None, None))
-            length = _norm(plan, gradients, old[0], numbers)
+            length = norm.plan(plan, gradients, old[0], numbers)
         if self._cautious:
             plan.call(partial(self._fill, numbers, length, None))
             factor = self._caution(plan, gradients, numbers, old[1])
