@@ -16,10 +16,10 @@ from rngru.kernels import compiling
 from rngru.kernels.target import TARGET
 
 ADD = """
-from rngru.kernels.update import norm
+from rngru.kernels.update import NUMBERS, norm
 import numpy as np
 one = [np.full(3, 2, np.float32)]
-print(round(norm(one, one, [0.0], count=1), 3))
+print(round(norm(one, one, np.zeros((1, NUMBERS), "f"), count=1), 3))
 """
 
 
