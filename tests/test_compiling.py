@@ -19,7 +19,7 @@ ADD = """
 from rngru.kernels.update import NUMBERS, norm
 import numpy as np
 one = [np.full(3, 2, np.float32)]
-print(round(norm(one, one, np.zeros((1, NUMBERS), "f"), count=1), 3))
+print(round(float(norm(one, one, np.zeros((1, NUMBERS), "f"), count=1)), 3))
 """
 
 

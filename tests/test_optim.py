@@ -13,6 +13,7 @@ from rngru.backends import backend, freshcaches
 from rngru.backends.ops import CPU_MODE
 from rngru.hyper import CACHES, HyperParams
 from rngru.kernels import update
+from rngru.kernels.plans import Planned
 from tests.models import INSTALLED
 from tests.reference import Result, caution, clipped, close, descend
 
@@ -98,6 +99,12 @@ def test_graph_of_a_rule_agrees_with_its_closed_form(history, optimizer, cautiou
     check(hyper, history, now[:3], [now[k : k + 3] for k in range(3, len(now), 3)])
 
 
+def apply(rule, gradients, old, new, *, count, **settings):
+    """Apply a rule once; return the norm."""
+    numbers = rule.numbers(**settings, dtype=gradients[0].dtype)
+    return float(Planned(rule.plan)(numbers, gradients, old, new, count=count))
+
+
 @pytest.mark.parametrize("clip", CLIPS)
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize(("optimizer", "cautious"), RULES)
@@ -113,8 +120,8 @@ def test_kernel_of_a_rule_agrees_with_its_closed_form(history, optimizer, cautio
     for n, gradients in enumerate(history[1], 1):
         new = [[np.full_like(a, np.nan) for a in each] for each in old]
         before = [a.copy() for each in old for a in each]
-        rule(
-            [g.reshape(-1).copy() for g in gradients.values()], old, new,
+        apply(
+            rule, [g.reshape(-1).copy() for g in gradients.values()], old, new,
             penalties=[0.0] * 3, shrinks=shrinks(hyper), rate=RATE, number=n, count=count,
         )  # fmt: skip
         assert all(map(np.array_equal, before, (a for each in old for a in each)))
@@ -144,8 +151,8 @@ def test_an_update_has_the_same_bits_wherever_its_arrays_lie(optimizer, cautious
             before, after = arrays[: len(old)], arrays[len(old) :]
             for target, source in zip((g, *before), (gradient, *old), strict=True):
                 target[:] = source
-            rule(
-                [g], [[a] for a in before], [[a] for a in after],
+            apply(
+                rule, [g], [[a] for a in before], [[a] for a in after],
                 penalties=[0.3], shrinks=[0.1], rate=RATE, number=2, count=1,
             )  # fmt: skip
             results.append(np.concatenate(after))
@@ -186,7 +193,7 @@ def test_norm_is_of_all_gradients_together_after_the_penalty():
     norms = set()
     for count in (1, 2, 3):
         given = [g.copy() for g in gradients]
-        norms.add(update.norm(given, parameters, numbers(penalties), count=count))
+        norms.add(float(update.norm(given, parameters, numbers(penalties), count=count)))
         for one, right in zip(given, whole, strict=True):
             close(one, right, 1e-6)
         for clipnorm in (None, 3.0):  # in one pass with the rule, or in one of its own
@@ -196,7 +203,7 @@ def test_norm_is_of_all_gradients_together_after_the_penalty():
                 "sgd", clipnorm=clipnorm, clip=math.inf, decay=0.9, momentum=0.0, beta2=0.9
             )
             more = {"penalties": penalties, "shrinks": penalties, "rate": 0.5, "number": 1}
-            norms.add(rule(given, old, new, **more, count=count))
+            norms.add(apply(rule, given, old, new, **more, count=count))
             scale = 1.0 if clipnorm is None else clipnorm / expected
             for one, right, start in zip(new[0], whole, old[0], strict=True):
                 close(one, start - 0.5 * scale * right, 1e-5)
@@ -288,6 +295,6 @@ def test_where_the_definitions_agree_the_numbers_are_those_of_torch(name):
     for number, gradient in enumerate(gradients, 1):
         new = [[np.empty(3)] for _ in now]
         given = [np.array(gradient)], now, new
-        rule(*given, penalties=[0.0], shrinks=shrinks, rate=0.01, number=number, count=1)
+        apply(rule, *given, penalties=[0.0], shrinks=shrinks, rate=0.01, number=number, count=1)
         now = new
     np.testing.assert_allclose(now[0][0], TORCH[name], rtol=0, atol=2e-9)

@@ -1,8 +1,6 @@
 """Plans: what is done again is right for what the arrays hold now, and keeps none of them alive."""
 
-import copy
 import gc
-import pickle
 import threading
 import weakref
 from functools import partial
@@ -16,7 +14,7 @@ from rngru.kernels import memory, plans, threads, update
 from rngru.kernels.calls import shared
 from rngru.kernels.memory import Recycled, address
 from rngru.kernels.phases import side_by_side
-from rngru.kernels.plans import Plans
+from rngru.kernels.plans import Planned, Plans
 from rngru.kernels.spec import LayerSpec
 from rngru.kernels.tiles import padded
 from rngru.models import GRUEncode
@@ -33,7 +31,7 @@ def doubled(made, plan, numbers):
     made.append(plan)
     results = plan.empty(numbers.shape, numbers.dtype)
     plan.do(side_by_side([double.bind(numbers, results)], numbers.size, plan.count))
-    return lambda: results
+    return results
 
 
 def test_a_plan_is_made_once_for_each_place_and_shape():
@@ -222,6 +220,13 @@ def test_losses_done_again_are_those_of_a_new_plan(size, symbols):
         agree_with_new_plans(ops.CrossEntropyGradient().plan, [deltas, draw(1), states, weights])
 
 
+def planned(rule, plan, *arrays):
+    """Plan a rule for numbers, gradients, parameters and three caches, of two arrays each."""
+    numbers, *each = arrays
+    gradients, *both = (each[k : k + 2] for k in range(0, len(each), 2))
+    return rule.plan(plan, numbers, gradients, both[:4], both[4:])
+
+
 @pytest.mark.parametrize("name", update.RULES)
 @pytest.mark.parametrize("clipnorm", [None, 0.5])
 @pytest.mark.parametrize("cautious", [False, True])
@@ -230,45 +235,46 @@ def test_a_rule_done_again_is_a_new_rule(name, clipnorm, cautious):
     rng = np.random.default_rng(2)
     options = {"clipnorm": clipnorm, "clip": 0.3, "decay": 0.9, "momentum": 0.8, "beta2": 0.95}
     rule = update.Rule(name, **options, cautious=cautious)
-    gradients = [np.empty((4, 5), np.float32), np.empty(3, np.float32)]
-    old, new, right = (
-        [[np.zeros_like(each) for each in gradients] for _ in range(4)] for _ in range(3)
-    )
+    again, arrays = Plans(partial(planned, rule)), [[], [], []]
+    for some, many in zip(arrays, (1, 4, 4), strict=True):
+        some += (np.zeros(shape, np.float32) for _ in range(many) for shape in ((4, 5), 3))
+    gradients, old, new = arrays
     for number in (1, 2, 3, 4):
-        for each in [*gradients, *(each for some in old for each in some)]:
+        for each in [*gradients, *old]:
             each[...] = rng.uniform(0, 1, each.shape)
-        given = [each.copy() for each in gradients]
-        more = {
+        settings = {
             "penalties": [0.1 * (number // 2), 0.0], "shrinks": [0.2, 0.1 * (number % 2)],
-            "rate": 0.1 / number, "number": number, "newest": 0.3 * (number % 2), "count": 1,
+            "rate": 0.1 / number, "number": number, "newest": 0.3 * (number % 2),
         }  # fmt: skip
-        length = rule(gradients, old, new, **more)
+        given, right = ([each.copy() for each in some] for some in (gradients, new))
+        length = again(rule.numbers(**settings), *gradients, *old, *new, count=1)
         other = update.Rule(name, **options, cautious=cautious)
-        assert length == other(given, old, right, **more)
-        assert all(
-            np.array_equal(one, same)
-            for some, others in zip(new, right, strict=True)
-            for one, same in zip(some, others, strict=True)
-        )
+        once = Planned(partial(planned, other))
+        assert length == once(other.numbers(**settings), *given, *old, *right, count=1) > 0
+        assert all(map(np.array_equal, new, right))
 
 
 def test_a_rule_reads_arrays_in_any_order():
     """A matrix in the order of Fortran is copied to be flat: the copy must be of what it is now."""
     options = {"clipnorm": None, "clip": 9.0, "decay": 0.9, "momentum": 0.0, "beta2": 0.9}
-    rule, new = update.Rule("sgd", **options), [[np.empty((2, 3), np.float32)] for _ in range(2)]
-    strange = np.zeros((3, 2), np.float32).T
-    old, gradient = [[strange], [np.zeros((2, 3), np.float32)]], np.zeros((2, 3), np.float32)
+    rule, new = update.Rule("sgd", **options), [np.empty((2, 3), np.float32) for _ in range(2)]
+
+    def make(plan, numbers, gradient, *sides):
+        return rule.plan(
+            plan, numbers, [gradient], *([[a], [b]] for a, b in (sides[:2], sides[2:]))
+        )
+
+    strange, zeros, again = (
+        np.zeros((3, 2), np.float32).T,
+        np.zeros((2, 3), np.float32),
+        Plans(make),
+    )
     for number in (1, 2, 3):
         strange[:] = np.arange(6).reshape(2, 3) * number
-        rule([gradient], old, new, penalties=[0], shrinks=[0], rate=1, number=number, count=1)
-        assert np.array_equal(new[0][0], strange)
-
-
-def test_a_copy_of_a_kept_op_keeps_nothing():
-    """Two functions that share plans would write over each other's results."""
-    kept = ops.Affine().kept(memory.Arena())
-    for other in (copy.copy(kept), copy.deepcopy(kept), pickle.loads(pickle.dumps(kept))):
-        assert other._plans is None and other == kept
+        numbers = rule.numbers(penalties=[0], shrinks=[0], rate=1, number=number)
+        again(numbers, np.zeros((2, 3), np.float32), strange, zeros, *new, count=1)
+        assert np.array_equal(new[0], strange)
+    assert len(again._kept) <= 3
 
 
 def test_training_plans_a_step_or_two_and_then_no_more(monkeypatch):

@@ -1,7 +1,7 @@
 """The ``cpu`` backend: the kernels of :mod:`rngru.kernels`, on all cores."""
 
+import itertools
 import math
-import weakref
 from dataclasses import replace
 from typing import Any, final
 
@@ -11,6 +11,7 @@ from rngru import models
 from rngru.backends.base import Ahead, Backend, Losses, Step, Trace, Written, given, newest, shrinks
 from rngru.kernels import layers, output, threads, update
 from rngru.kernels.memory import Arena, Pieces, Recycled, settle
+from rngru.kernels.plans import Plan, Plans
 from rngru.kernels.preparing import prepare, prepare_sampler
 from rngru.kernels.sampler import Sampler
 from rngru.network import Engine, Network
@@ -26,12 +27,10 @@ class CPU(Backend):
         super().__init__(model, hyper)
         prepare()
         settle()
-        self._functions: dict[bool, Any] = {}
+        self._steps: dict[bool, Plans[Any]] = {}
         self._sampler: tuple[Any, Sampler] | None = None
-        self._fresh, self._arena = Recycled(), Arena()
-        # A function refers to itself: its memory would stay until the garbage is collected.
-        weakref.finalize(self, _free, self._functions, self._arena).atexit = False
-        self._places = Pieces()
+        self._fresh, self._places = Recycled(), Pieces()
+        self._weights = [models.penalised(len(each)) for each in model.shapes(hyper).values()]
         self._rule = update.Rule(
             hyper.optimizer,
             clipnorm=hyper.clipnorm,
@@ -42,19 +41,23 @@ class CPU(Backend):
             cautious=hyper.cautious,
         )
 
-    def _function(self, predictions: bool) -> Any:
-        """Return what :meth:`_build` compiles, once."""
-        with self._lock.held():
-            if predictions not in self._functions:
-                self._functions[predictions] = self._build(predictions)
-            return self._functions[predictions]
+    def _planned(self, predictions: bool) -> Plans[Any]:
+        """Return what :meth:`_build` makes, once."""
+        if predictions not in self._steps:
+            self._steps[predictions] = self._build(predictions)
+        return self._steps[predictions]
 
-    def _build(self, predictions: bool):
-        """Compile the gradients; with the ``predictions``, what :class:`CrossEntropy` keeps of each row."""
+    def _build(self, predictions: bool) -> Plans[Any]:
+        """Make what does a step; with the ``predictions``, what :class:`CrossEntropy` keeps of each row.
+
+        It takes parameters and caches, where to put new ones, what :meth:`~update.Rule.numbers` returns, the
+        share of a lane, x, y, state and noise. It gives the loss, the norm, the endings and what is kept.
+        """
         import pytensor
 
         from rngru.backends import graphs
-        from rngru.backends.ops import Affine, CrossEntropy, Encode, keeping
+        from rngru.backends.graphplan import GraphPlan
+        from rngru.backends.ops import Affine, CrossEntropy, Encode
         from rngru.backends.recurrence import fused
 
         network = graphs.network(self.model, self.hyper, fused, Affine(), Encode())
@@ -65,71 +68,71 @@ class CPU(Backend):
         parameters = list(network.parameters.values())
         # Of the mean over lanes; dividing in the graph would cost six more nodes.
         gradients = pytensor.grad(None, parameters, known_grads={sum(penalties, loss): share})
-        function = pytensor.function(
+        graph = GraphPlan(
             [*parameters, share, x, y, *more],
-            [loss, *endings, *gradients, *(kept if predictions else [])],
-            mode=keeping(self._arena),
+            [loss, *endings, *(kept if predictions else []), *gradients],
         )
-        function.trust_input = True
-        return function
+        rule, size, memories = self._rule, len(parameters), 1 + len(self.hyper.caches)
+
+        def make(plan: Plan, *arrays: np.ndarray) -> tuple[Any, ...]:
+            each = [arrays[k * size : (k + 1) * size] for k in range(2 * memories)]
+            old, new = each[:memories], each[memories:]
+            numbers, *batch = arrays[2 * memories * size :]
+            loss, *found = graph(plan, *old[0], *batch)
+            norm = rule.plan(plan, numbers, found[-size:], old, new)
+            return loss, norm, found[: len(endings)], found[len(endings) : -size]
+
+        return Plans(make, Arena())
 
     def step(self, arrays, caches, x, y, state, rate, *, number=1, noise=None):
         with self._lock.held(), threads.steady():
-            found = self._computed(False, arrays, x, y, given(state, noise))
-            return self._updated(arrays, caches, x.shape[1], rate, number, *found)
+            step, _ = self._stepped(False, arrays, caches, x, y, given(state, noise), rate, number)
+        return step
 
     def predictstep(self, arrays, caches, x, y, state, rate):
         with self._lock.held(), threads.steady():
-            *found, losses, deltas = self._computed(True, arrays, x, y, [state])
+            step, kept = self._stepped(True, arrays, caches, x, y, [state], rate, 1)
+            losses, deltas = kept
             chances = deltas[:, : self.hyper.vocab_size].astype(np.float64)
             chances = np.maximum(chances + self.hyper.smoothing / self.hyper.vocab_size, 0)
             chances[np.arange(y.size), y.reshape(-1)] = np.exp(-losses.astype(np.float64))
-            step = self._updated(arrays, caches, x.shape[1], rate, 1, *found)
         return step, chances.reshape(*y.shape, -1)
 
-    def _computed(self, predictions: bool, arrays, x, y, more) -> list[np.ndarray]:
-        """Return what :meth:`_build` says of a batch; ``more`` is what :func:`given` returns.
+    def _stepped(
+        self, predictions: bool, arrays, caches, x, y, more, rate, number
+    ) -> tuple[Step, list[np.ndarray]]:
+        """Return a step, and the ``predictions``, which the next one writes over.
 
-        The next call writes over all of it.
+        ``more`` is what :func:`given` returns.
         """
-        function = self._function(predictions)
-        share = np.asarray(np.float32(1) / np.float32(x.shape[1]))
+        hyper, lanes = self.hyper, x.shape[1]
+        share = np.asarray(np.float32(1) / np.float32(lanes))
         state, *noise = more
-        return function(*arrays.values(), *self._placed(share, x, y, state), *noise)
+        after = self._fresh.like(arrays)
+        remembered = {cache: self._fresh.like(values) for cache, values in caches.items()}
+        numbers = self._rule.numbers(
+            penalties=[hyper.regcost / lanes * weight for weight in self._weights],
+            shrinks=shrinks(hyper, self._weights),
+            rate=rate,
+            number=number,
+            newest=newest(hyper, number),
+        )
+        sides = (arrays, *caches.values(), after, *remembered.values())
+        loss, norm, endings, kept = self._planned(predictions)(
+            *itertools.chain.from_iterable(each.values() for each in sides),
+            numbers, *self._placed(share, x, y, state), *noise, count=threads.available(),
+        )  # fmt: skip
+        step = Step(float(loss), float(norm), after, remembered, np.array(endings))
+        return (step if step.finite else replace(step, arrays=arrays, caches=caches)), kept
 
     def _placed(self, *arrays: np.ndarray) -> list[np.ndarray]:
-        """Return copies where those of the last batch lay: the kernels look for plans by place."""
+        """Return copies where those of the last batch lay: plans are kept by place."""
         placed = [
             self._places.array(number, each.shape, each.dtype) for number, each in enumerate(arrays)
         ]
         for place, each in zip(placed, arrays, strict=True):
             np.copyto(place, each)
         return placed
-
-    def _updated(self, arrays, caches, lanes, rate, number, loss, *results) -> Step:
-        """Return the step that a loss, the last state of each layer, and the gradients lead to."""
-        hyper = self.hyper
-        endings, gradients = results[: hyper.layers], results[hyper.layers :]
-        weights = [models.penalised(each.ndim) for each in gradients]
-        after = self._fresh.like(arrays)
-        remembered = {cache: self._fresh.like(values) for cache, values in caches.items()}
-        old, new = (
-            [list(each.values()) for each in (values, *memory.values())]
-            for values, memory in ((arrays, caches), (after, remembered))
-        )
-        norm = self._rule(
-            gradients,
-            old,
-            new,
-            penalties=[hyper.regcost / lanes * weight for weight in weights],
-            shrinks=shrinks(hyper, weights),
-            rate=rate,
-            number=number,
-            newest=newest(hyper, number),
-            count=threads.available(),
-        )
-        step = Step(float(loss), norm, after, remembered, np.array(endings))
-        return step if step.finite else replace(step, arrays=arrays, caches=caches)
 
     def trace(self, arrays, ids, state):
         network = self._network(arrays)
@@ -190,13 +193,6 @@ class CPU(Backend):
             else None,
             residual=self.hyper.residual,
         )
-
-
-def _free(functions: dict[bool, Any], arena: Arena) -> None:
-    """Give back the memory of functions that nobody can call any more."""
-    for function in functions.values():
-        function.free()
-    arena.free()
 
 
 def _layers(spec, inputs, weights, start, masks=None):

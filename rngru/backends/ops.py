@@ -10,11 +10,9 @@ N rows of I or S numbers.
 (2, 'float32')
 """
 
-import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,8 +30,7 @@ from pytensor.scalar.basic import Second
 from pytensor.tensor.elemwise import Elemwise
 
 from rngru.kernels import layers, output, threads
-from rngru.kernels.memory import Arena, reused
-from rngru.kernels.plans import Plan, Planned, Plans
+from rngru.kernels.plans import Plan, Planned
 from rngru.kernels.spec import LayerSpec, Weights
 
 
@@ -43,30 +40,15 @@ def zeros_like(value):
 
 
 class Kernels(Op):
-    """An ``Op`` on the kernels: :meth:`plan` says what they do.
+    """An ``Op`` on the kernels: :meth:`plan` says what they do."""
 
-    Its results are new arrays; or those of the last call, overwritten, where it is :meth:`kept`.
-    """
-
-    _plans: Plans | None = None
-
-    def plan(self, plan: Plan, *inputs: np.ndarray) -> Callable[[], Sequence[np.ndarray]]:
-        """Add to a plan, for C-contiguous inputs; return what gives the outputs when it has been done."""
+    def plan(self, plan: Plan, *inputs: np.ndarray) -> Sequence[np.ndarray]:
+        """Add to a plan, for C-contiguous inputs; return the outputs, which are filled when it is done."""
         raise NotImplementedError
 
-    def kept(self, arena: Arena) -> "Kernels":
-        """Return one with plans and memory of its own, for one node of one function."""
-        other = copy.copy(self)
-        other._plans = Plans(other.plan, arena)
-        return other
-
-    def __getstate__(self) -> dict[str, Any]:
-        """A copy is not kept: two that shared plans would write over each other's results."""
-        return {name: value for name, value in vars(self).items() if name != "_plans"}
-
     def perform(self, node, inputs, output_storage) -> None:
-        call = self._plans or Planned(self.plan)
-        found = call(*map(np.ascontiguousarray, inputs), count=threads.available())
+        given = map(np.ascontiguousarray, inputs)
+        found = Planned(self.plan)(*given, count=threads.available())
         for cell, result in zip(output_storage, found, strict=True):
             cell[0] = result
 
@@ -143,8 +125,9 @@ class Recurrence(Kernels):
         return Apply(self, list(inputs), outputs)
 
     def plan(self, plan, *inputs):
-        finish = layers.forward.plan(plan, self.stack.spec, *self.stack.given(inputs))
-        return lambda: self.stack.flat(finish())
+        return self.stack.flat(
+            layers.forward.plan(plan, self.stack.spec, *self.stack.given(inputs))
+        )
 
     def pullback(self, inputs, outputs, cotangents):
         public = cotangents[: 2 * self.stack.depth]
@@ -211,8 +194,7 @@ class RecurrenceGradient(Kernels):
         )
         outputs = rest[0] if self.stack.masked else states
         if not self.inplace:
-            gates = tuple(_copied(plan, each) for each in gates)
-            sides = tuple(_copied(plan, each) for each in sides)
+            gates, sides = (tuple(map(plan.copied, each)) for each in (gates, sides))
         passes = [
             layers.Pass(output, None, *more)
             for output, *more in zip(outputs, states, gates, sides, strict=True)
@@ -220,23 +202,11 @@ class RecurrenceGradient(Kernels):
         some = iter(inputs[begin - sum(self.linked) : begin])
         above = [next(some) if there else None for there in self.linked]
         text, weights, start, masks = self.stack.given(inputs[begin:])
-        finish = layers.backward.plan(
+        found = layers.backward.plan(
             plan, self.stack.spec, text, weights, start, passes, above[:depth], above[depth:], masks
         )
-
-        def flat():
-            found = finish()
-            first = [] if text.ndim == 2 else [found.inputs]
-            return [*first, found.start, *(each for layer in found.weights for each in layer.all())]
-
-        return flat
-
-
-def _copied(plan: Plan, array: np.ndarray) -> np.ndarray:
-    """Return a copy that a plan makes."""
-    copied = plan.empty(array.shape, array.dtype)
-    plan.call(partial(np.copyto, copied, array))
-    return copied
+        first = [] if text.ndim == 2 else [found.inputs]
+        return [*first, found.start, *(each for layer in found.weights for each in layer.all())]
 
 
 class Affine(Kernels):
@@ -248,8 +218,7 @@ class Affine(Kernels):
         return Apply(self, list(inputs), [inputs[0].type()])
 
     def plan(self, plan, *inputs):
-        finish = output.affine.plan(plan, *inputs)
-        return lambda: [finish()]
+        return [output.affine.plan(plan, *inputs)]
 
     def pullback(self, inputs, outputs, cotangents):
         return AffineGradient()(*inputs[:2], *cotangents)
@@ -270,7 +239,7 @@ class AffineGradient(Kernels):
         return output.affine_back.plan(plan, *inputs)
 
 
-class Encode(Op):
+class Encode(Kernels):
     """The hyperbolic tangent of ``rows + bias``, for (V, I) and (I,).
 
     As one node with one for its gradient, it takes a third of the time of PyTensor's seven.
@@ -281,10 +250,16 @@ class Encode(Op):
     def make_node(self, *inputs) -> Apply:
         return Apply(self, list(inputs), [inputs[0].type()])
 
-    def perform(self, node, inputs, output_storage) -> None:
-        [rows, bias], [cell] = inputs, output_storage
-        cell[0] = np.add(rows, bias, out=reused(cell[0], rows.shape, rows.dtype))
-        np.tanh(cell[0], out=cell[0])
+    def plan(self, plan, *inputs):
+        rows, bias = inputs
+        encoded = plan.empty(rows.shape, rows.dtype)
+
+        def encode() -> None:
+            np.add(rows, bias, out=encoded)
+            np.tanh(encoded, out=encoded)
+
+        plan.call(encode)
+        return [encoded]
 
     def pullback(self, inputs, outputs, cotangents):
         return EncodeGradient()(*outputs, *cotangents)
@@ -292,7 +267,7 @@ class Encode(Op):
     L_op = pullback
 
 
-class EncodeGradient(Op):
+class EncodeGradient(Kernels):
     """Gradients of :class:`Encode` for rows and bias. Inputs: its result, and the gradient of that."""
 
     __props__ = ()
@@ -301,13 +276,19 @@ class EncodeGradient(Op):
         bias = pt.tensor(dtype=encoded.dtype, shape=(None,))
         return Apply(self, [encoded, deltas], [encoded.type(), bias])
 
-    def perform(self, node, inputs, output_storage) -> None:
-        [encoded, deltas], [rows, bias] = inputs, output_storage
-        found = reused(rows[0], encoded.shape, encoded.dtype)
-        np.multiply(encoded, encoded, out=found)
-        np.subtract(1, found, out=found)
-        rows[0] = np.multiply(deltas, found, out=found)
-        bias[0] = found.sum(axis=0, dtype=np.float64).astype(found.dtype)
+    def plan(self, plan, *inputs):
+        encoded, deltas = inputs
+        rows = plan.empty(encoded.shape, encoded.dtype)
+        bias = plan.empty(encoded.shape[1:], encoded.dtype)
+
+        def back() -> None:
+            np.multiply(encoded, encoded, out=rows)
+            np.subtract(1, rows, out=rows)
+            np.multiply(deltas, rows, out=rows)
+            bias[...] = rows.sum(axis=0, dtype=np.float64)
+
+        plan.call(back)
+        return rows, bias
 
 
 class CrossEntropy(Kernels):
@@ -332,13 +313,12 @@ class CrossEntropy(Kernels):
     def plan(self, plan, *inputs):
         states, weights, bias, targets = inputs
         rows = states.reshape(-1, states.shape[-1])
-        finish = output.score.plan(plan, rows, weights, bias, targets.reshape(-1), self.smoothing)
-
-        def outputs():
-            losses, deltas = finish()
-            return np.asarray(losses.sum(dtype=np.float64).astype(losses.dtype)), losses, deltas
-
-        return outputs
+        losses, deltas = output.score.plan(
+            plan, rows, weights, bias, targets.reshape(-1), self.smoothing
+        )
+        total = plan.empty((), losses.dtype)
+        plan.later(lambda: np.copyto(total, losses.sum(dtype=np.float64), casting="same_kind"))
+        return total, losses, deltas
 
     def connection_pattern(self, node):
         return [[True, False, False]] * 3 + [[False] * 3]
@@ -370,16 +350,11 @@ class CrossEntropyGradient(Kernels):
 
     def plan(self, plan, *inputs):
         deltas, scale, states, weights = inputs
-        deltas = deltas if self.inplace else _copied(plan, deltas)
+        deltas = deltas if self.inplace else plan.copied(deltas)
         shape = states.shape
         rows = states.reshape(-1, shape[-1])
-        finish = output.score_back.plan(plan, rows, weights, deltas, scale)
-
-        def outputs():
-            dstates, *more = finish()
-            return dstates.reshape(shape), *more
-
-        return outputs
+        dstates, *more = output.score_back.plan(plan, rows, weights, deltas, scale.reshape(1))
+        return dstates.reshape(shape), *more
 
 
 class Fill(Op):
@@ -435,30 +410,7 @@ class InPlace(GraphRewriter):
                 )
 
 
-class Keeping(GraphRewriter):
-    """Let the kernels keep their plans, and their results, which the next call writes over."""
-
-    def __init__(self, arena: Arena) -> None:
-        self._arena = arena
-
-    def apply(self, fgraph) -> None:
-        for node in fgraph.toposort():
-            if isinstance(node.op, Kernels):
-                new = node.op.kept(self._arena).make_node(*node.inputs).outputs
-                pairs = list(zip(node.outputs, new, strict=True))
-                fgraph.replace_all_validate(pairs, reason="keeping")
-
-
-def cpu_mode(*more: GraphRewriter) -> Mode:
-    """Return a mode without any generated code."""
-    rewriters = Filled(), MergeOptimizer(), InPlace(), *more
-    return Mode(PerformLinker(allow_gc=False), SequentialGraphRewriter(*rewriters))
-
-
-CPU_MODE = cpu_mode()
-"""Results are new arrays: for functions of a user's own."""
-
-
-def keeping(arena: Arena) -> Mode:
-    """Return the mode of a function whose results nobody holds when it is called again."""
-    return cpu_mode(Keeping(arena))
+CPU_MODE = Mode(
+    PerformLinker(allow_gc=False), SequentialGraphRewriter(Filled(), MergeOptimizer(), InPlace())
+)
+"""A mode without any generated code."""

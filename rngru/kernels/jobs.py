@@ -31,9 +31,12 @@ def widened(array: np.ndarray, gates: int) -> np.ndarray:
 
 
 def padding(plan: Plan, array: np.ndarray, gates: int) -> np.ndarray:
-    """Return what :func:`widened` does; a plan that needs a copy is not done again."""
-    wide = widened(array, gates)
-    plan.lasting &= wide is array
+    """Plan what :func:`widened` does; return what is to be filled, or the array if it is wide enough."""
+    size = array.shape[-1] // gates
+    if size == padded(size):
+        return plan.contiguous(array)
+    wide = plan.empty((*array.shape[:-1], gates * padded(size)), array.dtype)
+    plan.call(lambda: np.copyto(wide, widened(array, gates)))
     return wide
 
 

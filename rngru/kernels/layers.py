@@ -10,6 +10,7 @@ Shapes: L layers, T time steps, B lanes, I inputs, S units, G gates, H state (2 
 P = padded(S).
 """
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -30,7 +31,7 @@ from rngru.kernels.sequence import (
     unroll,
     unroll_back,
 )
-from rngru.kernels.spec import GRU, GRU_AFTER, LSTM, LayerSpec, Weights
+from rngru.kernels.spec import GRU, GRU_AFTER, LayerSpec, Weights
 from rngru.kernels.tiles import PANEL, padded, provide
 
 
@@ -67,7 +68,7 @@ def forward(
     weights: Sequence[Weights],
     start: np.ndarray,
     masks: np.ndarray | None = None,
-) -> Callable[[], list[Pass]]:
+) -> list[Pass]:
     """Run a stack of layers over a sequence.
 
     Parameters
@@ -89,22 +90,20 @@ def forward(
         states = plan.empty((steps, lanes, size), dtype)
         gates = plan.empty((steps, lanes, spec.gates * width), dtype)
         side = plan.empty((steps, lanes, width if spec.row.side else 0), dtype)
+        ending = plan.empty(start[i].shape, dtype)
+        run = Pass(states, ending, states, gates, side)
         stage = [
             _entering(spec, inputs, layer.into, gates, packing),
-            _running(spec, layer, start[i], states, gates, side, packing),
+            _running(spec, layer, start[i], run, packing),
         ]
-        output = states
         if masks is not None:
-            output = plan.empty(states.shape, dtype)
-            stage.append(partial(_masking, states, masks[i], output))
-        inputs = output
-        done.append(Pass(output, None, states, gates, side))
+            run = run._replace(output=plan.empty(states.shape, dtype))
+            stage.append(partial(_masking, states, masks[i], run.output))
+        inputs = run.output
+        done.append(run)
         stages.append(stage)
     _through(packing, stages, weights, (steps, lanes))
-    return lambda: [
-        each._replace(ending=_before(spec, first, each.states, each.side, steps).copy())
-        for each, first in zip(done, start, strict=True)
-    ]
+    return done
 
 
 def _recurring(
@@ -135,18 +134,16 @@ def _projecting(inputs, panels, bias, results, at: slice) -> Part:
     return Part(project.bind(rows, panels, bias, filled), len(rows))
 
 
-def _running(spec, layer: Weights, start, states, gates, side, packing: Packing) -> Stage:
+def _running(spec, layer: Weights, start, run: Pass, packing: Packing) -> Stage:
     """Return what runs a layer whose gates are filled."""
-    size = states.shape[2]
-    width = padded(size)
-    main, extra = _recurring(spec, layer, width, packing)
-    bias = np.zeros(0, states.dtype) if layer.second is None else layer.second
+    main, extra = _recurring(spec, layer, padded(run.states.shape[2]), packing)
+    bias = np.zeros(0, start.dtype) if layer.second is None else layer.second
 
     def stage(at: slice) -> Part:
-        before = _before(spec, start, states, side, at.start)
         call = unroll.bind(
-            spec.code, spec.hard, gates[at], before, states[at], side[at], main, extra, bias
-        )
+            spec.code, spec.hard, at.start, at.stop, run.gates, start, run.states, run.side,
+            main, extra, bias, run.ending,
+        )  # fmt: skip
         return Part(call, len(start))
 
     return stage
@@ -185,32 +182,37 @@ def _through(
     windows = [slice(at, min(at + WINDOW, steps)) for at in range(0, steps, WINDOW)]
     if after:
         windows.reverse()
-    plan.call(partial(_side_by_side, stages, windows, count))
-    plan.lasting = False  # it keeps the parameters
+
+    @functools.cache
+    def within(layer: int, window: int) -> list[Part]:
+        return [stage(windows[window]) for stage in stages[layer]]
+
+    plan.call(partial(_side_by_side, within, len(stages), len(windows), count))
     if after:
         plan.do(*after)
 
 
-def _side_by_side(stages: Sequence[Sequence[Stage]], windows: Sequence[slice], count: int) -> None:
-    """Run stages on threads of their own, each as soon as the one before has done a window."""
-    done = [threads.Count() for _ in stages]
+def _side_by_side(
+    parts: Callable[[int, int], Sequence[Part]], layers: int, windows: int, count: int
+) -> None:
+    """Run layers on threads of their own, each as soon as the one before has done a window."""
+    done = [threads.Count() for _ in range(layers)]
 
-    def layer(first: int, last: int) -> None:
-        for number, at in enumerate(windows, start=1):
+    def run(first: int, last: int) -> None:
+        for window in range(windows):
             for i in range(first, last):
                 if i == first and i > 0:
-                    done[i - 1].wait(number)
-                for stage in stages[i]:
-                    part = stage(at)
+                    done[i - 1].wait(window + 1)
+                for part in parts(i, window):
                     part.call(0, part.units)
                 done[i].up()
 
     def failed() -> None:
         for each in done:
-            each.up(len(windows))
+            each.up(windows)
 
     with threads.together.held(blocking=False) as alone:
-        threads.run(layer, len(stages), count if alone else 1, failed)
+        threads.run(run, layers, count if alone else 1, failed)
 
 
 def _masking(array, mask, result, at: slice) -> Part:
@@ -220,15 +222,6 @@ def _masking(array, mask, result, at: slice) -> Part:
 
 def _adding(array, result, at: slice) -> Part:
     return Part(add.bind(array[at], result[at]), array.shape[1])
-
-
-def _before(spec: LayerSpec, start, states, side, step: int) -> np.ndarray:
-    """Return the state (B, H) before a step; after the last one that is the ending."""
-    if step == 0:
-        return start
-    if spec.code != LSTM:
-        return states[step - 1]
-    return np.concatenate([states[step - 1], side[step - 1, :, : states.shape[2]]], axis=1)
 
 
 class Gradients(NamedTuple):
@@ -253,7 +246,7 @@ def backward(
     above: Sequence[np.ndarray | None],
     endings: Sequence[np.ndarray | None],
     masks: np.ndarray | None = None,
-) -> Callable[[], Gradients]:
+) -> Gradients:
     """Return the gradients after :func:`forward`; ``gates`` and ``side`` of its passes are overwritten.
 
     ``above`` and ``endings`` are the gradients of each layer's output (T, B, S) and ending (B, H), or
@@ -285,8 +278,7 @@ def backward(
     _through(packing, stages, weights, (steps, lanes), sums)
 
     dinputs = None if inputs.ndim == 2 else trimmed(plan, between[0], 1, inputs.shape[2])
-    gradients = Gradients(dinputs, dstart, [result() for result in results])
-    return lambda: gradients
+    return Gradients(dinputs, dstart, [result() for result in results])
 
 
 def _running_back(spec, layer, start, done: Pass, above, ending, dstart, packing: Packing) -> Stage:
@@ -298,11 +290,10 @@ def _running_back(spec, layer, start, done: Pass, above, ending, dstart, packing
     left_out = 0 if spec.truncate < 0 else steps - spec.truncate
 
     def stage(at: slice) -> Part:
-        before = _before(spec, start, done.states, done.side, at.start)
         after = ending if at.stop == steps else dstart
         call = unroll_back.bind(
-            spec.code, spec.hard, done.gates[at], before, done.states[at], done.side[at],
-            above[at], after, main, extra, max(0, at.stop - max(left_out, at.start)), dstart, carry, kept,
+            spec.code, spec.hard, at.start, at.stop, done.gates, start, done.states, done.side,
+            above, after, main, extra, left_out, dstart, carry, kept,
         )  # fmt: skip
         return Part(call, lanes)
 

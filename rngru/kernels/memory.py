@@ -10,6 +10,7 @@ import math
 import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -61,7 +62,6 @@ class Arena:
 
     def __init__(self) -> None:
         self._rest = np.empty(0, np.uint8)
-        self._users: list[Callable[[], object]] = []
 
     def piece(self, size: int) -> np.ndarray:
         """Return so many bytes."""
@@ -72,16 +72,6 @@ class Arena:
             self._rest = large(max(whole, LARGE))
         piece, self._rest = self._rest[:size], self._rest[whole:]
         return piece
-
-    def used(self, free: Callable[[], object]) -> None:
-        """Have ``free`` called by :meth:`free`."""
-        self._users.append(free)
-
-    def free(self) -> None:
-        """Have all who use it give their memory back."""
-        self._rest = np.empty(0, np.uint8)
-        for free in self._users:
-            free()
 
 
 class Pieces:
@@ -134,6 +124,18 @@ def _remember(array: np.ndarray, place: int) -> int:
     number = id(array)
     _places[number] = weakref.ref(array, partial(_places.pop, number)), place
     return place
+
+
+def borrowed(array: np.ndarray) -> np.ndarray:
+    """Return an array in the same place that does not keep it alive: use it only while others do.
+
+    >>> some = np.ones(3)
+    >>> other = borrowed(some)
+    >>> some[0] = 2
+    >>> other
+    array([2., 1., 1.])
+    """
+    return np.asarray(SimpleNamespace(__array_interface__=array.__array_interface__))
 
 
 def settle() -> None:

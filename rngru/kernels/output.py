@@ -89,8 +89,7 @@ def affine(plan: Plan, rows, weights, bias):
     wide = plan.empty((len(rows), padded(bias.size)), rows.dtype)
     calls = [project.bind(rows, panels, bias, wide)]
     plan.do(packing.phase(), side_by_side(calls, len(rows), plan.count))
-    results = trimmed(plan, wide, 1, bias.size)
-    return lambda: results
+    return trimmed(plan, wide, 1, bias.size)
 
 
 @Planned
@@ -114,8 +113,7 @@ def affine_back(plan: Plan, rows, weights, deltas, scale=None):
     sums.product([(rows, deltas)], 0, dweights, 0, width)
     sums.rows(deltas, dbias)
     plan.do(packing.phase(), side_by_side(calls, len(rows), plan.count), sums.phase())
-    results = trimmed(plan, drows, 1, size), trimmed(plan, dweights, 1, columns), dbias[:columns]
-    return lambda: results
+    return trimmed(plan, drows, 1, size), trimmed(plan, dweights, 1, columns), dbias[:columns]
 
 
 @Planned
@@ -140,7 +138,7 @@ def score(plan: Plan, states, weights, bias, targets, smoothing=0.0):
 
     if smoothing:
         plan.call(smooth)
-    return lambda: (losses, deltas)
+    return losses, deltas
 
 
 @Planned

@@ -1,7 +1,7 @@
 """Plans of calls: made once, and done again for arrays that lie where those of an earlier call lay.
 
-A training step uses the same memory again and again, so most of its calls find their arrays in the places of
-the last step or the one before. To plan such a call anew takes Python longer than some of its phases take.
+A training step uses the same memory again and again, so its arrays mostly lie in the places of the last step
+or of the one before. To plan a step anew takes Python longer than some of its phases take.
 
 >>> from rngru.kernels.calls import shared
 >>> from rngru.kernels.phases import side_by_side
@@ -13,7 +13,7 @@ the last step or the one before. To plan such a call anew takes Python longer th
 ... def doubled(plan, numbers):
 ...     results = plan.empty(numbers.shape, numbers.dtype)
 ...     plan.do(side_by_side([double.bind(numbers, results)], numbers.size, plan.count))
-...     return lambda: results
+...     return results
 >>> doubled(np.ones(3), count=1)
 array([2., 2., 2.])
 >>> plans = Plans(doubled.plan)
@@ -22,7 +22,7 @@ array([2., 2., 2.])
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial, update_wrapper
 from typing import Any, Generic, TypeVar, final
 
@@ -30,7 +30,7 @@ import numpy as np
 
 from rngru.kernels import threads
 from rngru.kernels.calls import Call
-from rngru.kernels.memory import Arena, Pieces, address
+from rngru.kernels.memory import Arena, Pieces, address, borrowed
 from rngru.kernels.phases import Phase, numbers
 
 T = TypeVar("T")
@@ -40,6 +40,8 @@ T = TypeVar("T")
 class Plan:
     """What is to be done, in order.
 
+    Phases that follow each other are conducted together: between them, no thread waits for Python.
+
     Parameters
     ----------
     count: how many threads.
@@ -48,49 +50,60 @@ class Plan:
 
     def __init__(self, count: int, pieces: Pieces | None = None) -> None:
         self.count = count
-        self.lasting = True
-        """Whether it may be done again: all that it reads is in the arrays that it was made for."""
         self._pieces, self._used = pieces or Pieces(), itertools.count()
         self._steps: list[Callable[[], object]] = []
-        self._alive: list[object] = []
+        self._done = 0
+        self._phases: list[Phase] = []
+        self._later: list[Callable[[], object]] = []
         self._calls: list[Call] = []
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """Return memory of its own, not yet filled."""
-        array = self._pieces.array(next(self._used), shape, np.dtype(dtype))
-        self._alive.append(array)
-        return array
+        return self._pieces.array(next(self._used), shape, np.dtype(dtype))
 
     def do(self, *phases: Phase) -> None:
         """Plan one phase after another."""
-        most = max(phase.threads for phase in phases)
-        self._steps.append(partial(threads.conducted, numbers(phases), most))
-        self._calls += (call for phase in phases for call in phase.kept)
+        self._phases += phases
 
     def call(self, function: Callable[[], object]) -> None:
         """Plan a call of Python."""
+        self._end_phases()
         self._steps.append(function)
+
+    def later(self, function: Callable[[], object]) -> None:
+        """Plan a call of Python that phases need not wait for; other calls do."""
+        self._later.append(function)
+
+    def copied(self, array: np.ndarray) -> np.ndarray:
+        """Plan copying an array; return the copy, C-contiguous."""
+        copy = self.empty(array.shape, array.dtype)
+        self.call(partial(np.copyto, copy, array))
+        return copy
+
+    def contiguous(self, array: np.ndarray) -> np.ndarray:
+        """Return an array, or a copy if it is not C-contiguous."""
+        return array if array.flags.c_contiguous else self.copied(array)
 
     def run(self) -> None:
         """Do all of it."""
+        self._end_phases()
         for step in self._steps:
             step()
 
-    def forget(self, given: Sequence[np.ndarray]) -> None:
-        """Keep nothing alive that lies in the memory of these arrays."""
-        roots = {id(_root(each)) for each in given}
-        for call in self._calls:
-            record, args = call.kept
-            self._alive += (arg for arg in args if id(_root(arg)) not in roots)
-            self._alive.append(record)
-        self._calls.clear()
+    def catch_up(self) -> None:
+        """Do what has not been done since it was planned."""
+        self._end_phases()
+        while self._done < len(self._steps):
+            self._steps[self._done]()
+            self._done += 1
 
-
-def _root(value: Any) -> object:
-    """Return the array whose memory an array is a part of; what is no array, as it is."""
-    while isinstance(value, np.ndarray) and isinstance(value.base, np.ndarray):
-        value = value.base
-    return value
+    def _end_phases(self) -> None:
+        if self._phases:
+            most = max(phase.threads for phase in self._phases)
+            self._steps.append(partial(threads.conducted, numbers(self._phases), most))
+            self._calls += (call for phase in self._phases for call in phase.kept)
+        self._steps += self._later
+        self._phases, self._later = [], []
 
 
 @final
@@ -99,20 +112,20 @@ class Planned(Generic[T]):
 
     Parameters
     ----------
-    plan: its first argument is a :class:`Plan`, to which it adds. What it returns is called when that has
-        been done, and returns the results.
+    plan: its first argument is a :class:`Plan`, to which it adds. It returns the results, arrays that are
+        filled when that has been done.
     """
 
-    def __init__(self, plan: Callable[..., Callable[[], T]]) -> None:
+    def __init__(self, plan: Callable[..., T]) -> None:
         self.plan = plan
         update_wrapper(self, plan)
 
     def __call__(self, *args: Any, count: int, **more: Any) -> T:
         """Plan it, do it once, and return the results."""
         plan = Plan(count)
-        finish = self.plan(plan, *args, **more)
-        plan.run()
-        return finish()
+        results = self.plan(plan, *args, **more)
+        plan.catch_up()
+        return results
 
 
 KEPT = 4
@@ -125,35 +138,32 @@ class Plans(Generic[T]):
 
     Parameters
     ----------
-    make: adds to a plan, for some arrays; see :class:`Planned`. What it plans must not hold parameters: their
-        memory would never be used again.
+    make: adds to a plan, for some arrays, and returns the results; see :class:`Planned`.
     arena: where its memory comes from.
     """
 
-    def __init__(self, make: Callable[..., Callable[[], T]], arena: Arena | None = None) -> None:
+    def __init__(self, make: Callable[..., T], arena: Arena | None = None) -> None:
         self._make, self._pieces = make, Pieces(arena)
-        self._kept: dict[tuple[object, ...], tuple[Plan, Callable[[], T]]] = {}
-        if arena is not None:
-            arena.used(self._free)
-
-    def _free(self) -> None:
-        self._kept.clear()
-        self._pieces = Pieces()
+        self._kept: dict[tuple[object, ...], tuple[Plan, T]] = {}
 
     def __call__(self, *arrays: np.ndarray, count: int) -> T:
-        """Do it for some arrays, C-contiguous, on so many threads."""
-        key = count, *((address(each), each.shape, each.dtype.char) for each in arrays)
+        """Do it for some arrays, on so many threads."""
+        key = (
+            count,
+            *((address(each), each.shape, each.strides, each.dtype.char) for each in arrays),
+        )
         found = self._kept.pop(key, None)
-        if found is None:
-            plan, before = Plan(count, self._pieces), self._pieces.replaced
-            found = plan, self._make(plan, *arrays)
-            plan.forget(arrays)
-            if self._pieces.replaced > before:
-                self._kept.clear()  # they hold the smaller pieces
-        plan, finish = found
-        if plan.lasting:
-            self._kept[key] = found
-            if len(self._kept) > KEPT:
-                del self._kept[next(iter(self._kept))]
-        plan.run()
-        return finish()
+        if found is not None:
+            plan, results = self._kept[key] = found
+            plan.run()
+            return results
+        plan, before = Plan(count, self._pieces), self._pieces.replaced
+        # Borrowed: what is kept must not keep parameters, whose memory would never be used again.
+        results = self._make(plan, *map(borrowed, arrays))
+        plan.catch_up()
+        if self._pieces.replaced > before:
+            self._kept.clear()  # they hold the smaller pieces
+        self._kept[key] = plan, results
+        if len(self._kept) > KEPT:
+            del self._kept[next(iter(self._kept))]
+        return results

@@ -22,7 +22,7 @@ import numpy as np
 
 from rngru.forks import inchild
 from rngru.kernels import compiling, jobs, layers, output, threads, update
-from rngru.kernels.plans import Plan
+from rngru.kernels.plans import Plan, Planned
 from rngru.kernels.sampler import Sampler
 from rngru.kernels.sequence import add, times
 from rngru.kernels.spec import LayerSpec, Weights
@@ -163,8 +163,8 @@ def _backward() -> None:
     rule = update.Rule(
         "sgd", clipnorm=None, clip=1.0, decay=0.9, momentum=0.9, beta2=0.9, cautious=True
     )
-    new = [[_zeros(1)], [_zeros(1)]]
-    rule(flat, [flat, flat], new, penalties=[0.0], shrinks=[0.0], rate=0.0, number=1, count=1)
+    new, numbers = [[_zeros(1)], [_zeros(1)]], _zeros(1, update.NUMBERS)
+    Planned(rule.plan)(numbers, flat, [flat, flat], new, count=1)
     wide = jobs.widened(_zeros(1, 1, _SPEC.gates * _SIZE), _SPEC.gates)
     passes = [
         layers.Pass(

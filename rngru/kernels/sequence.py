@@ -26,7 +26,7 @@ cell           G      gates            H    ``side``
 
 Weights come packed (see :mod:`rngru.kernels.tiles`): ``main`` multiplies the previous state into
 the first gates, ``extra`` is the candidate's product of the two GRUs. Lanes are independent, so a
-thread takes ``first`` … ``last - 1`` of them through all the steps that it is given; the weight
+thread takes ``first`` … ``last - 1`` of them through steps ``begin`` … ``end - 1``; the weight
 gradients are one product over all steps and lanes after that. The two minimal
 cells have no recurrent weights: ``main`` and ``extra`` are empty, and a step is elementwise.
 """
@@ -229,16 +229,19 @@ def _earlier(t, b, lanes, start, states, side):
 
 
 @shared()
-def unroll(cell, hard, gates, start, states, side, main, extra, bias, first, last):
-    """Run the cell forward over all steps of lanes ``first`` … ``last - 1``.
+def unroll(
+    cell, hard, begin, end, gates, start, states, side, main, extra, bias, ending, first, last
+):  # fmt: skip
+    """Run the cell forward over steps ``begin`` … ``end - 1`` of lanes ``first`` … ``last - 1``.
 
-    ``bias`` (S,) is the candidate's second bias, of ``GRU_AFTER`` alone.
+    ``bias`` (S,) is the candidate's second bias, of ``GRU_AFTER`` alone. ``ending`` (B, H) receives the state
+    after them.
     """
-    steps, lanes, width = gates.shape
+    lanes, width = gates.shape[1:]
     size, height, kept = states.shape[2], start.shape[1], side.shape[2]
     pad = (size + PANEL - 1) // PANEL * PANEL
     products, rows = main.size // (size * PANEL), last - first
-    for t in range(steps):
+    for t in range(begin, end):
         at = t * lanes + first
         source = span(start, first * height, rows * height)
         stride = height
@@ -263,21 +266,26 @@ def unroll(cell, hard, gates, start, states, side, main, extra, bias, first, las
                     cell, phase, hard, span(gates, here * width, width), before, memory,
                     span(side, here * kept, kept), span(states, here * size, size),
                 )  # fmt: skip
+    for b in range(first, last):
+        before, memory = _earlier(end, b, lanes, start, states, side)
+        copyrow(before, span(ending, b * height, size))
+        if cell == LSTM:
+            copyrow(memory, span(ending, b * height + size, size))
 
 
 @shared()
 def unroll_back(
-    cell, hard, gates, start, states, side, above, ending, main, extra, truncate,
+    cell, hard, begin, end, gates, start, states, side, above, ending, main, extra, left_out,
     dstart, carry, kept, first, last,
 ):  # fmt: skip
-    """Backpropagate through all steps of lanes ``first`` … ``last - 1``, after :func:`unroll`.
+    """Undo :func:`unroll`: backpropagate through those steps of those lanes.
 
-    ``above`` (T, B, S or more) is the gradient of ``states``, ``ending`` (B, H) that of the last state,
-    and ``dstart`` (B, H) receives that of the first. ``main`` and ``extra`` are the packed transposes.
-    Only the last ``truncate`` steps get a gradient. ``carry`` and ``kept`` are memory, (B, P). ``ending`` may
-    be ``dstart``.
+    ``above`` (T, B, S or more) is the gradient of ``states``, ``ending`` (B, H) that of the state after these
+    steps, and ``dstart`` (B, H) receives that of the state before them; both may be one array. ``main`` and
+    ``extra`` are the packed transposes. The first ``left_out`` of all steps get no gradient. ``carry`` and
+    ``kept`` are memory, (B, P).
     """
-    steps, lanes, width = gates.shape
+    lanes, width = gates.shape[1:]
     size, height, beside = states.shape[2], start.shape[1], side.shape[2]
     pad, wide = carry.shape[1], above.shape[2]
     inner, rows = main.size // pad, last - first
@@ -287,9 +295,9 @@ def unroll_back(
         copyrow(span(ending, b * height, size), span(carry, b * pad, size))
         if cell == LSTM:
             copyrow(span(ending, b * height + size, size), span(kept, b * pad, size))
-    for t in range(steps - 1, -1, -1):
+    for t in range(end - 1, begin - 1, -1):
         at = t * lanes + first
-        if t < steps - truncate:
+        if t < left_out:
             clear(span(gates, at * width, rows * width))
             clear(span(side, at * beside, rows * beside))
             clear(span(carry, first * pad, rows * pad))

@@ -8,7 +8,7 @@ and fills new ones, so a step that is interrupted or refused leaves everything a
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, final
 
@@ -18,9 +18,10 @@ from rngru.kernels import threads
 from rngru.kernels.calls import Call, shared
 from rngru.kernels.compiling import kernel
 from rngru.kernels.elementwise import VECTOR
+from rngru.kernels.memory import reused
 from rngru.kernels.panels import span
 from rngru.kernels.phases import deal
-from rngru.kernels.plans import Plan, Planned, Plans
+from rngru.kernels.plans import Plan, Planned
 
 RMSPROP, ADAM, SGD, ADAGRAD, NONE = range(5)
 
@@ -64,7 +65,7 @@ def _apply(
 ):  # fmt: skip
     """Apply one rule to a parameter and its caches (the second: Adam only), then average the new parameter.
 
-    ``numbers`` are those of this parameter that :class:`Rule` makes. With momentum, a step is multiplied by
+    ``numbers`` are those of this parameter, see :meth:`Rule.numbers`. With momentum, a step is multiplied by
     ``same`` where mean and gradient have the same sign, and by ``other`` where they have opposite signs. The
     gradient is overwritten. With ``squares``, a number for each block, the penalty times the parameter is
     first added to the gradient, and its squares are summed there. The rule ``NONE`` does no more than that.
@@ -149,6 +150,10 @@ def _deal(plan: Plan, calls: Sequence[Call], arrays: Sequence[np.ndarray], count
     plan.do(deal([(call, blocks, 1) for call, blocks in jobs], count))
 
 
+def _flat(plan: Plan, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    return [plan.contiguous(each).reshape(-1) for each in arrays]
+
+
 NUMBERS = 12
 """How many numbers the kernels read for each parameter."""
 
@@ -159,8 +164,8 @@ def norm(
     gradients: Sequence[np.ndarray],
     parameters: Sequence[np.ndarray],
     numbers: np.ndarray,
-) -> Callable[[], float]:
-    """Add each penalty times its parameter to its gradient; return the norm of all gradients.
+) -> np.ndarray:
+    """Add each penalty times its parameter to its gradient; return the norm of all gradients, ().
 
     Arrays are flat. Of ``numbers`` (parameters, NUMBERS), the last but one is the penalty.
     """
@@ -171,11 +176,24 @@ def norm(
     ]
     total = sum(gradient.size for gradient in gradients)
     _deal(plan, calls, gradients, threads.worth(total, plan.count))
-    return partial(_length, squares)
+    return _length(plan, squares)
 
 
-def _length(squares: np.ndarray) -> float:
-    return math.sqrt(math.fsum(squares)) if np.isfinite(squares).all() else math.nan
+def _length(plan: Plan, squares: np.ndarray) -> np.ndarray:
+    """Plan the norm of what these are the sums of squares of; NaN if one of them is not finite."""
+    length = plan.empty((), np.float64)
+
+    def fill() -> None:
+        finite = np.isfinite(squares).all()
+        length[...] = math.sqrt(math.fsum(squares)) if finite else math.nan
+
+    plan.later(fill)
+    return length
+
+
+def _scale(numbers: np.ndarray, clipnorm: float, length: np.ndarray) -> None:
+    """Have gradients of such a norm scaled down to the one that they may have."""
+    numbers[:, 0] = min(1.0, clipnorm / max(float(length), 1e-30))
 
 
 @final
@@ -206,58 +224,67 @@ class Rule:
         self._keep = decay if self._rule == RMSPROP else momentum
         self._momentum, self._beta2 = momentum, beta2
         self._cautious = cautious and self._rule in (ADAM, SGD)
-        self._plans = Plans(self._plan)
-        self._now: tuple[Any, ...] = ()
+        self._numbers: np.ndarray | None = None
 
-    def __call__(
+    def numbers(
         self,
-        gradients: Sequence[np.ndarray],
-        old: Sequence[Sequence[np.ndarray]],
-        new: Sequence[Sequence[np.ndarray]],
         *,
         penalties: Sequence[float],
         shrinks: Sequence[float],
         rate: float,
         number: int,
         newest: float = 0.0,
-        count: int,
-    ) -> float:
-        """Fill ``new`` from ``old``, both (parameters, cache, cache …).
-
-        Returns the norm of all gradients, see :func:`norm`. If it is not finite, ``new`` must not be used.
+        dtype: Any = np.float32,
+    ) -> np.ndarray:
+        """Return what the kernels read, (parameters, NUMBERS); the next call writes over it.
 
         Parameters
         ----------
-        gradients: arrays like the parameters; they are overwritten if they are C-contiguous.
         penalties: each is first added, times its parameter, to its gradient.
         shrinks: weight decay of each parameter (adamw).
         rate: the learning rate.
         number: updates so far plus one; Adam's correction needs it.
         newest: share of the new parameters in their average, the last cache; 0 if there is none.
-        count: how many threads.
+        dtype: that of the parameters.
         """
-        self._now = rate, number, newest, penalties, shrinks
-        arrays = map(np.ascontiguousarray, itertools.chain(gradients, *old, *new))
-        return self._plans(*arrays, count=count)
+        shape = len(penalties), NUMBERS
+        found = self._numbers = reused(self._numbers, shape, np.dtype(dtype))
+        fixes = 1 / (1 - self._momentum**number), 1 / (1 - self._beta2**number)
+        found[:, :-2] = 1, self._clip, rate, self._keep, self._beta2, *fixes, newest, 1, 1
+        found[:, -2], found[:, -1] = penalties, shrinks
+        return found
 
-    def _plan(self, plan: Plan, *arrays: np.ndarray) -> Callable[[], float]:
-        """Plan it for gradients, old and new arrays; it reads the rate and the rest when it is done."""
-        parameters = len(self._now[-1])
-        flat = [each.reshape(-1) for each in arrays]
-        gradients, *both = (flat[k : k + parameters] for k in range(0, len(flat), parameters))
-        old, new = both[: len(both) // 2], both[len(both) // 2 :]
-        numbers = plan.empty((parameters, NUMBERS), gradients[0].dtype)
-        length, factor = None, None
-        if self._cautious or self._clipnorm is not None:
-            plan.call(partial(self._fill, numbers, None, None))
-            length = norm.plan(plan, gradients, old[0], numbers)
-        if self._cautious:
-            plan.call(partial(self._fill, numbers, length, None))
-            factor = self._caution(plan, gradients, numbers, old[1])
-        plan.call(partial(self._fill, numbers, length, factor))
+    def plan(
+        self,
+        plan: Plan,
+        numbers: np.ndarray,
+        gradients: Sequence[np.ndarray],
+        old: Sequence[Sequence[np.ndarray]],
+        new: Sequence[Sequence[np.ndarray]],
+    ) -> np.ndarray:
+        """Plan filling ``new`` from ``old``, both (parameters, cache, cache …).
+
+        Returns the norm of all gradients, see :func:`norm`. If it is not finite, ``new`` must not be used.
+
+        Parameters
+        ----------
+        plan: what to add to.
+        numbers: what :meth:`numbers` returns; it is written to.
+        gradients: arrays like the parameters; they are overwritten if they are C-contiguous.
+        new: arrays that are C-contiguous.
+        """
+        gradients = _flat(plan, gradients)
+        old = [_flat(plan, each) for each in old]
+        new = [[each.reshape(-1) for each in some] for some in new]
         squares, parts = _cut_up(plan, gradients, np.float64)
-        if length is not None:  # else one pass does it all
+        first = self._cautious or self._clipnorm is not None  # else one pass does it all
+        if first:
+            length = norm.plan(plan, gradients, old[0], numbers)
             parts = [part[:0] for part in parts]
+        if self._clipnorm is not None:
+            plan.call(partial(_scale, numbers, self._clipnorm, length))
+        if self._cautious:
+            self._caution(plan, gradients, numbers, old[1])
         caches = (0, 1, 2, len(old) - 1)
         sides = [side[min(cache, len(side) - 1)] for side in (old, new) for cache in caches]
         calls = [
@@ -265,25 +292,7 @@ class Rule:
             for some in zip(gradients, parts, numbers, *sides, strict=True)
         ]
         _deal(plan, calls, gradients, plan.count)
-        return length or partial(_length, squares)
-
-    def _fill(
-        self,
-        numbers: np.ndarray,
-        length: Callable[[], float] | None,
-        factor: Callable[[], float] | None,
-    ) -> None:
-        """Write what the kernels read."""
-        rate, number, newest, penalties, shrinks = self._now
-        scale = 1.0
-        if length is not None and self._clipnorm is not None:
-            scale = min(1.0, self._clipnorm / max(length(), 1e-30))
-        same, other = (1.0, 1.0) if factor is None else (factor(), 0.0)
-        fixes = 1 / (1 - self._momentum**number), 1 / (1 - self._beta2**number)
-        numbers[:, :-2] = (
-            scale, self._clip, rate, self._keep, self._beta2, *fixes, newest, same, other,
-        )  # fmt: skip
-        numbers[:, -2], numbers[:, -1] = penalties, shrinks
+        return length if first else _length(plan, squares)
 
     def _caution(
         self,
@@ -291,8 +300,8 @@ class Rule:
         gradients: Sequence[np.ndarray],
         numbers: np.ndarray,
         means: Sequence[np.ndarray],
-    ) -> Callable[[], float]:
-        """Plan counting; return what gives the factor of those steps that agree with their gradient."""
+    ) -> None:
+        """Plan counting, and the factor of those elements of the step that agree with their gradient."""
         (alike, same), (opposite, other) = (_cut_up(plan, gradients, np.int64) for _ in range(2))
         calls = [
             _signs.bind(self._rule, *some)
@@ -300,11 +309,12 @@ class Rule:
         ]
         _deal(plan, calls, gradients, plan.count)
 
-        def factor() -> float:
+        def fill() -> None:
             agree = int(alike.sum())
-            return (agree + int(opposite.sum())) / max(agree, 1)
+            numbers[:, 8] = (agree + int(opposite.sum())) / max(agree, 1)
+            numbers[:, 9] = 0
 
-        return factor
+        plan.call(fill)
 
 
 @shared(**VECTOR)
@@ -323,9 +333,8 @@ def towards(
     arrays: Sequence[np.ndarray],
     targets: Sequence[np.ndarray],
     shares: Sequence[np.ndarray],
-) -> Callable[[], None]:
+) -> None:
     """Move each number of flat arrays, in place, by its share of the way to its target."""
     calls = [_towards.bind(*each) for each in zip(arrays, targets, shares, strict=True)]
     total = sum(array.size for array in arrays)
     _deal(plan, calls, arrays, threads.worth(total, plan.count))
-    return lambda: None
