@@ -56,10 +56,11 @@ class Jobs:
     Parameters
     ----------
     plan: what they are a part of.
+    count: how many threads; by default those of the plan.
     """
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
+    def __init__(self, plan: Plan, count: int | None = None) -> None:
+        self.plan, self.count = plan, plan.count if count is None else count
         self.work: list[tuple[calls.Call, int, int]] = []
 
     def add(self, call: calls.Call, units: int, cost: int) -> None:
@@ -68,7 +69,7 @@ class Jobs:
 
     def phase(self) -> Phase:
         """Return all of it."""
-        return deal(self.work, self.plan.count)
+        return deal(self.work, self.count)
 
 
 class Packing(Jobs):
@@ -101,7 +102,7 @@ class Packing(Jobs):
     def phase(self) -> Phase:
         """Return all of it."""
         numbers = PANEL * sum(panels * cost for _, panels, cost in self.work)
-        return deal(self.work, threads.worth(numbers, self.plan.count))
+        return deal(self.work, threads.worth(numbers, self.count))
 
 
 def packed(matrix: np.ndarray, count: int, **which: Any) -> np.ndarray:
@@ -132,7 +133,7 @@ class Sums(Jobs):
         by_rows = ribbons(rows) > panels
         call = products.bind(
             left, right, more_left, more_right, from_column, result, to_column, panels if by_rows else 0,
-            self.plan.empty((self.plan.count, room(rows)), result.dtype), np.zeros(1, np.int64),
+            self.plan.empty((self.count, room(rows)), result.dtype), np.zeros(1, np.int64),
         )  # fmt: skip
         units, other = (ribbons(rows), panels * WIDE) if by_rows else (panels, rows)
         self.add(call, units, other * (len(left) + len(more_left)))

@@ -83,12 +83,12 @@ def _worth(rows: np.ndarray, weights: np.ndarray, count: int) -> int:
 def affine(plan: Plan, rows, weights, bias):
     """Return ``rows @ weights + bias``, (N, K), for (N, I), (I, K) and (K,)."""
     provide(weights.dtype)
-    plan.count = _worth(rows, weights, plan.count)
-    packing = Packing(plan)
+    count = _worth(rows, weights, plan.count)
+    packing = Packing(plan, count)
     panels = packing.add_matrix(weights)
     wide = plan.empty((len(rows), padded(bias.size)), rows.dtype)
     calls = [project.bind(rows, panels, bias, wide)]
-    plan.do(packing.phase(), side_by_side(calls, len(rows), plan.count))
+    plan.do(packing.phase(), side_by_side(calls, len(rows), count))
     return trimmed(plan, wide, 1, bias.size)
 
 
@@ -101,18 +101,18 @@ def affine_back(plan: Plan, rows, weights, deltas, scale=None):
     """
     provide(weights.dtype)
     size, columns = weights.shape
-    plan.count = _worth(rows, weights, plan.count)
+    count = _worth(rows, weights, plan.count)
     deltas, dtype, width = padding(plan, deltas, 1), rows.dtype, padded(columns)
-    packing = Packing(plan)
+    packing = Packing(plan, count)
     panels = packing.add_matrix(weights, transpose=True)
     drows = plan.empty((len(rows), padded(size)), dtype)
     scaling = [] if scale is None else [_scale.bind(deltas, scale)]
     calls = [*scaling, project.bind(deltas, panels, np.zeros(0, dtype), drows)]
     dweights, dbias = plan.empty((size, width), dtype), plan.empty((width,), dtype)
-    sums = Sums(plan)
+    sums = Sums(plan, count)
     sums.product([(rows, deltas)], 0, dweights, 0, width)
     sums.rows(deltas, dbias)
-    plan.do(packing.phase(), side_by_side(calls, len(rows), plan.count), sums.phase())
+    plan.do(packing.phase(), side_by_side(calls, len(rows), count), sums.phase())
     return trimmed(plan, drows, 1, size), trimmed(plan, dweights, 1, columns), dbias[:columns]
 
 
