@@ -12,9 +12,9 @@ from rngru.backends import backend, freshcaches, ops
 from rngru.hyper import HyperParams
 from rngru.kernels import memory, plans, threads, update
 from rngru.kernels.calls import shared
-from rngru.kernels.memory import Recycled, address
+from rngru.kernels.memory import Recycled, place
 from rngru.kernels.phases import side_by_side
-from rngru.kernels.plans import Planned, Plans
+from rngru.kernels.plans import Plan, Planned, Plans
 from rngru.kernels.spec import LayerSpec
 from rngru.kernels.tiles import padded
 from rngru.models import GRUEncode
@@ -85,13 +85,47 @@ def test_only_the_last_plans_are_kept():
 def test_a_plan_keeps_nothing_alive_that_it_was_given():
     """The memory of parameters is used again when nobody holds them: a plan is somebody."""
     double_it = Plans(partial(doubled, []))
-    make = Recycled()
-    first = make.like({"a": np.zeros(8), "b": np.zeros(8)})
-    place, gone = address(first["a"]), weakref.ref(first["a"])
-    double_it(first["a"], count=1)
-    del first
+    array = np.zeros(8)
+    gone = weakref.ref(array)
+    double_it(array, count=1)
+    del array
     assert gone() is None
-    assert address(make.like({"a": np.zeros(8), "b": np.zeros(8)})["a"]) == place
+
+
+@pytest.mark.parametrize("hold", [np.asarray, memoryview, lambda a: a[1:], lambda a: a[1:].T[:1]])
+def test_arrays_are_used_again_when_nobody_holds_them_or_a_view(hold):
+    """A checkpoint that is being written, or a plot, has a view of parameters that training left behind."""
+    shapes = {"a": np.zeros((3, 4), np.float32), "b": np.zeros(8, np.float32)}
+    make = Recycled()
+    first = make.like(shapes)
+    assert {name: each.shape for name, each in first.items()} == {"a": (3, 4), "b": (8,)}
+    where, held = place(first["a"]), hold(first["b"])
+    del first
+    other = make.like(shapes)
+    assert place(other["a"]) != where, "somebody holds a part of it"
+    del held
+    third = make.like(shapes)
+    assert place(third["a"]) == where
+    assert not np.may_share_memory(third["b"], other["b"])
+    double_it, once = Plans(partial(doubled, [])), third["b"]
+    double_it(once, count=1)
+    del once, third
+    assert place(make.like(shapes)["a"]) == where, "a plan holds nothing"
+
+
+def test_later_calls_are_made_before_what_reads_their_results():
+    """Phases are conducted together where they can be; an order that depends on luck is none."""
+    plan, numbers = Plan(count=1), np.ones(4)
+    copy, twice, apart, last = (np.zeros(4) for _ in range(4))
+    plan.do(side_by_side([double.bind(numbers, twice)], 4, 1))
+    plan.later(lambda: np.copyto(copy, twice), copy)
+    plan.do(side_by_side([double.bind(numbers, apart)], 4, 1))
+    assert len(plan._steps) == 0, "this one need not wait"
+    plan.do(side_by_side([double.bind(copy[1:], last)], 3, 1))
+    for _ in range(2):
+        plan.run()
+        assert copy.tolist() == [2, 2, 2, 2] and last.tolist() == [4, 4, 4, 0]
+        numbers[:], copy[:] = 1, 9
 
 
 @pytest.mark.parametrize("lanes", [1, 3])
@@ -108,20 +142,20 @@ def test_layers_keep_no_parameters_alive(monkeypatch, cell, lanes):
         assert weights and not any(each() is not None for each in weights)
 
 
-def test_the_addresses_of_arrays_that_are_gone_are_forgotten():
+def test_the_places_of_arrays_that_are_gone_are_forgotten():
     """A run of a day makes millions of arrays."""
     before, held = len(memory._places), [np.zeros(3) for _ in range(50)]
-    assert len(set(map(address, held))) == 50
+    assert len(set(map(place, held))) == 50
     held.clear()
     assert len(memory._places) == before
 
 
-def test_the_address_of_an_array_is_never_that_of_one_before_it():
+def test_the_place_of_an_array_is_never_that_of_one_before_it():
     """Arrays that are made and freed get the same identity, at other addresses."""
     held = []
     for n in range(2000):
         some = np.zeros(n % 7 + 1)
-        assert address(some) == some.ctypes.data == address(some)
+        assert place(some) == place(some) and place(some).startswith(f"{some.ctypes.data} ")
         if n % 3 == 0:
             held.append(np.zeros(n % 5 + 1))
 

@@ -3,18 +3,21 @@
 import itertools
 import math
 from dataclasses import replace
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
 from rngru import models
 from rngru.backends.base import Ahead, Backend, Losses, Step, Trace, Written, given, newest, shrinks
 from rngru.kernels import layers, output, threads, update
-from rngru.kernels.memory import Arena, Pieces, Recycled, settle
+from rngru.kernels.memory import Arena, Pieces, Recycled, place, settle
 from rngru.kernels.plans import Plan, Plans
 from rngru.kernels.preparing import prepare, prepare_sampler
 from rngru.kernels.sampler import Sampler
 from rngru.network import Engine, Network
+
+if TYPE_CHECKING:
+    from rngru.backends.graphplan import GraphPlan
 
 
 @final
@@ -29,7 +32,7 @@ class CPU(Backend):
         settle()
         self._steps: dict[bool, Plans[Any]] = {}
         self._sampler: tuple[Any, Sampler] | None = None
-        self._fresh, self._places = Recycled(), Pieces()
+        self._fresh, self._pieces = Recycled(), Pieces()
         self._weights = [models.penalised(len(each)) for each in model.shapes(hyper).values()]
         self._rule = update.Rule(
             hyper.optimizer,
@@ -42,16 +45,32 @@ class CPU(Backend):
         )
 
     def _planned(self, predictions: bool) -> Plans[Any]:
-        """Return what :meth:`_build` makes, once."""
+        """Return what does a step, made once; with the ``predictions``, it gives what they come from, too.
+
+        It takes parameters and caches, where to put new ones, what :meth:`~update.Rule.numbers` returns, and
+        what :meth:`_graph` takes after the parameters. It gives loss, norm, last states, and losses and
+        probabilities of each row.
+        """
         if predictions not in self._steps:
-            self._steps[predictions] = self._build(predictions)
+            graph, rule, layers = self._graph(predictions), self._rule, self.hyper.layers
+            size, memories = len(self._weights), 1 + len(self.hyper.caches)
+
+            def make(plan: Plan, *arrays: np.ndarray) -> tuple[Any, ...]:
+                sides = [arrays[k * size : (k + 1) * size] for k in range(2 * memories)]
+                old, new = sides[:memories], sides[memories:]
+                numbers, *batch = arrays[2 * memories * size :]
+                loss, *found = graph(plan, *old[0], *batch)
+                norm = rule.plan(plan, numbers, found[-size:], old, new)
+                return loss, norm, found[:layers], found[layers:-size]
+
+            self._steps[predictions] = Plans(make, Arena())
         return self._steps[predictions]
 
-    def _build(self, predictions: bool) -> Plans[Any]:
-        """Make what does a step; with the ``predictions``, what :class:`CrossEntropy` keeps of each row.
+    def _graph(self, predictions: bool) -> "GraphPlan":
+        """Return what plans parameters, the share of a lane, x, y, state and noise to loss and gradients.
 
-        It takes parameters and caches, where to put new ones, what :meth:`~update.Rule.numbers` returns, the
-        share of a lane, x, y, state and noise. It gives the loss, the norm, the endings and what is kept.
+        Between them it gives the last state of each layer, and with the ``predictions``, what
+        :class:`CrossEntropy` keeps of each row.
         """
         import pytensor
 
@@ -68,21 +87,10 @@ class CPU(Backend):
         parameters = list(network.parameters.values())
         # Of the mean over lanes; dividing in the graph would cost six more nodes.
         gradients = pytensor.grad(None, parameters, known_grads={sum(penalties, loss): share})
-        graph = GraphPlan(
+        return GraphPlan(
             [*parameters, share, x, y, *more],
             [loss, *endings, *(kept if predictions else []), *gradients],
         )
-        rule, size, memories = self._rule, len(parameters), 1 + len(self.hyper.caches)
-
-        def make(plan: Plan, *arrays: np.ndarray) -> tuple[Any, ...]:
-            each = [arrays[k * size : (k + 1) * size] for k in range(2 * memories)]
-            old, new = each[:memories], each[memories:]
-            numbers, *batch = arrays[2 * memories * size :]
-            loss, *found = graph(plan, *old[0], *batch)
-            norm = rule.plan(plan, numbers, found[-size:], old, new)
-            return loss, norm, found[: len(endings)], found[len(endings) : -size]
-
-        return Plans(make, Arena())
 
     def step(self, arrays, caches, x, y, state, rate, *, number=1, noise=None):
         with self._lock.held(), threads.steady():
@@ -118,20 +126,22 @@ class CPU(Backend):
             newest=newest(hyper, number),
         )
         sides = (arrays, *caches.values(), after, *remembered.values())
+        batch = numbers, *self._placed(share, x, y, state), *noise
         loss, norm, endings, kept = self._planned(predictions)(
             *itertools.chain.from_iterable(each.values() for each in sides),
-            numbers, *self._placed(share, x, y, state), *noise, count=threads.available(),
-        )  # fmt: skip
+            *batch,
+            count=threads.available(),
+            where=(*map(self._fresh.place, sides), *map(place, batch)),
+        )
         step = Step(float(loss), float(norm), after, remembered, np.array(endings))
         return (step if step.finite else replace(step, arrays=arrays, caches=caches)), kept
 
     def _placed(self, *arrays: np.ndarray) -> list[np.ndarray]:
         """Return copies where those of the last batch lay: plans are kept by place."""
-        placed = [
-            self._places.array(number, each.shape, each.dtype) for number, each in enumerate(arrays)
-        ]
-        for place, each in zip(placed, arrays, strict=True):
-            np.copyto(place, each)
+        placed = []
+        for number, each in enumerate(arrays):
+            placed.append(self._pieces.array(number, each.shape, each.dtype))
+            np.copyto(placed[-1], each)
         return placed
 
     def trace(self, arrays, ids, state):

@@ -36,7 +36,8 @@ class GraphPlan:
     def __init__(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
         function = pytensor.function(list(inputs), list(outputs), mode=ops.CPU_MODE)
         self._graph = function.maker.fgraph
-        self._order = self._graph.toposort()
+        self.order: list[Any] = self._graph.toposort()
+        """The nodes."""
         self._cells: dict[Any, Cell] = {}
         """The results of PyTensor's own nodes, which all plans share."""
 
@@ -59,7 +60,7 @@ class GraphPlan:
             cells[variable] = [_followed(plan, here)]
             return cells[variable][0]
 
-        for node in self._order:
+        for node in self.order:
             if isinstance(node.op, ops.Kernels):
                 found = node.op.plan(plan, *map(placed, node.inputs))
                 cells.update((each, [one]) for each, one in zip(node.outputs, found, strict=True))

@@ -317,7 +317,11 @@ class CrossEntropy(Kernels):
             plan, rows, weights, bias, targets.reshape(-1), self.smoothing
         )
         total = plan.empty((), losses.dtype)
-        plan.later(lambda: np.copyto(total, losses.sum(dtype=np.float64), casting="same_kind"))
+
+        def fill() -> None:
+            total[...] = losses.sum(dtype=np.float64)
+
+        plan.later(fill, total)
         return total, losses, deltas
 
     def connection_pattern(self, node):

@@ -46,7 +46,7 @@ def trimmed(plan: Plan, array: np.ndarray, gates: int, size: int) -> np.ndarray:
         return array
     result = plan.empty((*array.shape[:-1], gates * size), array.dtype)
     into, source = (each.reshape(*each.shape[:-1], gates, -1) for each in (result, array))
-    plan.call(partial(np.copyto, into, source[..., :size]))
+    plan.later(partial(np.copyto, into, source[..., :size]), result)
     return result
 
 

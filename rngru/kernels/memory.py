@@ -7,10 +7,13 @@
 
 import itertools
 import math
+import operator
+import sys
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from functools import partial
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +41,7 @@ def large(size: int) -> np.ndarray:
     A processor knows the places of a few dozen pages at a time. Of the usual ones, of 4 KB, a training step
     uses thousands.
 
-    >>> large(10).shape, address(large(10)) % PAGE
+    >>> large(10).shape, large(10).ctypes.data % PAGE
     ((10,), 0)
     """
     # Those of small models are alike, and used again: else each new model would touch other pages.
@@ -56,7 +59,7 @@ class Arena:
 
     >>> arena = Arena()
     >>> one, other = arena.piece(SMALL + 1), arena.piece(SMALL)
-    >>> address(other) - address(one) == SMALL + LINE
+    >>> other.ctypes.data - one.ctypes.data == SMALL + LINE
     True
     """
 
@@ -80,8 +83,8 @@ class Pieces:
     Example
     -------
     >>> pieces = Pieces()
-    >>> place = address(pieces.array(0, (2, 3), np.dtype(np.float32)))
-    >>> address(pieces.array(0, (4,), np.dtype(np.float32))) == place
+    >>> first = pieces.array(0, (2, 3), np.dtype(np.float32))
+    >>> pieces.array(0, (4,), np.dtype(np.float32)).ctypes.data == first.ctypes.data
     True
     """
 
@@ -90,40 +93,43 @@ class Pieces:
             partial(np.empty, dtype=np.uint8) if arena is None else arena.piece
         )
         self._pieces: dict[int, np.ndarray] = {}
+        self._last: dict[int, np.ndarray] = {}
         self.replaced = 0
         """How many were too small."""
 
     def array(self, number: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        """Return an uninitialised array."""
+        """Return an uninitialised array, which may be the last one of that number."""
+        last = self._last.get(number)
+        if last is not None and last.shape == shape and last.dtype == dtype:
+            return last
         size = math.prod(shape) * dtype.itemsize
         piece = self._pieces.get(number)
         if piece is None or piece.size < size:
             self.replaced += piece is not None
             piece = self._pieces[number] = self._new(size)
-        return np.ndarray(shape, dtype, piece)
+        last = self._last[number] = np.ndarray(shape, dtype, piece)
+        return last
 
 
-_places: dict[int, tuple[weakref.ref[np.ndarray], int]] = {}
-"""The addresses of arrays, by their identity, as long as they live."""
+_places: dict[int, tuple[weakref.ref[np.ndarray], str]] = {}
+"""The places of arrays, by their identity, as long as they live."""
 
 
-def address(array: np.ndarray) -> int:
-    """Return where an array lies. NumPy takes a microsecond to say so, and here it is asked for often.
+def place(array: np.ndarray) -> str:
+    """Return a text that is another one for arrays that lie elsewhere or have other numbers.
 
-    >>> some = np.ones(3)
-    >>> address(some) == address(some) == some.ctypes.data
-    True
+    NumPy takes a microsecond to say where an array lies, and a step asks it of dozens.
+
+    >>> some = np.ones((2, 3))
+    >>> place(some) is place(some), place(some) == place(some[:]), place(some) == place(some.T)
+    (True, True, False)
     """
-    known = _places.get(id(array))
-    if known is not None and known[0]() is array:
-        return known[1]
-    return _remember(array, array.ctypes.data)
-
-
-def _remember(array: np.ndarray, place: int) -> int:
     number = id(array)
-    _places[number] = weakref.ref(array, partial(_places.pop, number)), place
-    return place
+    known = _places.get(number)
+    if known is None or known[0]() is not array:
+        found = f"{array.ctypes.data} {array.shape} {array.strides} {array.dtype.str}"
+        known = _places[number] = weakref.ref(array, partial(_places.pop, number)), found
+    return known[1]
 
 
 def borrowed(array: np.ndarray) -> np.ndarray:
@@ -154,40 +160,76 @@ def settle() -> None:
 class Recycled:
     """Makes arrays whose memory is used again once nobody holds them or a view of them.
 
+    Not only the memory: the arrays themselves are handed out again, for to make them anew takes longer.
+    One thread at a time may call it.
+
     Example
     -------
     >>> make = Recycled()
     >>> first = make.like({"b": np.zeros(1000, np.float32)})["b"]
-    >>> place = first.__array_interface__["data"]
+    >>> where = place(first)
     >>> del first
-    >>> make.like({"b": np.ones(1000, np.float32)})["b"].__array_interface__["data"] == place
+    >>> place(make.like({"b": np.ones(1000, np.float32)})["b"]) == where
     True
     """
 
     def __init__(self) -> None:
-        self._idle: dict[int, list[np.ndarray]] = {}
+        self._made: dict[Any, list[tuple[list[np.ndarray], list[int]]]] = {}
 
     def like(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return uninitialised arrays of the names, shapes and dtypes of ``arrays``.
 
         They lie in one piece of memory, which is free again when none of them is held any more.
         """
-        starts = [
-            0,
-            *itertools.accumulate(-(-each.nbytes // LINE) * LINE for each in arrays.values()),
-        ]
-        piece = self.piece(starts.pop())
-        made = {
-            name: np.ndarray(each.shape, each.dtype, piece, start)
-            for start, (name, each) in zip(starts, arrays.items(), strict=True)
-        }
-        place = address(piece)
-        for start, each in zip(starts, made.values(), strict=True):
-            _remember(each, place + start)
-        return made
+        kind = tuple((each.shape, each.dtype) for each in arrays.values())
+        made = self._made.setdefault(kind, [])
+        for some, alone in made:
+            if _references(some) == alone:
+                break
+        else:
+            some = _together(arrays.values())
+            made.append((some, _references(some)))
+        return dict(zip(arrays, some[1:], strict=True))
+
+    def place(self, arrays: Mapping[str, np.ndarray]) -> Hashable:
+        """Return what is another for arrays in other places: for those made here, at once."""
+        for made in self._made.values():
+            for some, _ in made:
+                if len(some) == len(arrays) + 1 and all(
+                    map(operator.is_, arrays.values(), itertools.islice(some, 1, None))
+                ):
+                    return id(some)
+        return tuple(map(place, arrays.values()))
+
+
+def _together(arrays: Collection[np.ndarray]) -> list[np.ndarray]:
+    """Return a piece of memory, and arrays in it like those given."""
+    ends = [*itertools.accumulate(-(-each.nbytes // LINE) * LINE for each in arrays)]
+    # Made from a memoryview, so that it is the base of all arrays in it, and of all views of those.
+    piece = np.frombuffer(np.empty(ends[-1], np.uint8).data, np.uint8)
+    starts = [0, *ends[:-1]]
+    return [
+        piece,
+        *(
+            np.ndarray(each.shape, each.dtype, piece, start)
+            for each, start in zip(arrays, starts, strict=True)
+        ),
+    ]
+
+
+def _references(arrays: list[np.ndarray]) -> list[int]:
+    """Return how often each is held. A view of an array holds the piece of memory that both lie in."""
+    return [*map(sys.getrefcount, arrays)]
+
+
+class _Spare:
+    """Hands out memory that is used again once nobody holds it or a view of it."""
+
+    def __init__(self) -> None:
+        self._idle: dict[int, list[np.ndarray]] = {}
 
     def piece(self, size: int) -> np.ndarray:
-        """Return so many bytes, which are free again when neither they nor a view of them is held."""
+        """Return so many bytes."""
         idle = self._idle.setdefault(size, [])
         try:
             memory = idle.pop()  # no "if idle": another thread may pop in between
@@ -199,4 +241,4 @@ class Recycled:
         return piece
 
 
-_spare = Recycled()
+_spare = _Spare()

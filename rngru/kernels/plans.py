@@ -22,7 +22,7 @@ array([2., 2., 2.])
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial, update_wrapper
 from typing import Any, Generic, TypeVar, final
 
@@ -30,7 +30,7 @@ import numpy as np
 
 from rngru.kernels import threads
 from rngru.kernels.calls import Call
-from rngru.kernels.memory import Arena, Pieces, address, borrowed
+from rngru.kernels.memory import Arena, Pieces, borrowed, place
 from rngru.kernels.phases import Phase, numbers
 
 T = TypeVar("T")
@@ -54,7 +54,7 @@ class Plan:
         self._steps: list[Callable[[], object]] = []
         self._done = 0
         self._phases: list[Phase] = []
-        self._later: list[Callable[[], object]] = []
+        self._later: list[tuple[Callable[[], object], np.ndarray]] = []
         self._calls: list[Call] = []
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
@@ -63,6 +63,8 @@ class Plan:
 
     def do(self, *phases: Phase) -> None:
         """Plan one phase after another."""
+        if self._later and any(map(self._awaits, phases)):
+            self._end_phases()
         self._phases += phases
 
     def call(self, function: Callable[[], object]) -> None:
@@ -70,9 +72,12 @@ class Plan:
         self._end_phases()
         self._steps.append(function)
 
-    def later(self, function: Callable[[], object]) -> None:
-        """Plan a call of Python that phases need not wait for; other calls do."""
-        self._later.append(function)
+    def later(self, function: Callable[[], object], result: np.ndarray) -> None:
+        """Plan a call of Python that fills an array; of the phases that follow, those wait that read it.
+
+        No phase may write over what it reads.
+        """
+        self._later.append((function, result))
 
     def copied(self, array: np.ndarray) -> np.ndarray:
         """Plan copying an array; return the copy, C-contiguous."""
@@ -97,12 +102,17 @@ class Plan:
             self._steps[self._done]()
             self._done += 1
 
+    def _awaits(self, phase: Phase) -> bool:
+        """Say whether a phase reads what is filled later."""
+        args = (arg for call in phase.kept for arg in call.kept[1] if isinstance(arg, np.ndarray))
+        return any(np.may_share_memory(arg, each) for arg in args for _, each in self._later)
+
     def _end_phases(self) -> None:
         if self._phases:
             most = max(phase.threads for phase in self._phases)
             self._steps.append(partial(threads.conducted, numbers(self._phases), most))
             self._calls += (call for phase in self._phases for call in phase.kept)
-        self._steps += self._later
+        self._steps += (function for function, _ in self._later)
         self._phases, self._later = [], []
 
 
@@ -144,14 +154,14 @@ class Plans(Generic[T]):
 
     def __init__(self, make: Callable[..., T], arena: Arena | None = None) -> None:
         self._make, self._pieces = make, Pieces(arena)
-        self._kept: dict[tuple[object, ...], tuple[Plan, T]] = {}
+        self._kept: dict[Hashable, tuple[Plan, T]] = {}
 
-    def __call__(self, *arrays: np.ndarray, count: int) -> T:
-        """Do it for some arrays, on so many threads."""
-        key = (
-            count,
-            *((address(each), each.shape, each.strides, each.dtype.char) for each in arrays),
-        )
+    def __call__(self, *arrays: np.ndarray, count: int, where: Hashable = None) -> T:
+        """Do it for some arrays, on so many threads.
+
+        ``where`` is another for arrays in other places, if the caller knows a short way to tell.
+        """
+        key = count, where or tuple(map(place, arrays))
         found = self._kept.pop(key, None)
         if found is not None:
             plan, results = self._kept[key] = found

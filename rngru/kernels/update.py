@@ -187,7 +187,7 @@ def _length(plan: Plan, squares: np.ndarray) -> np.ndarray:
         finite = np.isfinite(squares).all()
         length[...] = math.sqrt(math.fsum(squares)) if finite else math.nan
 
-    plan.later(fill)
+    plan.later(fill, length)
     return length
 
 
