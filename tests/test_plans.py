@@ -17,7 +17,7 @@ from rngru.kernels.phases import side_by_side
 from rngru.kernels.plans import Plan, Planned, Plans
 from rngru.kernels.spec import LayerSpec
 from rngru.kernels.tiles import padded
-from rngru.models import GRUEncode
+from rngru.models import MODELS, GRUEncode
 from tests.reference import CELLS, GATES, MINIMAL
 
 
@@ -311,25 +311,72 @@ def test_a_rule_reads_arrays_in_any_order():
     assert len(again._kept) <= 3
 
 
-def test_training_plans_a_step_or_two_and_then_no_more(monkeypatch):
+FORMS = {
+    "GRUEncode": {},
+    "GRUResize": {"state_size": 19},
+    "RNNResize": {"bptt_truncate": 4},
+    "MinGRUEncode": {"tied": True, "gate": "hard_sigmoid"},
+    "GRUEncode, dropout": {"dropout": 0.3, "dropout_in": 0.2, "embed_dropout": 0.2},
+    "LSTMEncode": {"layernorm": True, "residual": True, "dropout": 0.2},
+    "BiLSTM": {"state_size": 17, "smoothing": 0.2},
+    "RNNEncode": {"ar": 2.0, "tar": 1.0, "clipnorm": 0.5, "clip": None},
+    "LSTMResize": {"optimizer": "adamw", "cautious": True, "average": 0.9, "dropconnect": 0.2},
+}
+
+
+class Run:
+    """A small model in training; ``fresh`` backends know no step before."""
+
+    def __init__(self, name, fresh=False):
+        self.model = MODELS[name.split(",")[0]]
+        self.hyper = HyperParams(7, **({"state_size": 32, "layers": 2} | FORMS[name]))
+        self.rng, self.fresh = np.random.default_rng(3), fresh
+        self.backend = backend("cpu", self.model, self.hyper)
+        self.arrays = self.model.initial(self.hyper, self.rng)
+        self.caches = freshcaches(self.arrays, self.hyper)
+        self.number = 0
+
+    def step(self, steps, lanes):
+        if self.fresh:
+            self.backend = backend("cpu", self.model, self.hyper)
+        self.number += 1
+        x, y = self.rng.integers(0, 7, (2, steps, lanes)).astype(np.int32)
+        noise = self.model.noise(self.hyper, steps, lanes, self.rng)
+        step = self.backend.step(
+            self.arrays, self.caches, x, y, self.backend.freshstate(lanes), 0.01,
+            number=self.number, noise=noise,
+        )  # fmt: skip
+        self.arrays, self.caches = step.arrays, step.caches
+        return step.loss, step.gradnorm, step.state
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_step_done_again_is_that_of_a_backend_that_knows_none(monkeypatch, name):
+    """Whatever a plan computed once, instead of each time, is that of an old batch or of old parameters."""
+    monkeypatch.setattr(threads, "WORTH", 1)  # one lane on threads with layers of their own
+    one, other = Run(name), Run(name, fresh=True)
+    for lanes in (3, 3, 3, 3, 1, 3, 1, 1, 3):
+        for found, right in zip(one.step(9, lanes), other.step(9, lanes), strict=True):
+            assert np.array_equal(found, right)
+    for name, array in one.arrays.items():
+        assert np.array_equal(array, other.arrays[name]), name
+
+
+@pytest.mark.parametrize("lanes", [1, 4])
+@pytest.mark.parametrize("name", FORMS)
+def test_training_plans_a_step_or_two_and_then_no_more(monkeypatch, name, lanes):
     """If something held parameters, or a batch lay elsewhere each time, every step would be planned."""
-    hyper, rng, made = HyperParams(7, state_size=32, layers=2), np.random.default_rng(3), []
-    compute = backend("cpu", GRUEncode, hyper)
-    arrays = GRUEncode.initial(hyper, rng)
-    caches, state = freshcaches(arrays, hyper), compute.freshstate(4)
-    real = plans.Plan
+    monkeypatch.setattr(threads, "WORTH", 1)
+    run, made, real = Run(name), [], plans.Plan
 
     def counting(*given):
         made.append(given)
         return real(*given)
 
     monkeypatch.setattr(plans, "Plan", counting)
-    for number in range(12):
-        x, y = rng.integers(0, 7, (2, 9, 4)).astype(np.int32)
-        step = compute.step(arrays, caches, x, y, state, 0.01)
-        arrays, caches, state = step.arrays, step.caches, step.state
-        del step
-        if number == 5:
+    for number in range(16):
+        run.step(9, lanes)
+        if number == 9:
             before = len(made)
     assert len(made) == before > 0
 

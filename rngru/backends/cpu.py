@@ -45,11 +45,11 @@ class CPU(Backend):
         )
 
     def _planned(self, predictions: bool) -> Plans[Any]:
-        """Return what does a step, made once; with the ``predictions``, it gives what they come from, too.
+        """Return what does a step; it is made once.
 
         It takes parameters and caches, where to put new ones, what :meth:`~update.Rule.numbers` returns, and
-        what :meth:`_graph` takes after the parameters. It gives loss, norm, last states, and losses and
-        probabilities of each row.
+        what the graph takes after the parameters. It gives the loss, the norm, the last state of each layer,
+        and what the graph has for the ``predictions``.
         """
         if predictions not in self._steps:
             graph, rule, layers = self._graph(predictions), self._rule, self.hyper.layers
@@ -67,10 +67,10 @@ class CPU(Backend):
         return self._steps[predictions]
 
     def _graph(self, predictions: bool) -> "GraphPlan":
-        """Return what plans parameters, the share of a lane, x, y, state and noise to loss and gradients.
+        """Return the graph of the gradients.
 
-        Between them it gives the last state of each layer, and with the ``predictions``, what
-        :class:`CrossEntropy` keeps of each row.
+        It takes parameters, the share of a lane, x, y, state and noise. It gives the loss, the last state of
+        each layer, with the ``predictions`` also what :class:`CrossEntropy` keeps of each row, and gradients.
         """
         import pytensor
 
@@ -115,7 +115,6 @@ class CPU(Backend):
         """
         hyper, lanes = self.hyper, x.shape[1]
         share = np.asarray(np.float32(1) / np.float32(lanes))
-        state, *noise = more
         after = self._fresh.like(arrays)
         remembered = {cache: self._fresh.like(values) for cache, values in caches.items()}
         numbers = self._rule.numbers(
@@ -126,7 +125,7 @@ class CPU(Backend):
             newest=newest(hyper, number),
         )
         sides = (arrays, *caches.values(), after, *remembered.values())
-        batch = numbers, *self._placed(share, x, y, state), *noise
+        batch = numbers, *self._placed(share, x, y, *more)
         loss, norm, endings, kept = self._planned(predictions)(
             *itertools.chain.from_iterable(each.values() for each in sides),
             *batch,
