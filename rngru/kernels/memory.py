@@ -10,7 +10,7 @@ import math
 import operator
 import sys
 import weakref
-from collections.abc import Callable, Collection, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -116,7 +116,7 @@ _places: dict[int, tuple[weakref.ref[np.ndarray], str]] = {}
 
 
 def place(array: np.ndarray) -> str:
-    """Return a text that is another one for arrays that lie elsewhere or have other numbers.
+    """Return a text that differs for arrays of different addresses, shapes, strides or dtypes.
 
     NumPy takes a microsecond to say where an array lies, and a step asks it of dozens.
 
@@ -184,15 +184,15 @@ class Recycled:
         kind = tuple((each.shape, each.dtype) for each in arrays.values())
         made = self._made.setdefault(kind, [])
         for some, alone in made:
-            if _references(some) == alone:
+            if all(map(operator.eq, _references(some), alone)):
                 break
         else:
             some = _together(arrays.values())
-            made.append((some, _references(some)))
+            made.append((some, [*_references(some)]))
         return dict(zip(arrays, some[1:], strict=True))
 
     def place(self, arrays: Mapping[str, np.ndarray]) -> Hashable:
-        """Return what is another for arrays in other places: for those made here, at once."""
+        """Return a key that differs for arrays in different places. For those made here it takes no time."""
         for made in self._made.values():
             for some, _ in made:
                 if len(some) == len(arrays) + 1 and all(
@@ -207,19 +207,15 @@ def _together(arrays: Collection[np.ndarray]) -> list[np.ndarray]:
     ends = [*itertools.accumulate(-(-each.nbytes // LINE) * LINE for each in arrays)]
     # Made from a memoryview, so that it is the base of all arrays in it, and of all views of those.
     piece = np.frombuffer(np.empty(ends[-1], np.uint8).data, np.uint8)
-    starts = [0, *ends[:-1]]
-    return [
-        piece,
-        *(
-            np.ndarray(each.shape, each.dtype, piece, start)
-            for each, start in zip(arrays, starts, strict=True)
-        ),
-    ]
+    made = [piece]
+    for start, each in zip([0, *ends], arrays, strict=False):
+        made.append(np.ndarray(each.shape, each.dtype, piece, start))
+    return made
 
 
-def _references(arrays: list[np.ndarray]) -> list[int]:
+def _references(arrays: list[np.ndarray]) -> Iterator[int]:
     """Return how often each is held. A view of an array holds the piece of memory that both lie in."""
-    return [*map(sys.getrefcount, arrays)]
+    return map(sys.getrefcount, arrays)
 
 
 class _Spare:

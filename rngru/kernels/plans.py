@@ -159,7 +159,7 @@ class Plans(Generic[T]):
     def __call__(self, *arrays: np.ndarray, count: int, where: Hashable = None) -> T:
         """Do it for some arrays, on so many threads.
 
-        ``where`` is another for arrays in other places, if the caller knows a short way to tell.
+        ``where`` may be a key that differs for arrays in different places, if the caller has a quicker one.
         """
         key = count, where or tuple(map(place, arrays))
         found = self._kept.pop(key, None)
