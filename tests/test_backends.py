@@ -320,7 +320,7 @@ def test_no_generated_code(form):
 
 def test_the_fast_backend_goes_through_no_array_in_python(form):
     """PyTensor's gradients fill arrays element by element where there is no generated code."""
-    for node in form.cpu._graph(predictions=False).order:
+    for node in form.cpu._build(predictions=False).order:
         if isinstance(node.op, Elemwise) and node.outputs[0].ndim > 1:
             assert node.op.nfunc_spec, node
 

@@ -201,6 +201,31 @@ def test_an_error_on_any_thread_reaches_the_caller():
     assert done == [1, 1, 1], "the threads still work after an error"
 
 
+def test_an_interrupt_while_others_work_waits_for_them(monkeypatch):
+    """The caller may give the memory to somebody else: a share that still runs would read or spoil it."""
+    threads.ready(3)
+    over, waits, all_begun = [], [], threading.Barrier(3, timeout=10)
+
+    class Interrupted(SimpleQueue):
+        def get(self):
+            if not waits:
+                waits.append(True)
+                raise KeyboardInterrupt
+            return super().get()
+
+    def share(first, last):
+        all_begun.wait()
+        time.sleep(0.1 * first)
+        over.append(first)
+
+    monkeypatch.setattr(threads, "SimpleQueue", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        threads.run(share, 3, 3)
+    assert sorted(over) == [0, 1, 2]
+    threads.run(share, 3, 3)
+    assert len(over) == 6, "the threads still work after it"
+
+
 def test_threads_really_share_the_work():
     """All shares on one thread would be right, and slow."""
     meeting = threading.Barrier(3, timeout=10)

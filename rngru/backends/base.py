@@ -131,7 +131,7 @@ class Backend(ABC):
 
     def __init__(self, model: Model, hyper: HyperParams) -> None:
         self._model, self._hyper = model, hyper
-        # A PyTensor function works in memory of its own: two threads in one would spoil it.
+        # Steps are computed in memory of the backend's own: two threads in one would spoil it.
         self._lock = Lock(threading.RLock)
 
     def __reduce__(self) -> tuple[Any, ...]:

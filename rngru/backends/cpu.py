@@ -52,7 +52,7 @@ class CPU(Backend):
         and what the graph has for the ``predictions``.
         """
         if predictions not in self._steps:
-            graph, rule, layers = self._graph(predictions), self._rule, self.hyper.layers
+            graph, rule, layers = self._build(predictions), self._rule, self.hyper.layers
             size, memories = len(self._weights), 1 + len(self.hyper.caches)
 
             def make(plan: Plan, *arrays: np.ndarray) -> tuple[Any, ...]:
@@ -66,7 +66,7 @@ class CPU(Backend):
             self._steps[predictions] = Plans(make, Arena())
         return self._steps[predictions]
 
-    def _graph(self, predictions: bool) -> "GraphPlan":
+    def _build(self, predictions: bool) -> "GraphPlan":
         """Return the graph of the gradients.
 
         It takes parameters, the share of a lane, x, y, state and noise. It gives the loss, the last state of

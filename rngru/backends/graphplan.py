@@ -49,16 +49,17 @@ class GraphPlan:
         moving: set[Any] = set()
 
         def cell(variable: Any) -> Cell:
-            return [variable.data] if isinstance(variable, Constant) else cells[variable]
+            if isinstance(variable, Constant):
+                cells.setdefault(variable, [variable.data])
+            return cells[variable]
 
         def placed(variable: Any) -> np.ndarray:
             """Return an array in one place, C-contiguous."""
             here = cell(variable)
-            if variable not in moving:
-                return plan.contiguous(here[0])
-            moving.remove(variable)
-            cells[variable] = [_followed(plan, here)]
-            return cells[variable][0]
+            fixed = _followed(plan, here) if variable in moving else plan.contiguous(here[0])
+            moving.discard(variable)
+            cells[variable] = [fixed]
+            return fixed
 
         for node in self.order:
             if isinstance(node.op, ops.Kernels):
@@ -78,9 +79,11 @@ class GraphPlan:
 
 
 def _views(plan: Plan, node: Apply, before: Sequence[Cell]) -> list[Cell]:
-    """Return the results of a node, if they are views of arrays in one place; else nothing."""
+    """Return the results of a node, if they are views, for good, of arrays in one place; else nothing."""
     views: list[Cell] = [[None] for _ in node.outputs]
-    if len(node.op.view_map) < len(views):
+    seen = {node.inputs[source] for [source] in node.op.view_map.values()}
+    steady = all(each in seen or isinstance(each, Constant) for each in node.inputs)
+    if len(node.op.view_map) < len(views) or not steady:
         return []
     plan.catch_up()
     _perform(node, before, views)

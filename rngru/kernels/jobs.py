@@ -35,9 +35,14 @@ def padding(plan: Plan, array: np.ndarray, gates: int) -> np.ndarray:
     size = array.shape[-1] // gates
     if size == padded(size):
         return plan.contiguous(array)
-    wide = plan.empty((*array.shape[:-1], gates * padded(size)), array.dtype)
-    plan.call(lambda: np.copyto(wide, widened(array, gates)))
-    return wide
+    wide = plan.empty((*array.shape[:-1], gates, padded(size)), array.dtype)
+    narrow = plan.contiguous(array).reshape(*array.shape[:-1], gates, size)
+
+    def widen() -> None:
+        wide[..., :size], wide[..., size:] = narrow, 0
+
+    plan.call(widen)
+    return wide.reshape(*array.shape[:-1], -1)
 
 
 def trimmed(plan: Plan, array: np.ndarray, gates: int, size: int) -> np.ndarray:

@@ -10,7 +10,7 @@ import math
 import operator
 import sys
 import weakref
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -174,27 +174,31 @@ class Recycled:
     """
 
     def __init__(self) -> None:
-        self._made: dict[Any, list[tuple[list[np.ndarray], list[int]]]] = {}
+        self._made: dict[Any, list[list[np.ndarray]]] = {}
 
     def like(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return uninitialised arrays of the names, shapes and dtypes of ``arrays``.
 
         They lie in one piece of memory, which is free again when none of them is held any more.
         """
-        kind = tuple((each.shape, each.dtype) for each in arrays.values())
+        kind = _kind(arrays.values())
         made = self._made.setdefault(kind, [])
-        for some, alone in made:
-            if all(map(operator.eq, _references(some), alone)):
-                break
+        alone = (_ALONE + len(arrays), *[_ALONE] * len(arrays))  # each array holds the piece
+        for number, some in enumerate(made):
+            if all(map(operator.eq, map(sys.getrefcount, some), alone)):
+                if _kind(some[1:]) == kind and all(each.flags.writeable for each in some):
+                    break
+                del made[number]  # somebody has changed what they are
+                return self.like(arrays)
         else:
             some = _together(arrays.values())
-            made.append((some, [*_references(some)]))
+            made.append(some)
         return dict(zip(arrays, some[1:], strict=True))
 
     def place(self, arrays: Mapping[str, np.ndarray]) -> Hashable:
         """Return a key that differs for arrays in different places. For those made here it takes no time."""
         for made in self._made.values():
-            for some, _ in made:
+            for some in made:
                 if len(some) == len(arrays) + 1 and all(
                     map(operator.is_, arrays.values(), itertools.islice(some, 1, None))
                 ):
@@ -213,9 +217,12 @@ def _together(arrays: Collection[np.ndarray]) -> list[np.ndarray]:
     return made
 
 
-def _references(arrays: list[np.ndarray]) -> Iterator[int]:
-    """Return how often each is held. A view of an array holds the piece of memory that both lie in."""
-    return map(sys.getrefcount, arrays)
+def _kind(arrays: Iterable[np.ndarray]) -> tuple[Any, ...]:
+    return tuple((each.shape, each.dtype) for each in arrays)
+
+
+[_ALONE] = map(sys.getrefcount, [np.empty(0)])
+"""How often an array is held of which there is only one list. A view of it would hold its piece of memory."""
 
 
 class _Spare:

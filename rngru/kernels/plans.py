@@ -50,7 +50,8 @@ class Plan:
 
     def __init__(self, count: int, pieces: Pieces | None = None) -> None:
         self.count = count
-        self._pieces, self._used = pieces or Pieces(), itertools.count()
+        self._pieces = pieces or Pieces()
+        self._used, self._copied = itertools.count(), itertools.count(1)
         self._steps: list[Callable[[], object]] = []
         self._done = 0
         self._phases: list[Phase] = []
@@ -73,15 +74,16 @@ class Plan:
         self._steps.append(function)
 
     def later(self, function: Callable[[], object], result: np.ndarray) -> None:
-        """Plan a call of Python that fills an array; of the phases that follow, those wait that read it.
+        """Plan a call of Python that fills an array. It is made before the first phase that reads this array.
 
-        No phase may write over what it reads.
+        Phases that are planned after it may be done before it: none may write over what the function reads.
         """
         self._later.append((function, result))
 
     def copied(self, array: np.ndarray) -> np.ndarray:
         """Plan copying an array; return the copy, C-contiguous."""
-        copy = self.empty(array.shape, array.dtype)
+        # Of numbers apart: with another layout, those of all that follows would be others.
+        copy = self._pieces.array(-next(self._copied), array.shape, array.dtype)
         self.call(partial(np.copyto, copy, array))
         return copy
 

@@ -278,7 +278,7 @@ def unroll_back(
     cell, hard, begin, end, gates, start, states, side, above, ending, main, extra, left_out,
     dstart, carry, kept, first, last,
 ):  # fmt: skip
-    """Undo :func:`unroll`: backpropagate through those steps of those lanes.
+    """Backpropagate through steps ``begin`` … ``end - 1`` of lanes ``first`` … ``last - 1``.
 
     ``above`` (T, B, S or more) is the gradient of ``states``, ``ending`` (B, H) that of the state after these
     steps, and ``dstart`` (B, H) receives that of the state before them; both may be one array. ``main`` and

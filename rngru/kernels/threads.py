@@ -12,6 +12,7 @@ import contextlib
 import functools
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from queue import SimpleQueue
@@ -255,6 +256,17 @@ def conducted(plan: np.ndarray, most: int) -> None:
             pass
 
 
+def _until_over(begun: list[None], over: list[None]) -> None:
+    """Wait until no share runs that has begun, whatever else interrupts: its memory may be another's soon."""
+    while True:
+        try:
+            while len(over) < len(begun):
+                time.sleep(0.001)
+            return
+        except BaseException:  # the first interrupt is raised when they are over
+            continue
+
+
 def run(
     call: Callable[[int, int], object],
     count: int,
@@ -278,26 +290,32 @@ def run(
         call(0, count)
         return
     done: SimpleQueue[BaseException | None] = SimpleQueue()
-    sent = 0
+    begun: list[None] = []
+    over: list[None] = []
+    stopped: list[None] = []
 
     def share(first: int, last: int) -> None:
+        begun.append(None)
         try:
-            call(first, last)
+            if not stopped:
+                call(first, last)
         except BaseException:
             failed()
             raise
+        finally:
+            over.append(None)
 
     try:
         for i in range(1, threads):
             work = share, i * count // threads, (i + 1) * count // threads, done
             _workers[i - 1].put(work)
-            sent += 1
         call(0, count // threads)
-    except BaseException:
+        outcomes = [done.get() for _ in range(1, threads)]
+    except BaseException:  # perhaps an interrupt: shares may still run, or not have begun
+        stopped.append(None)
         failed()
+        _until_over(begun, over)
         raise
-    finally:
-        outcomes = [done.get() for _ in range(sent)]
     for outcome in outcomes:
         if outcome is not None:
             raise outcome
