@@ -806,11 +806,10 @@ def test_ctrl_c_at_the_prompt(shell, tmp_path, monkeypatch):
 
     terminal.send("import termios; termios.tcgetattr(0)[3] & termios.ECHO > 0")
     assert "True" in terminal.shown()
-    screen = terminal.child.logfile_read.getvalue()
-    if screen.rfind("\x1b[?25h") < screen.rfind(
-        "\x1b[?25l"
-    ):  # Python 3.13 hides it while it writes a prompt
-        terminal.child.expect_exact("\x1b[?25h")
+    show, hide, screen = "\x1b[?25h", "\x1b[?25l", terminal.child.logfile_read
+    if screen.getvalue().rfind(show) < screen.getvalue().rfind(hide):
+        terminal.child.expect_exact(show)  # Python 3.13 hides it while it writes a prompt
+    assert screen.getvalue().rfind(show) >= screen.getvalue().rfind(hide), "the cursor is hidden"
     terminal.send("exit()")
     terminal.child.read()
     terminal.child.close()

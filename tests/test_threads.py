@@ -128,9 +128,15 @@ def test_a_call_that_is_interrupted_leaves_its_thread_as_it_was():
 def test_no_wakeup_is_left_over():
     """A thread that was busy for a second then woke up three thousand times for nothing."""
     threads.ready(2)
-    worker, go = threads._workers[0], threading.Event()
-    busy = threading.Thread(target=threads.run, args=(lambda first, last: go.wait(10), 2, 2))
+    worker, go, both = threads._workers[0], threading.Event(), threading.Barrier(3, timeout=10)
+
+    def share(first, last):
+        both.wait()
+        go.wait(10)
+
+    busy = threading.Thread(target=threads.run, args=(share, 2, 2))
     busy.start()
+    both.wait()
     for _ in range(100):
         threads.do(phases.side_by_side([mark.bind(np.zeros(9, np.int64))], 9, 2))
     left = worker._calls.qsize()
