@@ -7,9 +7,12 @@ import weakref
 from functools import partial
 
 import numpy as np
+import pytensor
+import pytensor.tensor as pt
 import pytest
 
 from rngru.backends import backend, freshcaches, ops
+from rngru.backends.graphplan import GraphPlan
 from rngru.hyper import HyperParams
 from rngru.kernels import memory, plans, threads, update
 from rngru.kernels.calls import shared
@@ -342,6 +345,19 @@ def test_a_rule_reads_arrays_in_any_order():
         again(numbers, gradient, strange, zeros, *new, count=1)
         assert np.array_equal(new[0], strange)
     assert len(again._kept) == 1
+
+
+def test_a_view_that_depends_on_numbers_is_made_each_time():
+    """A view of an array in one place may be kept; one of a part that was asked for then may not."""
+    x, start, stop = pt.fvector(), pytensor.scalar.int64(), pytensor.scalar.int64()
+    graph = Plans(GraphPlan([x, start, stop], [x[start:stop], x[1:]]))
+    numbers, bounds = np.arange(6, dtype=np.float32), np.array([0, 2])
+    for bounds[0] in (0, 3, 1):
+        numbers[:], bounds[1] = numbers + 1, bounds[0] + 2
+        part, rest = graph(numbers, *(bounds[i : i + 1].reshape(()) for i in (0, 1)), count=1)
+        assert np.array_equal(part, numbers[slice(*bounds)])
+        assert np.array_equal(rest, numbers[1:])
+    assert len(graph._kept) == 1
 
 
 FORMS = {

@@ -30,7 +30,7 @@ class GraphPlan:
     """Adds to a plan what a graph computes.
 
     Nodes on the kernels are planned. Those of PyTensor's own are calls of Python: they give new arrays each
-    time, which are copied to one place before kernels read them.
+    time, which are copied to one place before kernels read them. Shapes must follow from those of the inputs.
     """
 
     def __init__(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:

@@ -16,37 +16,38 @@ from rngru.kernels.sequence import column_sums
 from rngru.kernels.tiles import PANEL, padded
 
 
-def widened(array: np.ndarray, gates: int) -> np.ndarray:
-    """Return ``array`` (…, G S) with each gate's S columns padded to whole panels, (…, G P).
-
-    >>> widened(np.ones((2, 6), np.float32), gates=3).shape == (2, 3 * padded(2))
-    True
-    """
-    size = array.shape[-1] // gates
-    if size == padded(size):
-        return np.ascontiguousarray(array)
-    wide = np.zeros((*array.shape[:-1], gates, padded(size)), array.dtype)
-    wide[..., :size] = array.reshape(*array.shape[:-1], gates, size)
-    return wide.reshape(*array.shape[:-1], -1)
-
-
 def padding(plan: Plan, array: np.ndarray, gates: int) -> np.ndarray:
-    """Plan what :func:`widened` does; return what is to be filled, or the array if it is wide enough."""
+    """Plan padding each gate's S columns of ``array`` (…, G S) to whole panels with zeros.
+
+    Returns (…, G P), to be filled; or the array, if its panels are whole.
+    """
     size = array.shape[-1] // gates
     if size == padded(size):
         return plan.contiguous(array)
     wide = plan.empty((*array.shape[:-1], gates, padded(size)), array.dtype)
     narrow = plan.contiguous(array).reshape(*array.shape[:-1], gates, size)
 
-    def widen() -> None:
+    def fill() -> None:
         wide[..., :size], wide[..., size:] = narrow, 0
 
-    plan.call(widen)
+    plan.call(fill)
     return wide.reshape(*array.shape[:-1], -1)
 
 
+def widened(array: np.ndarray, gates: int) -> np.ndarray:
+    """Return what :func:`padding` plans.
+
+    >>> widened(np.ones((2, 6), np.float32), gates=3).shape == (2, 3 * padded(2))
+    True
+    """
+    plan = Plan(count=1)
+    wide = padding(plan, array, gates)
+    plan.run()
+    return wide
+
+
 def trimmed(plan: Plan, array: np.ndarray, gates: int, size: int) -> np.ndarray:
-    """Plan undoing :func:`widened`: return (…, G S), to be filled from (…, G P) where they differ."""
+    """Plan undoing :func:`padding`: return (…, G S), to be filled from (…, G P) where they differ."""
     if array.shape[-1] == gates * size:
         return array
     result = plan.empty((*array.shape[:-1], gates * size), array.dtype)

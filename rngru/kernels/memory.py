@@ -1,9 +1,4 @@
-"""Memory that is used again: getting new memory from the system takes longer than filling it.
-
->>> old = np.empty((2, 3), np.float32)
->>> reused(old, (2, 3), old.dtype) is old, reused(old, (3, 3), old.dtype).shape
-(True, (3, 3))
-"""
+"""Memory that is used again: getting new memory from the system takes longer than filling it."""
 
 import itertools
 import math
@@ -16,14 +11,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-
-
-def reused(old: np.ndarray | None, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Return ``old`` if it has this shape and dtype, or a new uninitialised array."""
-    if old is not None and old.shape == shape and old.dtype == dtype:
-        return old
-    return np.empty(shape, dtype)
-
 
 LINE = 64
 """Arrays begin at multiples of so many bytes: a line of the cache."""

@@ -292,12 +292,12 @@ def run(
     done: SimpleQueue[BaseException | None] = SimpleQueue()
     begun: list[None] = []
     over: list[None] = []
-    stopped: list[None] = []
+    stopped = threading.Event()
 
     def share(first: int, last: int) -> None:
         begun.append(None)
         try:
-            if not stopped:
+            if not stopped.is_set():
                 call(first, last)
         except BaseException:
             failed()
@@ -312,7 +312,7 @@ def run(
         call(0, count // threads)
         outcomes = [done.get() for _ in range(1, threads)]
     except BaseException:  # perhaps an interrupt: shares may still run, or not have begun
-        stopped.append(None)
+        stopped.set()
         failed()
         _until_over(begun, over)
         raise

@@ -18,7 +18,7 @@ from rngru.kernels import threads
 from rngru.kernels.calls import Call, shared
 from rngru.kernels.compiling import kernel
 from rngru.kernels.elementwise import VECTOR
-from rngru.kernels.memory import reused
+from rngru.kernels.memory import Pieces
 from rngru.kernels.panels import span
 from rngru.kernels.phases import deal
 from rngru.kernels.plans import Plan, Planned
@@ -224,7 +224,7 @@ class Rule:
         self._keep = decay if self._rule == RMSPROP else momentum
         self._momentum, self._beta2 = momentum, beta2
         self._cautious = cautious and self._rule in (ADAM, SGD)
-        self._numbers: np.ndarray | None = None
+        self._numbers = Pieces()
 
     def numbers(
         self,
@@ -247,8 +247,7 @@ class Rule:
         newest: share of the new parameters in their average, the last cache; 0 if there is none.
         dtype: that of the parameters.
         """
-        shape = len(penalties), NUMBERS
-        found = self._numbers = reused(self._numbers, shape, np.dtype(dtype))
+        found = self._numbers.array(0, (len(penalties), NUMBERS), np.dtype(dtype))
         fixes = 1 / (1 - self._momentum**number), 1 / (1 - self._beta2**number)
         found[:, :-2] = 1, self._clip, rate, self._keep, self._beta2, *fixes, newest, 1, 1
         found[:, -2], found[:, -1] = penalties, shrinks
@@ -277,8 +276,8 @@ class Rule:
         old = [_flat(plan, each) for each in old]
         new = [[each.reshape(-1) for each in some] for some in new]
         squares, parts = _cut_up(plan, gradients, np.float64)
-        first = self._cautious or self._clipnorm is not None  # else one pass does it all
-        if first:
+        apart = self._cautious or self._clipnorm is not None  # else one pass does it all
+        if apart:
             length = norm.plan(plan, gradients, old[0], numbers)
             parts = [part[:0] for part in parts]
         if self._clipnorm is not None:
@@ -292,7 +291,7 @@ class Rule:
             for some in zip(gradients, parts, numbers, *sides, strict=True)
         ]
         _deal(plan, calls, gradients, plan.count)
-        return length if first else _length(plan, squares)
+        return length if apart else _length(plan, squares)
 
     def _caution(
         self,
