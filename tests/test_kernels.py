@@ -1,5 +1,6 @@
 """The kernels against NumPy: functions over all of float32, products, and six cells there and back."""
 
+import math
 import os
 import subprocess
 import sys
@@ -10,10 +11,10 @@ import numpy as np
 import pytest
 from numba.core.errors import TypingError
 
-from rngru.kernels import jobs, layers, output, threads, tiles
-from rngru.kernels.elementwise import VECTOR, exp, gate, gate_slope, tanh
+from rngru.kernels import encoder, jobs, layers, output, threads, tiles
+from rngru.kernels.elementwise import LANES, VECTOR, exp, gate, gate_slope, largest, tanh, total
 from rngru.kernels.panels import TOGETHER, WIDE, multiply_transposed, room
-from rngru.kernels.plans import Plan
+from rngru.kernels.plans import Plan, Planned
 from rngru.kernels.spec import LayerSpec, Weights
 from tests import reference
 from tests.reference import CELLS, GATES, MINIMAL, Array, close, gradients
@@ -41,6 +42,11 @@ def _gate(x, result, slope, hard):
     for j in range(x.size):
         result[j] = gate(x[j], hard)
         slope[j] = gate_slope(result[j], hard)
+
+
+@numba.njit
+def _folds(row):
+    return largest(row), total(row)
 
 
 @pytest.fixture(scope="module")
@@ -363,6 +369,63 @@ def test_sums_of_products_agree_with_numpy(rows, columns, pairs):
         plan.do(sums.phase())
         plan.run()
         assert np.array_equal(found[:, :n], expected) and (found[:, n:] == 7).all()
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (WIDE, 20), (2 * WIDE + 5, 33), (20, 70)])
+def test_a_row_more_is_the_sum_of_the_right_columns(rows, columns, dtype):
+    """As if the left matrices had a column of ones: beside the last ribbon, or as one of its own."""
+    tiles.provide(dtype)
+    rng, n = np.random.default_rng(rows), tiles.padded(columns)
+    some = [(whole(rng, (k, rows), dtype), whole(rng, (k, n), dtype)) for k in (40, 300)]
+    expected = sum(np.c_[left, np.ones(len(left))].T @ right for left, right in some)
+    for count in (1, 2, 3):
+        plan, found = Plan(count), np.full((rows + 1, n), 7, dtype)
+        sums = jobs.Sums(plan)
+        sums.product(some, 0, found, 0, n)
+        plan.do(sums.phase())
+        plan.run()
+        assert np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_sum_and_largest_number_of_a_row(dtype):
+    """Every place of a row counts, and float32 is added up in float64."""
+    summed = Planned(jobs.summed)
+    row = np.zeros(5 * LANES, dtype)
+    for i in range(row.size):
+        row[:] = -1
+        row[i] = 0.5
+        assert _folds(row) == (0.5, 0.5 - (row.size - 1))
+    many = np.full(1 << 16, 4097, dtype)  # added up in float32, they would be cut off
+    exact = many.size * 4097
+    assert _folds(many) == (4097, exact)
+    assert summed(many, count=1) == dtype(exact)
+    assert summed(many, rooted=True, count=1) == dtype(math.sqrt(exact))
+    many[5] = np.nan
+    assert np.isnan(_folds(many)[1]) and np.isnan(summed(many, count=1))
+
+
+# ------------------------------------------------------------------------------- the encoder
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize(("rows", "size"), [(1, 1), (5, 33), (70, 16), (3, 100)])
+def test_encoder_and_its_gradient_agree_with_numpy(monkeypatch, rows, size, dtype):
+    """Threads share the columns of the gradient: none is left out, none read beyond the end of a row."""
+    monkeypatch.setattr(threads, "WORTH", 1)
+    rng = np.random.default_rng(4)
+    E, a, above = (
+        rng.normal(size=shape).astype(dtype) for shape in ((rows, size), size, (rows, size))
+    )
+    value = np.tanh(E.astype(np.float64) + a)
+    slope = above * (1 - value**2)
+    for count in (1, 2, 3):
+        encoded = encoder.encode(E, a, count=count)
+        close(encoded, value, limit(dtype), "encoded")
+        drows, dbias = encoder.encode_back(encoded, above, count=count)
+        close(drows, slope, limit(dtype), "rows")
+        close(dbias, slope.sum(0), 5 * limit(dtype), "bias")
 
 
 # --------------------------------------------------------------------------- affine and loss

@@ -9,6 +9,7 @@ Shapes: T steps, B lanes, L layers, S units, H state, V vocabulary. ``arrays`` a
 float32 but symbols, which are int32.
 """
 
+import math
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -45,7 +46,7 @@ class Step:
     @property
     def finite(self) -> bool:
         """Whether loss and gradient are numbers."""
-        return bool(np.isfinite(self.loss) and np.isfinite(self.gradnorm))
+        return math.isfinite(self.loss) and math.isfinite(self.gradnorm)
 
 
 class Trace(NamedTuple):

@@ -9,7 +9,7 @@ import numpy as np
 
 from rngru import models
 from rngru.backends.base import Ahead, Backend, Losses, Step, Trace, Written, given, newest, shrinks
-from rngru.kernels import layers, output, threads, update
+from rngru.kernels import encoder, layers, output, threads, update
 from rngru.kernels.memory import Arena, Pieces, Recycled, place, settle
 from rngru.kernels.plans import Plan, Plans
 from rngru.kernels.preparing import prepare, prepare_sampler
@@ -93,12 +93,12 @@ class CPU(Backend):
         )
 
     def step(self, arrays, caches, x, y, state, rate, *, number=1, noise=None):
-        with self._lock.held(), threads.steady():
+        with self._lock.held():
             step, _ = self._stepped(False, arrays, caches, x, y, given(state, noise), rate, number)
         return step
 
     def predictstep(self, arrays, caches, x, y, state, rate):
-        with self._lock.held(), threads.steady():
+        with self._lock.held():
             step, kept = self._stepped(True, arrays, caches, x, y, [state], rate, 1)
             losses, deltas = kept
             chances = deltas[:, : self.hyper.vocab_size].astype(np.float64)
@@ -215,7 +215,7 @@ def _affine(rows, weights, bias):
 
 
 def _encode(rows, bias):
-    return np.tanh(rows + bias)
+    return encoder.encode(rows, bias, count=threads.available())
 
 
 _ENGINE = Engine(_layers, _affine, _encode, np.zeros_like, np.concatenate)

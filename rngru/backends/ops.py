@@ -29,7 +29,7 @@ from pytensor.link.basic import PerformLinker
 from pytensor.scalar.basic import Second
 from pytensor.tensor.elemwise import Elemwise
 
-from rngru.kernels import layers, output, threads
+from rngru.kernels import encoder, jobs, layers, output, threads
 from rngru.kernels.plans import Plan, Planned
 from rngru.kernels.spec import LayerSpec, Weights
 
@@ -240,10 +240,7 @@ class AffineGradient(Kernels):
 
 
 class Encode(Kernels):
-    """The hyperbolic tangent of ``rows + bias``, for (V, I) and (I,).
-
-    As one node with one for its gradient, it takes a third of the time of PyTensor's seven.
-    """
+    """The hyperbolic tangent of ``rows + bias`` on the kernels, for (V, I) and (I,)."""
 
     __props__ = ()
 
@@ -251,15 +248,7 @@ class Encode(Kernels):
         return Apply(self, list(inputs), [inputs[0].type()])
 
     def plan(self, plan, *inputs):
-        rows, bias = inputs
-        encoded = plan.empty(rows.shape, rows.dtype)
-
-        def encode() -> None:
-            np.add(rows, bias, out=encoded)
-            np.tanh(encoded, out=encoded)
-
-        plan.call(encode)
-        return [encoded]
+        return [encoder.encode.plan(plan, *inputs)]
 
     def pullback(self, inputs, outputs, cotangents):
         return EncodeGradient()(*outputs, *cotangents)
@@ -277,18 +266,7 @@ class EncodeGradient(Kernels):
         return Apply(self, [encoded, deltas], [encoded.type(), bias])
 
     def plan(self, plan, *inputs):
-        encoded, deltas = inputs
-        rows = plan.empty(encoded.shape, encoded.dtype)
-        bias = plan.empty(encoded.shape[1:], encoded.dtype)
-
-        def back() -> None:
-            np.multiply(encoded, encoded, out=rows)
-            np.subtract(1, rows, out=rows)
-            np.multiply(deltas, rows, out=rows)
-            bias[...] = rows.sum(axis=0, dtype=np.float64)
-
-        plan.call(back)
-        return rows, bias
+        return encoder.encode_back.plan(plan, *inputs)
 
 
 class CrossEntropy(Kernels):
@@ -316,13 +294,7 @@ class CrossEntropy(Kernels):
         losses, deltas = output.score.plan(
             plan, rows, weights, bias, targets.reshape(-1), self.smoothing
         )
-        total = plan.empty((), losses.dtype)
-
-        def fill() -> None:
-            total[...] = losses.sum(dtype=np.float64)
-
-        plan.later(fill, total)
-        return total, losses, deltas
+        return jobs.summed(plan, losses), losses, deltas
 
     def connection_pattern(self, node):
         return [[True, False, False]] * 3 + [[False] * 3]

@@ -1,4 +1,4 @@
-r"""tanh, exp and the two gates, written so that LLVM turns a loop over them into vector code.
+r"""tanh, exp and the two gates, written so that LLVM turns a loop over them into vector code; sums of rows.
 
 In float32, tanh is the rational function
 
@@ -13,12 +13,15 @@ checks, the C library is called. NaN stays NaN in all of them.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numba
 import numpy as np
+from llvmlite import ir
 from numba import types
-from numba.extending import overload
+from numba.core import cgutils
+from numba.extending import intrinsic, overload
 
 from rngru.kernels.compiling import kernel
 
@@ -56,8 +59,7 @@ def _tanh(x):
     b4, b6 = single(1.18534705686654e-04), single(1.19825839466702e-06)
 
     def rational(x):
-        y = -bound if x < -bound else x
-        y = bound if y > bound else y
+        y = min(max(x, -bound), bound)
         q = y * y
         top = ((((((a13 * q + a11) * q + a9) * q + a7) * q + a5) * q + a3) * q + a1) * y
         return top / (((b6 * q + b4) * q + b2) * q + b0)
@@ -78,9 +80,10 @@ def _exp(x):
     zero, one, infinity = single(0), single(1), single(math.inf)
 
     def reduced(x):
-        y = low if x < low else x
-        y = high if y > high else y
-        n = math.floor(y * per_ln2 + half)
+        y = min(max(x, low), high)
+        n = np.floor(
+            y * per_ln2 + half
+        )  # math.floor gives an int64, and so all that follows in float64
         f = y - n * ln2_high - n * ln2_low
         value = (((((p0 * f + p1) * f + p2) * f + p3) * f + p4) * f + p5) * f * f + f + one
         power = np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
@@ -111,3 +114,57 @@ def gate_slope(g, hard):
     if hard:
         return type(g)(0.2) if (g > 0) and (g < one) else g * type(g)(0)
     return g * (one - g)
+
+
+LANES = 8
+"""Numbers of a row that :func:`total` and :func:`largest` take at a time."""
+
+
+def _folded(step: Callable, *, wide: bool):
+    """Return what folds a row (N,) with ``step``, for use in kernels; N is a multiple of ``LANES``.
+
+    Eight numbers are taken at a time, whatever the size of a register, so that the bits are the same
+    everywhere. In a loop of Python, each number would wait for the one before. ``wide`` is in float64.
+    """
+
+    @intrinsic
+    def fold(typingctx, row):
+        kind = types.float64 if wide else row.dtype
+
+        def generate(context, builder, signature, args):
+            array = context.make_array(signature.args[0])(context, builder, args[0])
+            number, word = ir.IntType(32), ir.IntType(64)
+            given, taken = (
+                ir.VectorType(context.get_data_type(each), LANES) for each in (row.dtype, kind)
+            )
+
+            def read(at):
+                place = builder.bitcast(builder.gep(array.data, [at]), given.as_pointer())
+                value = builder.load(place, align=4)
+                return value if given == taken else builder.fpext(value, taken)
+
+            folded = cgutils.alloca_once_value(builder, read(word(0)))
+            size, eight = builder.extract_value(array.shape, 0), word(LANES)
+            with cgutils.for_range_slice(builder, eight, size, eight, word) as (at, _):
+                builder.store(step(builder, builder.load(folded), read(at)), folded)
+            value, width = builder.load(folded), LANES
+            while width > 1:
+                width //= 2
+                value = step(builder, *(
+                    builder.shuffle_vector(
+                        value, value, ir.Constant(ir.VectorType(number, width), [*range(k, k + width)])
+                    )
+                    for k in (0, width)
+                ))  # fmt: skip
+            return builder.extract_element(value, number(0))
+
+        return kind(row), generate
+
+    return fold
+
+
+total = _folded(lambda build, x, y: build.fadd(x, y), wide=True)
+"""Sum of a row, added up in float64."""
+
+largest = _folded(lambda build, x, y: build.select(build.fcmp_ordered(">", x, y), x, y), wide=False)
+"""Largest number of a row; of a row with NaN, any of its numbers."""

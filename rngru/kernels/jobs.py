@@ -3,17 +3,37 @@
 Shapes: S units, P = padded(S), G gates.
 """
 
-from functools import partial
+import math
 from typing import Any
 
 import numpy as np
 
 from rngru.kernels import calls, threads
-from rngru.kernels.panels import WIDE, pack, products, ribbons, room
-from rngru.kernels.phases import Phase, deal
+from rngru.kernels.panels import WIDE, clear, pack, products, ribbons, room, span
+from rngru.kernels.phases import Phase, deal, side_by_side
 from rngru.kernels.plans import Plan
-from rngru.kernels.sequence import column_sums
+from rngru.kernels.sequence import copyrow
 from rngru.kernels.tiles import PANEL, padded
+
+
+@calls.shared()
+def _fit(source, into, first, last):
+    """Copy rows ``first`` … ``last - 1`` of a matrix to narrower ones, or to wider ones with zeros behind."""
+    before, after = source.shape[1], into.shape[1]
+    size = min(before, after)
+    for i in range(first, last):
+        copyrow(span(source, i * before, size), span(into, i * after, size))
+        clear(span(into, i * after + size, after - size))
+
+
+def _fitted(plan: Plan, array: np.ndarray, gates: int, size: int) -> np.ndarray:
+    """Plan copying so many columns of each gate of ``array``; what a gate does not have is zero."""
+    result = plan.empty((*array.shape[:-1], gates * size), array.dtype)
+    if result.size:
+        into, source = result.reshape(-1, size), array.reshape(-1, array.shape[-1] // gates)
+        count = threads.worth(into.size, plan.count)
+        plan.do(side_by_side([_fit.bind(source, into)], len(into), count))
+    return result
 
 
 def padding(plan: Plan, array: np.ndarray, gates: int) -> np.ndarray:
@@ -21,17 +41,8 @@ def padding(plan: Plan, array: np.ndarray, gates: int) -> np.ndarray:
 
     Returns (…, G P), to be filled; or the array, if its panels are whole.
     """
-    size = array.shape[-1] // gates
-    if size == padded(size):
-        return plan.contiguous(array)
-    wide = plan.empty((*array.shape[:-1], gates, padded(size)), array.dtype)
-    narrow = plan.contiguous(array).reshape(*array.shape[:-1], gates, size)
-
-    def fill() -> None:
-        wide[..., :size], wide[..., size:] = narrow, 0
-
-    plan.call(fill)
-    return wide.reshape(*array.shape[:-1], -1)
+    array, size = plan.contiguous(array), array.shape[-1] // gates
+    return array if size == padded(size) else _fitted(plan, array, gates, padded(size))
 
 
 def widened(array: np.ndarray, gates: int) -> np.ndarray:
@@ -50,9 +61,22 @@ def trimmed(plan: Plan, array: np.ndarray, gates: int, size: int) -> np.ndarray:
     """Plan undoing :func:`padding`: return (…, G S), to be filled from (…, G P) where they differ."""
     if array.shape[-1] == gates * size:
         return array
-    result = plan.empty((*array.shape[:-1], gates * size), array.dtype)
-    into, source = (each.reshape(*each.shape[:-1], gates, -1) for each in (result, array))
-    plan.later(partial(np.copyto, into, source[..., :size]), result)
+    return _fitted(plan, array, gates, size)
+
+
+@calls.shared()
+def _total(numbers, rooted, result, first, last):
+    """Fill ``result`` () with the sum of some numbers, in float64, or with its square root."""
+    total = 0.0
+    for number in numbers:
+        total += number
+    result[()] = math.sqrt(total) if rooted else total
+
+
+def summed(plan: Plan, numbers: np.ndarray, *, rooted: bool = False) -> np.ndarray:
+    """Plan the sum of some numbers, added up in float64, or its square root; return it, ()."""
+    result = plan.empty((), numbers.dtype)
+    plan.do(side_by_side([_total.bind(numbers, rooted, result)], 1, 1))
     return result
 
 
@@ -131,7 +155,8 @@ class Sums(Jobs):
     def product(self, pairs, from_column: int, result, to_column: int, columns: int) -> None:
         """Plan filling columns of ``result`` with the sum of ``left.T @ right`` of one or two pairs.
 
-        It is cut by panels, or by rows of the result where there are more of these.
+        If it has a row more than that, this is filled with the sums of the columns of ``right``. It is cut by
+        panels, or by rows of the result where there are more of these.
         """
         (left, right), *more = pairs
         [(more_left, more_right)] = more or [(left[:0], right[:0])]
@@ -143,7 +168,3 @@ class Sums(Jobs):
         )  # fmt: skip
         units, other = (ribbons(rows), panels * WIDE) if by_rows else (panels, rows)
         self.add(call, units, other * (len(left) + len(more_left)))
-
-    def rows(self, matrix, result) -> None:
-        """Plan filling ``result`` with the sum of the rows of ``matrix``."""
-        self.add(column_sums.bind(matrix, result), matrix.shape[1] // PANEL, ADDITION * len(matrix))

@@ -320,44 +320,43 @@ def _summed(spec, read, layer: Weights, start, done: Pass, sums: Sums) -> Callab
     width, dtype = padded(size), done.states.dtype
     columns = spec.gates * width
     deltas = done.gates.reshape(-1, columns)
-    drecurrent, dsecond = _recurred(spec, start, done, deltas, sums)
-    dbias = sums.plan.empty((columns,), dtype)
+    recurred = _recurred(spec, start, done, deltas, sums)
     if read.ndim == 3:
-        dinto = sums.plan.empty((read.shape[2], columns), dtype)
-        sums.product([(read.reshape(-1, read.shape[2]), deltas)], 0, dinto, 0, columns)
-        sums.rows(deltas, dbias)
+        into = sums.plan.empty((read.shape[2] + 1, columns), dtype)
+        sums.product([(read.reshape(-1, read.shape[2]), deltas)], 0, into, 0, columns)
+        found = [into[:-1], into[-1]]
     else:
-        dinto = sums.plan.empty((len(layer.into[0]), columns), dtype)
-        call = lookup_back.bind(read, done.gates, dinto)
+        table = sums.plan.empty((len(layer.into[0]), columns), dtype)
+        call = lookup_back.bind(read, done.gates, table)
         sums.add(call, columns // PANEL, ADDITION * steps * lanes)
+        found = [table]
 
     def result() -> Weights:
-        into = (dinto,) if read.ndim == 2 else (dinto, dbias)
-        return Weights(
-            tuple(trimmed(sums.plan, each, spec.gates, size) for each in into),
-            None if drecurrent is None else trimmed(sums.plan, drecurrent, spec.gates, size),
-            None if dsecond is None else dsecond[:size],
-        )
+        into = tuple(trimmed(sums.plan, each, spec.gates, size) for each in found)
+        if recurred is None:
+            return Weights(into)
+        weights = trimmed(sums.plan, recurred[:size], spec.gates, size)
+        second = recurred[-1, spec.main(width) :][:size] if spec.row.second_bias else None
+        return Weights(into, weights, second)
 
     return result
 
 
-def _recurred(spec, start, done: Pass, deltas, sums: Sums) -> tuple[Any, Any]:
-    """Plan the gradients of W and of the second bias; None for what the cell does not have."""
+def _recurred(spec, start, done: Pass, deltas, sums: Sums) -> np.ndarray | None:
+    """Plan the gradients of W and, in a row more, of the second bias; None if the cell has no W."""
     if not spec.row.recurrent:
-        return None, None
+        return None
     _, lanes, size = done.states.shape
-    width, dtype = padded(size), done.states.dtype
+    width = padded(size)
     split = spec.main(width)
     beside = done.side.reshape(len(deltas), done.side.shape[2])
     earlier = done.states[:-1].reshape(-1, size)  # the states before steps 1 … T - 1
-    drecurrent = sums.plan.empty((size, deltas.shape[1]), dtype)
-    dsecond = sums.plan.empty((width,), dtype) if spec.code == GRU_AFTER else None
-    sums.product([(start, deltas[:lanes]), (earlier, deltas[lanes:])], 0, drecurrent, 0, split)
+    rows = size + (1 if spec.row.second_bias else 0)
+    result = sums.plan.empty((rows, deltas.shape[1]), deltas.dtype)
+    sums.product([(start, deltas[:lanes]), (earlier, deltas[lanes:])], 0, result, 0, split)
     if spec.code == GRU:
-        sums.product([(beside, deltas)], split, drecurrent, split, width)
+        sums.product([(beside, deltas)], split, result, split, width)
     elif spec.code == GRU_AFTER:
         pairs = [(start, beside[:lanes]), (earlier, beside[lanes:])]
-        sums.product(pairs, 0, drecurrent, split, width)
-        sums.rows(beside, dsecond)
-    return drecurrent, dsecond
+        sums.product(pairs, 0, result, split, width)
+    return result

@@ -12,7 +12,7 @@ import numpy as np
 from rngru.kernels import threads
 from rngru.kernels.calls import shared
 from rngru.kernels.compiling import kernel
-from rngru.kernels.elementwise import VECTOR, exp
+from rngru.kernels.elementwise import VECTOR, exp, largest, total
 from rngru.kernels.jobs import Packing, Sums, padding, trimmed
 from rngru.kernels.panels import span
 from rngru.kernels.phases import side_by_side
@@ -24,23 +24,14 @@ from rngru.kernels.tiles import padded, provide
 @kernel(outside=False, **VECTOR)
 def _softmax(row):
     """Turn logits (P,) into probabilities in place; return the logarithm of the sum of exponentials."""
-    # Four maxima and four sums: in one chain, each number would wait for the one before.
-    a, b, c, d = row[0], row[1], row[2], row[3]
-    for j in range(4, row.size, 4):
-        a, b = max(a, row[j]), max(b, row[j + 1])
-        c, d = max(c, row[j + 2]), max(d, row[j + 3])
-    largest = max(max(a, b), max(c, d))
+    most = largest(row)
     for j in range(row.size):
-        row[j] = exp(row[j] - largest)
-    e, f, g, h = 0.0, 0.0, 0.0, 0.0
-    for j in range(0, row.size, 4):
-        e, f = e + row[j], f + row[j + 1]
-        g, h = g + row[j + 2], h + row[j + 3]
-    total = (e + f) + (g + h)
-    scale = row.dtype.type(1 / total)
+        row[j] = exp(row[j] - most)
+    mass = total(row)
+    scale = row.dtype.type(1 / mass)
     for j in range(row.size):
         row[j] *= scale
-    return largest + math.log(total)
+    return most + math.log(mass)
 
 
 @kernel()
@@ -108,10 +99,10 @@ def affine_back(plan: Plan, rows, weights, deltas, scale=None):
     drows = plan.empty((len(rows), padded(size)), dtype)
     scaling = [] if scale is None else [_scale.bind(deltas, scale)]
     calls = [*scaling, project.bind(deltas, panels, np.zeros(0, dtype), drows)]
-    dweights, dbias = plan.empty((size, width), dtype), plan.empty((width,), dtype)
+    found = plan.empty((size + 1, width), dtype)
+    dweights, dbias = found[:-1], found[-1]
     sums = Sums(plan, count)
-    sums.product([(rows, deltas)], 0, dweights, 0, width)
-    sums.rows(deltas, dbias)
+    sums.product([(rows, deltas)], 0, found, 0, width)
     plan.do(packing.phase(), side_by_side(calls, len(rows), count), sums.phase())
     return trimmed(plan, drows, 1, size), trimmed(plan, dweights, 1, columns), dbias[:columns]
 

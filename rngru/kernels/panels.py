@@ -137,10 +137,10 @@ def clear(numbers):
 
 
 @kernel(keep=False, inline="always")
-def _gather(matrix, at, row, width, height, ribbons):
+def _gather(matrix, at, row, width, height, ribbons, ones):
     """Copy ``height`` rows of ``width`` numbers, the first at ``at``, to ribbons of ``WIDE`` columns.
 
-    A ribbon has room for ``ROOM`` rows.
+    A ribbon has room for ``ROOM`` rows. After the last number of a row come so many ``ones``, 0 or 1.
     """
     zero, size = matrix.dtype.type(0), matrix.itemsize
     source, target, side = matrix.ctypes.data + at * size, ribbons.ctypes.data, _VECTOR // size
@@ -156,21 +156,27 @@ def _gather(matrix, at, row, width, height, ribbons):
             _move(zero, 1, place, last, place + ROWS_AHEAD * row * size)
         for j in range(whole, width):
             ribbons[full * ROOM + k * WIDE + j - full] = matrix[at + k * row + j]
+        for j in range(width, width + ones):
+            last = j // WIDE * WIDE
+            ribbons[last * ROOM + k * WIDE + j - last] = 1
 
 
 @kernel(keep=False, inline="always")
-def multiply_transposed(a, a_row, rows, inner, b, b_at, b_row, count, c, c_at, c_row, scratch):
+def multiply_transposed(
+    a, a_row, rows, inner, b, b_at, b_row, count, c, c_at, c_row, scratch, ones=0
+):
     """Add A-transposed times B to C, for ``count`` panels of B and C.
 
     A is (inner, rows) and B is (inner, columns), all three as they lie in memory. This is the weight
     gradient: ``inner`` runs over every time step and lane at once. A and B are copied together, ``BLOCK``
-    rows at a time, into ``scratch``, of :func:`room` numbers.
+    rows at a time, into ``scratch``, of :func:`room` numbers. So many columns of A, the last, are ``ones``
+    that do not lie in memory, 0 or 1.
     """
     zero, size = c.dtype.type(0), c.itemsize
     panels = span(scratch, ROOM * ((rows + WIDE - 1) // WIDE * WIDE), TOGETHER * ROOM * PANEL)
     for start in range(0, inner, BLOCK):
         block = min(BLOCK, inner - start)
-        _gather(a, start * a_row, a_row, rows, block, scratch)
+        _gather(a, start * a_row, a_row, rows - ones, block, scratch, ones)
         for p in range(0, count, TOGETHER):
             some = min(TOGETHER, count - p)
             for k in range(block):
@@ -199,9 +205,10 @@ def products(
 ):  # fmt: skip
     """Fill a part of ``result`` (I, N) with the sum of ``left.T @ right`` over two pairs of matrices.
 
-    They have rows for all time steps and lanes; of the second pair there may be none. Done are all rows of
-    the panels ``first`` … ``last - 1``, counted from ``from_column`` of the right ones and ``to_column`` of
-    the result; or, of so many ``panels``, if not 0, ``WIDE`` rows for each of ``first`` … ``last - 1``.
+    They have rows for all time steps and lanes; of the second pair there may be none. If ``result`` has a row
+    more than ``left`` has columns, it is as if these had a column of ones. Done are all rows of the panels
+    ``first`` … ``last - 1``, counted from ``from_column`` of the right ones and ``to_column`` of the result;
+    or, of so many ``panels``, if not 0, ``WIDE`` rows for each of ``first`` … ``last - 1``.
     ``scratch`` (threads, :func:`room`) is for what a thread copies: each takes the next row; ``taken`` (1,),
     int64, counts them.
     """
@@ -209,6 +216,7 @@ def products(
     panel, count = first, last - first
     if panels > 0:
         top, bottom, panel, count = first * WIDE, min(last * WIDE, bottom), 0, panels
+    ones = max(bottom - left.shape[1], 0)
     at = top * columns + to_column + panel * PANEL
     for i in range(bottom - top):
         clear(span(result, at + i * columns, count * PANEL))
@@ -218,7 +226,7 @@ def products(
         multiply_transposed(
             span(one, top, one.size - top), one.shape[1], bottom - top, one.shape[0],
             span(other, 0, other.size), from_column + panel * PANEL, other.shape[1], count,
-            span(result, 0, result.size), at, columns, row,
+            span(result, 0, result.size), at, columns, row, ones,
         )  # fmt: skip
 
 

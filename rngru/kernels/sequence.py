@@ -374,12 +374,3 @@ def add(array, result, first, last):
         for b in range(first, last):
             at = t * lanes + b
             _add(span(array, at * size, size), span(result, at * result.shape[2], size))
-
-
-@shared()
-def column_sums(matrix, sums, first, last):
-    """Fill ``sums`` (N,) with the sum of the rows of ``matrix``, for panels ``first`` … ``last - 1``."""
-    left, size = first * PANEL, (last - first) * PANEL
-    clear(span(sums, left, size))
-    for i in range(matrix.shape[0]):
-        _add(span(matrix, i * matrix.shape[1] + left, size), span(sums, left, size))

@@ -13,7 +13,7 @@ import functools
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -37,19 +37,6 @@ from rngru.kernels.phases import (
 )
 from rngru.kernels.processors import elsewhere
 
-_steady = threading.local()
-
-
-@contextlib.contextmanager
-def steady() -> Iterator[None]:
-    """Have :func:`available` look once, and then say the same until the end, on this thread."""
-    before = getattr(_steady, "count", None)
-    _steady.count = available()
-    try:
-        yield
-    finally:
-        _steady.count = before
-
 
 def available() -> int:
     """Return how many threads to use.
@@ -57,8 +44,6 @@ def available() -> int:
     That is ``RNGRU_THREADS`` if set. Else it is the cores that this process may run on, but no more than
     its container may use, or than ``NUMBA_NUM_THREADS`` or ``OMP_NUM_THREADS`` say.
     """
-    if (known := getattr(_steady, "count", None)) is not None:
-        return known
     if wanted := _told("RNGRU_THREADS"):
         return wanted
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
