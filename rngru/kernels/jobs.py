@@ -152,11 +152,14 @@ ADDITION = 10
 class Sums(Jobs):
     """Sums over all steps and lanes: the gradients of weights."""
 
-    def product(self, pairs, from_column: int, result, to_column: int, columns: int) -> None:
+    def product(
+        self, pairs, from_column: int, result, to_column: int, columns: int, used: int | None = None
+    ) -> None:
         """Plan filling columns of ``result`` with the sum of ``left.T @ right`` of one or two pairs.
 
         If it has a row more than that, this is filled with the sums of the columns of ``right``. It is cut by
-        panels, or by rows of the result where there are more of these.
+        panels, or by rows of the result where there are more of these. Of the columns, those after the ones
+        that are ``used`` have to be zero.
         """
         (left, right), *more = pairs
         [(more_left, more_right)] = more or [(left[:0], right[:0])]
@@ -164,6 +167,7 @@ class Sums(Jobs):
         by_rows = ribbons(rows) > panels
         call = products.bind(
             left, right, more_left, more_right, from_column, result, to_column, panels if by_rows else 0,
+            columns if used is None else used,
             self.plan.empty((self.count, room(rows)), result.dtype), np.zeros(1, np.int64),
         )  # fmt: skip
         units, other = (ribbons(rows), panels * WIDE) if by_rows else (panels, rows)

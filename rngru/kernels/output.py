@@ -102,7 +102,7 @@ def affine_back(plan: Plan, rows, weights, deltas, scale=None):
     found = plan.empty((size + 1, width), dtype)
     dweights, dbias = found[:-1], found[-1]
     sums = Sums(plan, count)
-    sums.product([(rows, deltas)], 0, found, 0, width)
+    sums.product([(rows, deltas)], 0, found, 0, width, used=columns)
     plan.do(packing.phase(), side_by_side(calls, len(rows), count), sums.phase())
     return trimmed(plan, drows, 1, size), trimmed(plan, dweights, 1, columns), dbias[:columns]
 

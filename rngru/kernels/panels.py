@@ -163,14 +163,14 @@ def _gather(matrix, at, row, width, height, ribbons, ones):
 
 @kernel(keep=False, inline="always")
 def multiply_transposed(
-    a, a_row, rows, inner, b, b_at, b_row, count, c, c_at, c_row, scratch, ones=0
+    a, a_row, rows, inner, b, b_at, b_row, count, c, c_at, c_row, scratch, ones=0, unused=0
 ):
     """Add A-transposed times B to C, for ``count`` panels of B and C.
 
     A is (inner, rows) and B is (inner, columns), all three as they lie in memory. This is the weight
     gradient: ``inner`` runs over every time step and lane at once. A and B are copied together, ``BLOCK``
     rows at a time, into ``scratch``, of :func:`room` numbers. So many columns of A, the last, are ``ones``
-    that do not lie in memory, 0 or 1.
+    that do not lie in memory, 0 or 1. ``unused`` is that of :func:`~rngru.kernels.tiles.multiply`.
     """
     zero, size = c.dtype.type(0), c.itemsize
     panels = span(scratch, ROOM * ((rows + WIDE - 1) // WIDE * WIDE), TOGETHER * ROOM * PANEL)
@@ -190,6 +190,7 @@ def multiply_transposed(
                 multiply(
                     scratch, left * ROOM, 1, WIDE, min(WIDE, rows - left), block,
                     panels, 0, some, c, c_at + left * c_row + p * PANEL, c_row, ROOM * PANEL,
+                    unused if p + some == count else 0,
                 )  # fmt: skip
 
 
@@ -200,8 +201,8 @@ def room(rows: int) -> int:
 
 @shared()
 def products(
-    left, right, more_left, more_right, from_column, result, to_column, panels, scratch, taken,
-    first, last,
+    left, right, more_left, more_right, from_column, result, to_column, panels, used, scratch,
+    taken, first, last,
 ):  # fmt: skip
     """Fill a part of ``result`` (I, N) with the sum of ``left.T @ right`` over two pairs of matrices.
 
@@ -209,8 +210,8 @@ def products(
     more than ``left`` has columns, it is as if these had a column of ones. Done are all rows of the panels
     ``first`` … ``last - 1``, counted from ``from_column`` of the right ones and ``to_column`` of the result;
     or, of so many ``panels``, if not 0, ``WIDE`` rows for each of ``first`` … ``last - 1``.
-    ``scratch`` (threads, :func:`room`) is for what a thread copies: each takes the next row; ``taken`` (1,),
-    int64, counts them.
+    Columns of ``right`` after those that are ``used`` are zero. ``scratch`` (threads, :func:`room`) is for
+    what a thread copies: each takes the next row; ``taken`` (1,), int64, counts them.
     """
     top, bottom, columns = 0, result.shape[0], result.shape[1]
     panel, count = first, last - first
@@ -226,7 +227,7 @@ def products(
         multiply_transposed(
             span(one, top, one.size - top), one.shape[1], bottom - top, one.shape[0],
             span(other, 0, other.size), from_column + panel * PANEL, other.shape[1], count,
-            span(result, 0, result.size), at, columns, row, ones,
+            span(result, 0, result.size), at, columns, row, ones, max((panel + count) * PANEL - used, 0),
         )  # fmt: skip
 
 

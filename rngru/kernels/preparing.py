@@ -139,9 +139,7 @@ def _forward() -> None:
     layers.forward(_SPEC, _IDS, _stack(), _zeros(2, 1, _SIZE), count=1)
     readout = _zeros(1, _SIZE), _zeros(_SIZE, _SYMBOLS), _zeros(_SYMBOLS)
     output.affine(*readout, count=1)
-    encoder.encode(_zeros(1, 1), _zeros(1), count=1)
-    losses, _ = output.score(*readout, np.zeros(1, np.int32), count=1)
-    Planned(jobs.summed)(losses, count=1)
+    output.score(*readout, np.zeros(1, np.int32), count=1)
 
 
 def _sample() -> None:
@@ -180,7 +178,9 @@ def _backward() -> None:
     ]
     start, none = _zeros(2, 1, _SIZE), [None, None]
     layers.backward(_SPEC, _IDS, _stack(), start, passes, none, none, count=1)
-    encoder.encode_back(_zeros(1, 1), _zeros(1, 1), count=1)
+    encoded = encoder.encode(_zeros(1, 1), _zeros(1), count=1)
+    encoder.encode_back(encoded, encoded, count=1)
+    Planned(jobs.summed)(_zeros(1), count=1)
     deltas = jobs.widened(_zeros(1, _SYMBOLS), 1)
     output.score_back(_zeros(1, _SIZE), _zeros(_SIZE, _SYMBOLS), deltas, _zeros(1), count=1)
     compiling.write(_BACKWARD, b"")

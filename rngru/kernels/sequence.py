@@ -200,13 +200,14 @@ def fill(rows, panels, bias, beyond, results, first, last):
     ``bias`` may be shorter than P; what is ``beyond`` is a number.
     """
     wide, width = rows.shape[1], results.shape[1]
+    unused = width - bias.size if bias.size > 0 else 0
     for i in range(first, last):
         copyrow(bias, span(results, i * width, bias.size))
         for j in range(bias.size, width):
             results[i, j] = beyond
     multiply(
         rows, first * wide, wide, 1, last - first, panels.size // width,
-        panels, 0, width // PANEL, results, first * width, width,
+        panels, 0, width // PANEL, results, first * width, width, unused=unused,
     )  # fmt: skip
 
 

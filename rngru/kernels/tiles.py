@@ -79,8 +79,12 @@ Then 4, 7 and 8 rows are one or two of these tiles: twelve sums each, where two 
 
 
 def forms(bits: int) -> list[tuple[int, int, int]]:
-    """Return the forms of tiles: the rows, the panels, and of three panels which three vectors."""
+    """Return the forms of tiles: the rows, the panels, and of three panels which three vectors.
+
+    No panels are half a panel, with twice the rows.
+    """
     some = [(r, p, 0) for p in (1, 2) for r in range(1, tallest(bits, p) + 1)] + [(1, 4, 0)]
+    some += [(2 * tallest(bits), 0, 0)]
     parts = PANEL * bits // 8 // TARGET.vector
     return some + [(r, 3, part) for part in range(parts) for r in (HIGH - 1, HIGH) if HIGH > 0]
 
@@ -122,9 +126,9 @@ def _tile(
         for (height, width, which), block in cases.items():
             switch.add_case(word((16 * height + width) * 16 + which), block)
             builder.position_at_end(block)
-            vectors = (
-                range(3 * which, 3 * which + 3) if width == 3 else range(width * PANEL // lanes)
-            )
+            vectors = range(width * PANEL // lanes or PANEL // lanes // 2)
+            if width == 3:
+                vectors = range(3 * which, 3 * which + 3)
             _Tile(builder, context.get_data_type(kind), lanes, height, vectors)(*numbers)
             builder.branch(done)
         builder.position_at_end(done)
@@ -250,12 +254,14 @@ _SIZES = tuple(
 
 
 @kernel(keep=False)
-def _product(kind, size, a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, c_panel):
+def _product(
+    kind, size, a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, c_panel, unused
+):
     """Add A times ``count`` panels of B to C, in tiles of nearly equal height.
 
     25 rows are 7 + 6 + 6 + 6, not 8 + 8 + 8 + 1. A few rows make too few sums to be fast, since each
     sum waits for its own last addition: then a tile is a few rows of two panels, or of three vectors, or one
-    row of four panels.
+    row of four panels. If half of the last panel or more is ``unused``, tall tiles leave that half out.
     Addresses and strides count bytes; ``size`` is those of one number.
     """
     high, low, each = _SIZES[size // 8]
@@ -269,36 +275,42 @@ def _product(kind, size, a, a_row, a_col, rows, inner, b, b_panel, count, c, c_r
         while panels > count - p:
             panels //= 2
         most = (1, high, low, HIGH, 1)[panels]
-        tiles = (rows + most - 1) // most
-        block = BLOCK if tiles > 1 else max(inner, 1)
+        tall = rows // (2 * high) if p == count - 1 and unused >= PANEL // 2 else 0
+        rest = rows - 2 * high * tall
+        lower = (rest + most - 1) // most
+        block = BLOCK if tall + lower > 1 else max(inner, 1)
         for start in range(0, inner, block):
             length = min(block, inner - start)
             panel, left = b + p * b_panel + start * PANEL * size, a + start * a_col
             for part in range(each if panels == 3 else 1):
-                for i in range(tiles):
-                    top = i * rows // tiles
-                    height = (i + 1) * rows // tiles - top
+                top = 0
+                for i in range(tall + lower):
+                    width, height = 0, 2 * high
+                    if i >= tall:
+                        j = i - tall
+                        width, height = panels, (j + 1) * rest // lower - j * rest // lower
                     here, into = left + top * a_row, c + p * c_panel + top * c_row
                     _tile(
-                        kind, height, panels, part, here, a_row, a_col, panel, b_panel,
+                        kind, height, width, part, here, a_row, a_col, panel, b_panel,
                         into, c_row, c_panel, length,
                     )  # fmt: skip
+                    top += height
         p += panels
 
 
-def _product32(a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, c_panel):
+def _product32(a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, c_panel, unused):
     _product(
-        np.float32(0), 4, a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, c_panel
+        np.float32(0), 4, a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, c_panel, unused
     )  # fmt: skip
 
 
-def _product64(a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, c_panel):
+def _product64(a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, c_panel, unused):
     _product(
-        np.float64(0), 8, a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, c_panel
+        np.float64(0), 8, a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, c_panel, unused
     )  # fmt: skip
 
 
-_SIGNATURE = types.void(*[types.intp] * 11)
+_SIGNATURE = types.void(*[types.intp] * 12)
 _SOURCE = {"float32": _product32, "float64": _product64}
 _SYMBOL = {name: types.ExternalFunction(f"rngru_product_{name}", _SIGNATURE) for name in _SOURCE}
 _provided: dict[object, object] = {}  # by dtype, not by its name: that takes long to find
@@ -327,26 +339,33 @@ def contiguous(*arrays) -> None:
             raise TypingError(f"a kernel needs C-contiguous arrays of one dtype, not {given}")
 
 
-def multiply(a, a_at, a_row, a_col, rows, inner, panels, first, count, c, c_at, c_row, apart=None):
+def multiply(
+    a, a_at, a_row, a_col, rows, inner, panels, first, count, c, c_at, c_row, apart=None, unused=0
+):
     """Add ``rows`` rows of A times panels ``first`` … ``first + count - 1`` of B to C.
 
     For use in kernels. Arrays are contiguous; offsets ``_at`` and strides count elements. Panels begin so
-    many elements ``apart``; None if one follows another.
+    many elements ``apart``; None if one follows another. Of the columns, the last ones that are
+    ``unused`` are zero in B, and may stay as they are in C.
     """
     raise NotImplementedError("multiply() is called by compiled kernels only")
 
 
 @overload(multiply)
-def _multiply(a, a_at, a_row, a_col, rows, inner, panels, first, count, c, c_at, c_row, apart=None):
+def _multiply(
+    a, a_at, a_row, a_col, rows, inner, panels, first, count, c, c_at, c_row, apart=None, unused=0
+):
     contiguous(a, panels, c)
     product, size = _SYMBOL[str(c.dtype)], c.dtype.bitwidth // 8
 
-    def call(a, a_at, a_row, a_col, rows, inner, panels, first, count, c, c_at, c_row, apart=None):
+    def call(
+        a, a_at, a_row, a_col, rows, inner, panels, first, count, c, c_at, c_row, apart=None, unused=0
+    ):  # fmt: skip
         ribbon = (inner * PANEL if apart is None else apart) * size
         product(
             a.ctypes.data + a_at * size, a_row * size, a_col * size, rows, inner,
             panels.ctypes.data + first * ribbon, ribbon, count,
-            c.ctypes.data + c_at * size, c_row * size, PANEL * size,
+            c.ctypes.data + c_at * size, c_row * size, PANEL * size, unused,
         )  # fmt: skip
 
     return call
