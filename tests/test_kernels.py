@@ -1,6 +1,5 @@
 """The kernels against NumPy: functions over all of float32, products, and six cells there and back."""
 
-import math
 import os
 import subprocess
 import sys
@@ -12,9 +11,9 @@ import pytest
 from numba.core.errors import TypingError
 
 from rngru.kernels import encoder, jobs, layers, output, threads, tiles
-from rngru.kernels.elementwise import LANES, VECTOR, exp, gate, gate_slope, largest, tanh, total
+from rngru.kernels.elementwise import VECTOR, exp, gate, gate_slope, largest, tanh, total
 from rngru.kernels.panels import TOGETHER, WIDE, multiply_transposed, room
-from rngru.kernels.plans import Plan, Planned
+from rngru.kernels.plans import Plan
 from rngru.kernels.spec import LayerSpec, Weights
 from tests import reference
 from tests.reference import CELLS, GATES, MINIMAL, Array, close, gradients
@@ -391,8 +390,7 @@ def test_a_row_more_is_the_sum_of_the_right_columns(rows, columns, dtype):
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_sum_and_largest_number_of_a_row(dtype):
     """Every place of a row counts, and float32 is added up in float64."""
-    summed = Planned(jobs.summed)
-    row = np.zeros(5 * LANES, dtype)
+    row = np.zeros(40, dtype)
     for i in range(row.size):
         row[:] = -1
         row[i] = 0.5
@@ -400,32 +398,26 @@ def test_sum_and_largest_number_of_a_row(dtype):
     many = np.full(1 << 16, 4097, dtype)  # added up in float32, they would be cut off
     exact = many.size * 4097
     assert _folds(many) == (4097, exact)
-    assert summed(many, count=1) == dtype(exact)
-    assert summed(many, rooted=True, count=1) == dtype(math.sqrt(exact))
     many[5] = np.nan
-    assert np.isnan(_folds(many)[1]) and np.isnan(summed(many, count=1))
+    assert np.isnan(_folds(many)[1])
 
 
 # ------------------------------------------------------------------------------- the encoder
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize(("rows", "size"), [(1, 1), (5, 33), (70, 16), (3, 100)])
-def test_encoder_and_its_gradient_agree_with_numpy(monkeypatch, rows, size, dtype):
-    """Threads share the columns of the gradient: none is left out, none read beyond the end of a row."""
+@pytest.mark.parametrize(("rows", "size"), [(1, 2), (5, 33), (70, 16), (3, 100), (900, 7)])
+def test_gradient_of_the_encoder_is_that_of_numpy_to_the_bit(monkeypatch, rows, size, dtype):
+    """Threads share its columns: none is left out, and none read beyond the end of a row."""
     monkeypatch.setattr(threads, "WORTH", 1)
     rng = np.random.default_rng(4)
-    E, a, above = (
-        rng.normal(size=shape).astype(dtype) for shape in ((rows, size), size, (rows, size))
-    )
-    value = np.tanh(E.astype(np.float64) + a)
-    slope = above * (1 - value**2)
+    encoded = np.tanh(rng.normal(size=(rows, size)).astype(dtype))
+    deltas = rng.normal(size=(rows, size)).astype(dtype)
+    expected = deltas * (1 - encoded * encoded)
     for count in (1, 2, 3):
-        encoded = encoder.encode(E, a, count=count)
-        close(encoded, value, limit(dtype), "encoded")
-        drows, dbias = encoder.encode_back(encoded, above, count=count)
-        close(drows, slope, limit(dtype), "rows")
-        close(dbias, slope.sum(0), 5 * limit(dtype), "bias")
+        drows, dbias = encoder.encode_back(encoded, deltas, count=count)
+        assert np.array_equal(drows, expected)
+        assert np.array_equal(dbias, expected.sum(0, dtype=np.float64).astype(dtype))
 
 
 # --------------------------------------------------------------------------- affine and loss

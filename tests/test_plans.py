@@ -151,6 +151,21 @@ def test_copies_of_what_is_given_move_nothing_else():
     assert [each.shape for each in found] == [small.shape, large.shape]
 
 
+def test_later_calls_are_made_before_what_reads_their_results():
+    """Phases are conducted together where they can be; an order that depends on luck is none."""
+    plan, numbers = Plan(count=1), np.ones(4)
+    copy, twice, apart, last = (np.zeros(4) for _ in range(4))
+    plan.do(side_by_side([double.bind(numbers, twice)], 4, 1))
+    plan.later(lambda: np.copyto(copy, twice), copy)
+    plan.do(side_by_side([double.bind(numbers, apart)], 4, 1))
+    assert len(plan._steps) == 0, "this one need not wait"
+    plan.do(side_by_side([double.bind(copy[1:], last)], 3, 1))
+    for _ in range(2):
+        plan.run()
+        assert copy.tolist() == [2, 2, 2, 2] and last.tolist() == [4, 4, 4, 0]
+        numbers[:], copy[:] = 1, 9
+
+
 @pytest.mark.parametrize("lanes", [1, 3])
 @pytest.mark.parametrize("cell", CELLS)
 def test_layers_keep_no_parameters_alive(monkeypatch, cell, lanes):

@@ -9,7 +9,7 @@ import numpy as np
 
 from rngru import models
 from rngru.backends.base import Ahead, Backend, Losses, Step, Trace, Written, given, newest, shrinks
-from rngru.kernels import encoder, layers, output, threads, update
+from rngru.kernels import layers, output, threads, update
 from rngru.kernels.memory import Arena, Pieces, Recycled, place, settle
 from rngru.kernels.plans import Plan, Plans
 from rngru.kernels.preparing import prepare, prepare_sampler
@@ -215,7 +215,7 @@ def _affine(rows, weights, bias):
 
 
 def _encode(rows, bias):
-    return encoder.encode(rows, bias, count=threads.available())
+    return np.tanh(rows + bias)
 
 
 _ENGINE = Engine(_layers, _affine, _encode, np.zeros_like, np.concatenate)

@@ -81,13 +81,12 @@ def _exp(x):
 
     def reduced(x):
         y = min(max(x, low), high)
-        n = np.floor(
-            y * per_ln2 + half
-        )  # math.floor gives an int64, and so all that follows in float64
+        whole = np.floor(y * per_ln2 + half)  # math.floor gives an int64, which is slow to convert
+        n = np.float64(whole)
         f = y - n * ln2_high - n * ln2_low
         value = (((((p0 * f + p1) * f + p2) * f + p3) * f + p4) * f + p5) * f * f + f + one
-        power = np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
-        value = zero if x < low else value * power
+        power = np.int32((np.int32(whole) + np.int32(127)) << np.int32(23)).view(np.float32)
+        value = zero if x < low else np.float32(value) * power
         return infinity if x > high else value
 
     return reduced
@@ -116,15 +115,11 @@ def gate_slope(g, hard):
     return g * (one - g)
 
 
-LANES = 8
-"""Numbers of a row that :func:`total` and :func:`largest` take at a time."""
+def _folded(step: Callable, lanes: int, *, wide: bool = False):
+    """Return what folds a row (N,) with ``step``, for use in kernels; N is a multiple of ``lanes``.
 
-
-def _folded(step: Callable, *, wide: bool):
-    """Return what folds a row (N,) with ``step``, for use in kernels; N is a multiple of ``LANES``.
-
-    Eight numbers are taken at a time, whatever the size of a register, so that the bits are the same
-    everywhere. In a loop of Python, each number would wait for the one before. ``wide`` is in float64.
+    So many numbers are taken at a time, whatever the size of a register, so that the bits are the same
+    everywhere; in a loop of Python, each would wait for the one before. What is ``wide`` is in float64.
     """
 
     @intrinsic
@@ -135,7 +130,7 @@ def _folded(step: Callable, *, wide: bool):
             array = context.make_array(signature.args[0])(context, builder, args[0])
             number, word = ir.IntType(32), ir.IntType(64)
             given, taken = (
-                ir.VectorType(context.get_data_type(each), LANES) for each in (row.dtype, kind)
+                ir.VectorType(context.get_data_type(each), lanes) for each in (row.dtype, kind)
             )
 
             def read(at):
@@ -144,18 +139,18 @@ def _folded(step: Callable, *, wide: bool):
                 return value if given == taken else builder.fpext(value, taken)
 
             folded = cgutils.alloca_once_value(builder, read(word(0)))
-            size, eight = builder.extract_value(array.shape, 0), word(LANES)
-            with cgutils.for_range_slice(builder, eight, size, eight, word) as (at, _):
+            size, some = builder.extract_value(array.shape, 0), word(lanes)
+            with cgutils.for_range_slice(builder, some, size, some, word) as (at, _):
                 builder.store(step(builder, builder.load(folded), read(at)), folded)
-            value, width = builder.load(folded), LANES
-            while width > 1:
+            value, width = builder.load(folded), lanes
+            while width > 1:  # each with its neighbour
                 width //= 2
-                value = step(builder, *(
-                    builder.shuffle_vector(
-                        value, value, ir.Constant(ir.VectorType(number, width), [*range(k, k + width)])
-                    )
-                    for k in (0, width)
-                ))  # fmt: skip
+                masks = ([*range(k, 2 * width, 2)] for k in (0, 1))
+                kinds = ir.VectorType(number, width)
+                parts = (
+                    builder.shuffle_vector(value, value, ir.Constant(kinds, mask)) for mask in masks
+                )
+                value = step(builder, *parts)
             return builder.extract_element(value, number(0))
 
         return kind(row), generate
@@ -163,8 +158,8 @@ def _folded(step: Callable, *, wide: bool):
     return fold
 
 
-total = _folded(lambda build, x, y: build.fadd(x, y), wide=True)
-"""Sum of a row, added up in float64."""
+total = _folded(lambda build, x, y: build.fadd(x, y), 4, wide=True)
+"""Sum of a row, four sums in float64 that are added up at the end."""
 
-largest = _folded(lambda build, x, y: build.select(build.fcmp_ordered(">", x, y), x, y), wide=False)
+largest = _folded(lambda build, x, y: build.select(build.fcmp_ordered(">", x, y), x, y), 8)
 """Largest number of a row; of a row with NaN, any of its numbers."""

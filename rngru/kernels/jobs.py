@@ -3,7 +3,6 @@
 Shapes: S units, P = padded(S), G gates.
 """
 
-import math
 from typing import Any
 
 import numpy as np
@@ -62,22 +61,6 @@ def trimmed(plan: Plan, array: np.ndarray, gates: int, size: int) -> np.ndarray:
     if array.shape[-1] == gates * size:
         return array
     return _fitted(plan, array, gates, size)
-
-
-@calls.shared()
-def _total(numbers, rooted, result, first, last):
-    """Fill ``result`` () with the sum of some numbers, in float64, or with its square root."""
-    total = 0.0
-    for number in numbers:
-        total += number
-    result[()] = math.sqrt(total) if rooted else total
-
-
-def summed(plan: Plan, numbers: np.ndarray, *, rooted: bool = False) -> np.ndarray:
-    """Plan the sum of some numbers, added up in float64, or its square root; return it, ()."""
-    result = plan.empty((), numbers.dtype)
-    plan.do(side_by_side([_total.bind(numbers, rooted, result)], 1, 1))
-    return result
 
 
 class Jobs:

@@ -55,6 +55,7 @@ class Plan:
         self._steps: list[Callable[[], object]] = []
         self._done = 0
         self._phases: list[Phase] = []
+        self._later: list[tuple[Callable[[], object], np.ndarray]] = []
         self._calls: list[Call] = []
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
@@ -63,12 +64,21 @@ class Plan:
 
     def do(self, *phases: Phase) -> None:
         """Plan one phase after another."""
+        if self._later and any(map(self._awaits, phases)):
+            self._end_phases()
         self._phases += phases
 
     def call(self, function: Callable[[], object]) -> None:
         """Plan a call of Python."""
         self._end_phases()
         self._steps.append(function)
+
+    def later(self, function: Callable[[], object], result: np.ndarray) -> None:
+        """Plan a call of Python that fills an array. It is made before the first phase that reads this array.
+
+        Phases that are planned after it may be done before it: none may write over what the function reads.
+        """
+        self._later.append((function, result))
 
     def copied(self, array: np.ndarray) -> np.ndarray:
         """Plan copying an array; return the copy, C-contiguous."""
@@ -94,12 +104,18 @@ class Plan:
             self._steps[self._done]()
             self._done += 1
 
+    def _awaits(self, phase: Phase) -> bool:
+        """Say whether a phase reads what is filled later."""
+        args = (arg for call in phase.kept for arg in call.kept[1] if isinstance(arg, np.ndarray))
+        return any(np.may_share_memory(arg, each) for arg in args for _, each in self._later)
+
     def _end_phases(self) -> None:
         if self._phases:
             most = max(phase.threads for phase in self._phases)
             self._steps.append(partial(threads.conducted, numbers(self._phases), most))
             self._calls += (call for phase in self._phases for call in phase.kept)
-        self._phases = []
+        self._steps += (function for function, _ in self._later)
+        self._phases, self._later = [], []
 
 
 @final

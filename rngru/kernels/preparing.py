@@ -178,9 +178,7 @@ def _backward() -> None:
     ]
     start, none = _zeros(2, 1, _SIZE), [None, None]
     layers.backward(_SPEC, _IDS, _stack(), start, passes, none, none, count=1)
-    encoded = encoder.encode(_zeros(1, 1), _zeros(1), count=1)
-    encoder.encode_back(encoded, encoded, count=1)
-    Planned(jobs.summed)(_zeros(1), count=1)
+    encoder.encode_back(_zeros(1, 1), _zeros(1, 1), count=1)
     deltas = jobs.widened(_zeros(1, _SYMBOLS), 1)
     output.score_back(_zeros(1, _SIZE), _zeros(_SIZE, _SYMBOLS), deltas, _zeros(1), count=1)
     compiling.write(_BACKWARD, b"")

@@ -229,6 +229,12 @@ def _earlier(t, b, lanes, start, states, side):
     return span(states, at * size, size), span(side, at * kept, min(size, kept))
 
 
+@kernel(keep=False, inline="always")
+def _alike(cell, size, width):
+    """Whether the numbers of all lanes may be treated as those of one: it has one gate, and no padding."""
+    return cell == RNN and size == width
+
+
 @shared()
 def unroll(
     cell, hard, begin, end, gates, start, states, side, main, extra, bias, ending, first, last
@@ -242,6 +248,7 @@ def unroll(
     size, height, kept = states.shape[2], start.shape[1], side.shape[2]
     pad = (size + PANEL - 1) // PANEL * PANEL
     products, rows = main.size // (size * PANEL), last - first
+    together = rows if _alike(cell, size, width) else 1
     for t in range(begin, end):
         at = t * lanes + first
         source = span(start, first * height, rows * height)
@@ -260,12 +267,12 @@ def unroll(
                     side, at * pad, pad, 1, rows, size,
                     extra, 0, pad // PANEL, gates, at * width + 2 * pad, width,
                 )  # fmt: skip
-            for b in range(first, last):
+            for b in range(first, last, together):
                 before, memory = _earlier(t, b, lanes, start, states, side)
                 here = t * lanes + b
                 advance(
-                    cell, phase, hard, span(gates, here * width, width), before, memory,
-                    span(side, here * kept, kept), span(states, here * size, size),
+                    cell, phase, hard, span(gates, here * width, together * width), before, memory,
+                    span(side, here * kept, kept), span(states, here * size, together * size),
                 )  # fmt: skip
     for b in range(first, last):
         before, memory = _earlier(end, b, lanes, start, states, side)
@@ -290,6 +297,7 @@ def unroll_back(
     size, height, beside = states.shape[2], start.shape[1], side.shape[2]
     pad, wide = carry.shape[1], above.shape[2]
     inner, rows = main.size // pad, last - first
+    together = rows if _alike(cell, size, width) and wide == size else 1
     clear(span(carry, first * pad, rows * pad))
     clear(span(kept, first * pad, rows * pad))
     for b in range(first, last):
@@ -305,13 +313,14 @@ def unroll_back(
             clear(span(kept, first * pad, rows * pad))
             continue
         for phase in range(2 if cell == GRU else 1):
-            for b in range(first, last):
+            for b in range(first, last, together):
                 before, memory = _earlier(t, b, lanes, start, states, side)
                 here = t * lanes + b
                 retreat(
-                    cell, phase, hard, span(gates, here * width, width), before, memory,
-                    span(side, here * beside, beside), span(above, here * wide, wide),
-                    span(carry, b * pad, pad), span(kept, b * pad, pad),
+                    cell, phase, hard, span(gates, here * width, together * width),
+                    span(before, 0, together * size), memory,
+                    span(side, here * beside, beside), span(above, here * wide, together * wide),
+                    span(carry, b * pad, together * pad), span(kept, b * pad, pad),
                 )  # fmt: skip
             if cell == GRU and phase == 0:
                 multiply(

@@ -7,6 +7,7 @@ and fills new ones, so a step that is interrupted or refused leaves everything a
 """
 
 import itertools
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, final
@@ -17,7 +18,6 @@ from rngru.kernels import threads
 from rngru.kernels.calls import Call, shared
 from rngru.kernels.compiling import kernel
 from rngru.kernels.elementwise import VECTOR
-from rngru.kernels.jobs import summed
 from rngru.kernels.memory import Pieces
 from rngru.kernels.panels import span
 from rngru.kernels.phases import deal
@@ -176,7 +176,19 @@ def norm(
     ]
     total = sum(gradient.size for gradient in gradients)
     _deal(plan, calls, gradients, threads.worth(total, plan.count))
-    return summed(plan, squares, rooted=True)
+    return _length(plan, squares)
+
+
+def _length(plan: Plan, squares: np.ndarray) -> np.ndarray:
+    """Plan the norm of what these are the sums of squares of; NaN if one of them is not finite."""
+    length = plan.empty((), np.float64)
+
+    def fill() -> None:
+        finite = np.isfinite(squares).all()
+        length[...] = math.sqrt(math.fsum(squares)) if finite else math.nan
+
+    plan.later(fill, length)
+    return length
 
 
 def _scale(numbers: np.ndarray, clipnorm: float, length: np.ndarray) -> None:
@@ -279,7 +291,7 @@ class Rule:
             for some in zip(gradients, parts, numbers, *sides, strict=True)
         ]
         _deal(plan, calls, gradients, plan.count)
-        return length if apart else summed(plan, squares, rooted=True)
+        return length if apart else _length(plan, squares)
 
     def _caution(
         self,
