@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from rngru.kernels import calls, threads
-from rngru.kernels.panels import WIDE, clear, pack, products, ribbons, room, span
+from rngru.kernels.panels import STRIP, clear, pack, products, room, span, strips
 from rngru.kernels.phases import Phase, deal, side_by_side
 from rngru.kernels.plans import Plan
 from rngru.kernels.sequence import copyrow
@@ -147,11 +147,11 @@ class Sums(Jobs):
         (left, right), *more = pairs
         [(more_left, more_right)] = more or [(left[:0], right[:0])]
         rows, panels = len(result), columns // PANEL
-        by_rows = ribbons(rows) > panels
+        by_rows = strips(rows) > panels
         call = products.bind(
             left, right, more_left, more_right, from_column, result, to_column, panels if by_rows else 0,
             columns if used is None else used,
             self.plan.empty((self.count, room(rows)), result.dtype), np.zeros(1, np.int64),
         )  # fmt: skip
-        units, other = (ribbons(rows), panels * WIDE) if by_rows else (panels, rows)
+        units, other = (strips(rows), panels * STRIP) if by_rows else (panels, rows)
         self.add(call, units, other * (len(left) + len(more_left)))

@@ -21,6 +21,9 @@ They are whole vectors, and whole tiles in float32. A block of them is read agai
 first cache as far as it stays there: with 48 instead of 24, tiles of 6 rows and 16 columns were 5 % slower.
 """
 
+STRIP = WIDE // 2
+"""Rows of a gradient that are one unit of work, where it is cut by rows: whole tiles, in float32."""
+
 ROOM = BLOCK + 1
 """Rows that a ribbon or a panel of a block has room for.
 
@@ -196,7 +199,7 @@ def multiply_transposed(
 
 def room(rows: int) -> int:
     """Return how many numbers of scratch :func:`multiply_transposed` needs for ``rows`` rows of C."""
-    return ROOM * (ribbons(rows) * WIDE + TOGETHER * PANEL)
+    return ROOM * (-(-rows // WIDE) * WIDE + TOGETHER * PANEL)
 
 
 @shared()
@@ -209,14 +212,14 @@ def products(
     They have rows for all time steps and lanes; of the second pair there may be none. If ``result`` has a row
     more than ``left`` has columns, it is as if these had a column of ones. Done are all rows of the panels
     ``first`` … ``last - 1``, counted from ``from_column`` of the right ones and ``to_column`` of the result;
-    or, of so many ``panels``, if not 0, ``WIDE`` rows for each of ``first`` … ``last - 1``.
+    or, of so many ``panels``, if not 0, ``STRIP`` rows for each of ``first`` … ``last - 1``.
     Columns of ``right`` after those that are ``used`` are zero. ``scratch`` (threads, :func:`room`) is for
     what a thread copies: each takes the next row; ``taken`` (1,), int64, counts them.
     """
     top, bottom, columns = 0, result.shape[0], result.shape[1]
     panel, count = first, last - first
     if panels > 0:
-        top, bottom, panel, count = first * WIDE, min(last * WIDE, bottom), 0, panels
+        top, bottom, panel, count = first * STRIP, min(last * STRIP, bottom), 0, panels
     ones = max(bottom - left.shape[1], 0)
     at = top * columns + to_column + panel * PANEL
     for i in range(bottom - top):
@@ -231,9 +234,9 @@ def products(
         )  # fmt: skip
 
 
-def ribbons(rows: int) -> int:
-    """Return how many times ``WIDE`` rows there are."""
-    return -(-rows // WIDE)
+def strips(rows: int) -> int:
+    """Return how many times ``STRIP`` rows there are."""
+    return -(-rows // STRIP)
 
 
 @shared()

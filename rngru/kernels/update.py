@@ -184,8 +184,8 @@ def _length(plan: Plan, squares: np.ndarray) -> np.ndarray:
     length = plan.empty((), np.float64)
 
     def fill() -> None:
-        finite = np.isfinite(squares).all()
-        length[...] = math.sqrt(math.fsum(squares)) if finite else math.nan
+        total = math.fsum(squares.tolist())
+        length[...] = math.sqrt(total) if math.isfinite(total) else math.nan
 
     plan.later(fill, length)
     return length
