@@ -66,9 +66,9 @@ def _apply(
     """Apply one rule to a parameter and its caches (the second: Adam only), then average the new parameter.
 
     ``numbers`` are those of this parameter, see :meth:`Rule.numbers`. With momentum, a step is multiplied by
-    ``same`` where mean and gradient have the same sign, and by ``other`` where they have opposite signs. The
-    gradient is overwritten. With ``squares``, a number for each block, the penalty times the parameter is
-    first added to the gradient, and its squares are summed there. The rule ``NONE`` does no more than that.
+    ``same`` where mean and gradient have the same sign, and by ``other`` where they have opposite signs. With
+    ``squares``, a number for each block, the penalty times the parameter is first added to the gradient, and
+    its squares are summed there. The rule ``NONE`` does no more than that.
     """
     kind = gradient.dtype.type
     zero, one, small, tiny = kind(0), kind(1), kind(1e-6), kind(1e-8)
@@ -101,31 +101,33 @@ def _apply(
             squares[block] = total
             if rule == NONE:
                 continue
-        for i in range(size):
-            g[i] = _cut(g[i], scale, clip)
         if rule == RMSPROP:
             for i in range(size):
-                new_m[i] = keep * m[i] + (one - keep) * g[i] * g[i]
-                new_p[i] = p[i] - rate * g[i] / np.sqrt(new_m[i] + small)
+                x = _cut(g[i], scale, clip)
+                new_m[i] = keep * m[i] + (one - keep) * x * x
+                new_p[i] = p[i] - rate * x / np.sqrt(new_m[i] + small)
         elif rule == ADAM:
             for i in range(size):
-                new_m[i] = keep * m[i] + (one - keep) * g[i]
-                new_v[i] = keep_square * v[i] + (one - keep_square) * g[i] * g[i]
-                product = new_m[i] * g[i]
+                x = _cut(g[i], scale, clip)
+                new_m[i] = keep * m[i] + (one - keep) * x
+                new_v[i] = keep_square * v[i] + (one - keep_square) * x * x
+                product = new_m[i] * x
                 factor = same if product > zero else other if product < zero else one
                 mean = new_m[i] * fix * factor
                 step = mean / (np.sqrt(new_v[i] * fix_square) + tiny)
                 new_p[i] = p[i] - rate * (step + shrink * p[i])
         elif rule == SGD:
             for i in range(size):
-                new_m[i] = keep * m[i] + g[i]
-                product = new_m[i] * g[i]
+                x = _cut(g[i], scale, clip)
+                new_m[i] = keep * m[i] + x
+                product = new_m[i] * x
                 factor = same if product > zero else other if product < zero else one
                 new_p[i] = p[i] - rate * (new_m[i] * factor)
         else:
             for i in range(size):
-                new_m[i] = m[i] + g[i] * g[i]
-                new_p[i] = p[i] - rate * g[i] / np.sqrt(new_m[i] + tiny)
+                x = _cut(g[i], scale, clip)
+                new_m[i] = m[i] + x * x
+                new_p[i] = p[i] - rate * x / np.sqrt(new_m[i] + tiny)
         if newest > 0:
             for i in range(size):
                 new_a[i] = a[i] + newest * (new_p[i] - a[i]) if newest < one else new_p[i]
