@@ -82,7 +82,7 @@ def _exp(x):
     def reduced(x):
         y = min(max(x, low), high)
         whole = np.floor(y * per_ln2 + half)  # math.floor gives an int64, which is slow to convert
-        n = np.float64(whole)
+        n = np.float64(whole)  # and so all of the polynomial: it is rounded once
         f = y - n * ln2_high - n * ln2_low
         value = (((((p0 * f + p1) * f + p2) * f + p3) * f + p4) * f + p5) * f * f + f + one
         power = np.int32((np.int32(whole) + np.int32(127)) << np.int32(23)).view(np.float32)

@@ -2,6 +2,8 @@ r"""The gradients of the encoder, which stands before the first layer.
 
 .. math:: e = \tanh(E + a)
 
+This itself is left to NumPy, whose tanh has other bits than that of the kernels.
+
 Shapes: V symbols, I numbers that encode each.
 """
 
