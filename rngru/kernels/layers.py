@@ -336,7 +336,8 @@ def _summed(spec, read, layer: Weights, start, done: Pass, sums: Sums) -> Callab
         if recurred is None:
             return Weights(into)
         weights = trimmed(sums.plan, recurred[:size], spec.gates, size)
-        second = recurred[-1, spec.main(width) :][:size] if spec.row.second_bias else None
+        split = spec.main(width)
+        second = recurred[size, split : split + size] if spec.row.second_bias else None
         return Weights(into, weights, second)
 
     return result
@@ -351,8 +352,7 @@ def _recurred(spec, start, done: Pass, deltas, sums: Sums) -> np.ndarray | None:
     split = spec.main(width)
     beside = done.side.reshape(len(deltas), done.side.shape[2])
     earlier = done.states[:-1].reshape(-1, size)  # the states before steps 1 … T - 1
-    rows = size + (1 if spec.row.second_bias else 0)
-    result = sums.plan.empty((rows, deltas.shape[1]), deltas.dtype)
+    result = sums.plan.empty((size + spec.row.second_bias, deltas.shape[1]), deltas.dtype)
     sums.product([(start, deltas[:lanes]), (earlier, deltas[lanes:])], 0, result, 0, split)
     if spec.code == GRU:
         sums.product([(beside, deltas)], split, result, split, width)

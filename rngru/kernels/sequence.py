@@ -315,10 +315,10 @@ def unroll_back(
         for phase in range(2 if cell == GRU else 1):
             for b in range(first, last, together):
                 before, memory = _earlier(t, b, lanes, start, states, side)
+                before = span(before, 0, together * size)  # the lanes after it follow it in memory
                 here = t * lanes + b
                 retreat(
-                    cell, phase, hard, span(gates, here * width, together * width),
-                    span(before, 0, together * size), memory,
+                    cell, phase, hard, span(gates, here * width, together * width), before, memory,
                     span(side, here * beside, beside), span(above, here * wide, together * wide),
                     span(carry, b * pad, together * pad), span(kept, b * pad, pad),
                 )  # fmt: skip

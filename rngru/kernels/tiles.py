@@ -81,7 +81,7 @@ Then 4, 7 and 8 rows are one or two of these tiles: twelve sums each, where two 
 def forms(bits: int) -> list[tuple[int, int, int]]:
     """Return the forms of tiles: the rows, the panels, and of three panels which three vectors.
 
-    No panels are half a panel, with twice the rows.
+    0 panels stand for half a panel, with twice the rows of a whole one.
     """
     some = [(r, p, 0) for p in (1, 2) for r in range(1, tallest(bits, p) + 1)] + [(1, 4, 0)]
     some += [(2 * tallest(bits), 0, 0)]
@@ -126,8 +126,10 @@ def _tile(
         for (height, width, which), block in cases.items():
             switch.add_case(word((16 * height + width) * 16 + which), block)
             builder.position_at_end(block)
-            vectors = range(width * PANEL // lanes or PANEL // lanes // 2)
-            if width == 3:
+            vectors = range(width * PANEL // lanes)
+            if width == 0:
+                vectors = range(PANEL // lanes // 2)
+            elif width == 3:
                 vectors = range(3 * which, 3 * which + 3)
             _Tile(builder, context.get_data_type(kind), lanes, height, vectors)(*numbers)
             builder.branch(done)
@@ -284,7 +286,7 @@ def _product(
             panel, left = b + p * b_panel + start * PANEL * size, a + start * a_col
             for part in range(each if panels == 3 else 1):
                 top = 0
-                for i in range(tall + lower):
+                for i in range(tall + lower):  # the tall ones first
                     width, height = 0, 2 * high
                     if i >= tall:
                         j = i - tall
