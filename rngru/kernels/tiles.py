@@ -29,6 +29,8 @@ Shapes: a matrix of K rows and N columns is packed as ``(ceil(N / PANEL), K, PAN
 zeros, so that the padding of every product is zero.
 """
 
+import itertools
+
 import numpy as np
 from llvmlite import binding, ir
 from numba import types
@@ -88,6 +90,13 @@ def forms(bits: int) -> list[tuple[int, int, int]]:
     parts = PANEL * bits // 8 // TARGET.vector
     return some + [(r, 3, part) for part in range(parts) for r in (HIGH - 1, HIGH) if HIGH > 0]
 
+
+AT_ONCE = 2 if TARGET.registers == 16 else 1
+"""Steps of the inner dimension in one pass of a tile's loop.
+
+A tile of twelve sums takes six cycles a step; then counting steps takes time. With four, sums no longer
+stay in registers.
+"""
 
 BLOCK = 256
 """Inner length of one pass over a panel that several tiles read: it stays in the first cache."""
@@ -174,53 +183,66 @@ class _Tile:
             prefetch(build, build.add(place, ahead))
         shifts = [self._shift(j, b_panel) for j in self.vectors]
 
+        numbers = [a, b, *itertools.chain(*before)]
+        for steps in sorted({AT_ONCE, 1}, reverse=True):
+            passes, inner = build.udiv(inner, word(steps)), build.urem(inner, word(steps))
+            numbers = self._loop(passes, steps, numbers, rows_a, a_col, shifts)
+        for result, place in zip(numbers[2:], itertools.chain(*places), strict=True):
+            build.store(result, build.inttoptr(place, self.vector.as_pointer()), align=4)
+
+    def _loop(self, passes, steps: int, numbers, rows_a, a_col, shifts):
+        """Write a loop of some ``steps`` of the inner dimension in each of its ``passes``.
+
+        ``numbers`` are where A and B are read, and the sums, row by row. Returns those after the loop.
+        """
+        build, word = self.builder, passes.type
         entry = build.block
-        loop, done = build.append_basic_block("inner"), build.append_basic_block("stored")
-        build.cbranch(build.icmp_signed(">", inner, word(0)), loop, done)
+        loop, done = build.append_basic_block("inner"), build.append_basic_block("summed")
+        build.cbranch(build.icmp_signed(">", passes, word(0)), loop, done)
 
         build.position_at_end(loop)
-        k, here_a, here_b = build.phi(word), build.phi(word), build.phi(word)
-        width = range(len(self.vectors))
-        sums = [[build.phi(self.vector) for _ in width] for _ in self.rows]
+        k, *here = [build.phi(each.type) for each in (passes, *numbers)]
+        after = here
+        for _ in range(steps):
+            after = self._step(after, rows_a, a_col, shifts)
+        following = build.add(k, word(1))
+        for phi, first, later in zip(
+            (k, *here), (word(0), *numbers), (following, *after), strict=True
+        ):
+            phi.add_incoming(first, entry)
+            phi.add_incoming(later, loop)
+        build.cbranch(build.icmp_signed("<", following, passes), loop, done)
+
+        build.position_at_end(done)
+        results = [build.phi(each.type) for each in numbers]
+        for result, first, later in zip(results, numbers, after, strict=True):
+            result.add_incoming(first, entry)
+            result.add_incoming(later, loop)
+        return results
+
+    def _step(self, numbers, rows_a, a_col, shifts):
+        """Write one step of the inner dimension: one column of A times one row of B."""
+        build, (here_a, here_b, *sums) = self.builder, numbers
         # Whichever is fewer stays in registers: the elements of A, or the vectors of the panel.
         left = [build.add(here_a, row) for row in rows_a]
         right = [build.add(here_b, shift) for shift in shifts]
-        after = [[None] * len(self.vectors) for _ in self.rows]
+        after = dict(enumerate(sums))
         if len(left) < len(right):
             column = [self._broadcast(self._load(place, self.scalar)) for place in left]
-            for j in width:
-                vector = self._load(right[j], self.vector)
-                for i in self.rows:
-                    after[i][j] = self._multiply_add(column[i], vector, sums[i][j])
+            for j, place in enumerate(right):
+                vector = self._load(place, self.vector)
+                for i, element in enumerate(column):
+                    at = i * len(right) + j
+                    after[at] = self._multiply_add(element, vector, sums[at])
         else:
             panel = [self._load(place, self.vector) for place in right]
-            for i in self.rows:
-                element = self._broadcast(self._load(left[i], self.scalar))
-                for j in width:
-                    after[i][j] = self._multiply_add(element, panel[j], sums[i][j])
-        following = build.add(k, word(1))
-        ribbon = word(PANEL // self.lanes * TARGET.vector)
-        steps = [
-            (k, word(0), following),
-            (here_a, a, build.add(here_a, a_col)),
-            (here_b, b, build.add(here_b, ribbon)),
-        ]
-        steps += [(sums[i][j], before[i][j], after[i][j]) for i in self.rows for j in width]
-        for phi, first, later in steps:
-            phi.add_incoming(first, entry)
-            phi.add_incoming(later, loop)
-        build.cbranch(build.icmp_signed("<", following, inner), loop, done)
-
-        build.position_at_end(done)
-        results = []
-        for i in self.rows:
-            for j in width:
-                result = build.phi(self.vector)
-                result.add_incoming(before[i][j], entry)
-                result.add_incoming(after[i][j], loop)
-                results.append((result, places[i][j]))
-        for result, place in results:
-            build.store(result, build.inttoptr(place, self.vector.as_pointer()), align=4)
+            for i, place in enumerate(left):
+                element = self._broadcast(self._load(place, self.scalar))
+                for j, vector in enumerate(panel):
+                    at = i * len(right) + j
+                    after[at] = self._multiply_add(element, vector, sums[at])
+        ribbon = here_b.type(PANEL // self.lanes * TARGET.vector)
+        return [build.add(here_a, a_col), build.add(here_b, ribbon), *after.values()]
 
     def _load(self, address, of):
         return self.builder.load(self.builder.inttoptr(address, of.as_pointer()), align=4)
