@@ -272,7 +272,9 @@ def backward(
             matrix = padding(plan, layer.into[0], spec.gates)
             panels = packing.add_matrix(matrix, transpose=True)
             given = between[i] = plan.empty((steps, lanes, padded(read.shape[2])), dtype)
-            stage.append(partial(_projecting, done.gates, panels, np.zeros(0, dtype), given))
+            stage.append(
+                partial(_projecting, done.gates, panels, np.zeros(given.shape[2], dtype), given)
+            )
         stages.append(stage)
         results.insert(0, _summed(spec, read, layer, start[i], done, sums))
     _through(packing, stages, weights, (steps, lanes), sums)

@@ -17,8 +17,8 @@ from rngru.kernels.jobs import Packing, Sums, padding, trimmed
 from rngru.kernels.panels import span
 from rngru.kernels.phases import side_by_side
 from rngru.kernels.plans import Plan, Planned
-from rngru.kernels.sequence import ROWS_AT_ONCE, fill, project
-from rngru.kernels.tiles import padded, provide
+from rngru.kernels.sequence import ROWS_AT_ONCE, copyrow, project
+from rngru.kernels.tiles import PANEL, multiply, padded, provide
 
 
 @kernel(outside=False, **VECTOR)
@@ -45,10 +45,17 @@ def softmax(rows):
 @shared()
 def _score(states, panels, bias, targets, deltas, losses, first, last):
     """Fill ``losses`` (N,) and ``deltas`` (N, P): the probabilities, minus one at the target."""
-    width, never = deltas.shape[1], deltas.dtype.type(-math.inf)
+    size, symbols, width = states.shape[1], bias.size, deltas.shape[1]
     for top in range(first, last, ROWS_AT_ONCE):
         bottom = min(top + ROWS_AT_ONCE, last)
-        fill(states, panels, bias, never, deltas, top, bottom)
+        for i in range(top, bottom):
+            copyrow(bias, span(deltas, i * width, symbols))
+            for j in range(symbols, width):
+                deltas[i, j] = -math.inf
+        multiply(
+            states, top * size, size, 1, bottom - top, size,
+            panels, 0, width // PANEL, deltas, top * width, width, unused=width - symbols,
+        )  # fmt: skip
         for i in range(top, bottom):
             target = targets[i]
             chosen = deltas[i, target]
@@ -78,7 +85,7 @@ def affine(plan: Plan, rows, weights, bias):
     packing = Packing(plan, count)
     panels = packing.add_matrix(weights)
     wide = plan.empty((len(rows), padded(bias.size)), rows.dtype)
-    calls = [project.bind(rows, panels, bias, wide)]
+    calls = [project.bind(rows, panels, padding(plan, bias, 1), wide)]
     plan.do(packing.phase(), side_by_side(calls, len(rows), count))
     return trimmed(plan, wide, 1, bias.size)
 
@@ -98,7 +105,7 @@ def affine_back(plan: Plan, rows, weights, deltas, scale=None):
     panels = packing.add_matrix(weights, transpose=True)
     drows = plan.empty((len(rows), padded(size)), dtype)
     scaling = [] if scale is None else [_scale.bind(deltas, scale)]
-    calls = [*scaling, project.bind(deltas, panels, np.zeros(0, dtype), drows)]
+    calls = [*scaling, project.bind(deltas, panels, np.zeros(drows.shape[1], dtype), drows)]
     found = plan.empty((size + 1, width), dtype)
     dweights, dbias = found[:-1], found[-1]
     sums = Sums(plan, count)

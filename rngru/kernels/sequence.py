@@ -193,30 +193,15 @@ def lookup(ids, table, gates, first, last):
             copyrow(span(table, ids[t, b] * width, width), span(gates, at * width, width))
 
 
-@kernel(keep=False)
-def fill(rows, panels, bias, beyond, results, first, last):
-    """Fill rows ``first`` … ``last - 1`` of ``results`` (N, P) from ``rows`` (N, I or more).
-
-    ``bias`` may be shorter than P; what is ``beyond`` is a number.
-    """
-    wide, width = rows.shape[1], results.shape[1]
-    unused = width - bias.size if bias.size > 0 else 0
-    for i in range(first, last):
-        copyrow(bias, span(results, i * width, bias.size))
-        for j in range(bias.size, width):
-            results[i, j] = beyond
-    multiply(
-        rows, first * wide, wide, 1, last - first, panels.size // width,
-        panels, 0, width // PANEL, results, first * width, width, unused=unused,
-    )  # fmt: skip
-
-
 @shared()
 def project(rows, panels, bias, results, first, last):
-    """Fill ``results`` (N, P) with ``rows`` (N, I) times packed weights (I, P), plus ``bias`` (P or less)."""
-    zero = results.dtype.type(0)
+    """Fill ``results`` (N, P) with ``rows`` (N, I) times packed weights (I, P), plus ``bias`` (P,)."""
+    wide, width = rows.shape[1], results.shape[1]
     for top in range(first, last, ROWS_AT_ONCE):
-        fill(rows, panels, bias, zero, results, top, min(top + ROWS_AT_ONCE, last))
+        multiply(
+            rows, top * wide, wide, 1, min(ROWS_AT_ONCE, last - top), panels.size // width,
+            panels, 0, width // PANEL, results, top * width, width, start=bias,
+        )  # fmt: skip
 
 
 @kernel(keep=False)

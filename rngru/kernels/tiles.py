@@ -112,14 +112,13 @@ def padded(width: int) -> int:
 
 
 @intrinsic
-def _tile(
-    typingctx, kind, rows, panels, part, a, a_row, a_col, b, b_panel, c, c_row, c_panel, inner
-):
+def _tile(typingctx, kind, rows, panels, part, a, a_row, a_col, b, b_panel, c, c_row, start, inner):
     """Add ``rows`` rows of A times ``panels`` panels of B to a tile of C, of a form in :func:`forms`.
 
     ``kind`` is a scalar of the dtype. After the form come for A the address, the strides of rows and columns;
-    for B the address and the stride of panels; for C the address, the strides of rows and panels; and
-    the length of the inner dimension. Addresses and strides count bytes.
+    for B the address and the stride of panels; for C the address and the stride of rows; the address of a
+    row that is there instead of each of C, or 0; and the length of the inner dimension. Addresses and strides
+    count bytes.
     """
 
     def generate(context, builder, signature, args):
@@ -166,19 +165,14 @@ class _Tile:
         self.rows, self.each = range(rows), PANEL // lanes
         self.vectors = vectors
 
-    def __call__(self, a, a_row, a_col, b, b_panel, c, c_row, c_panel, inner) -> None:
+    def __call__(self, a, a_row, a_col, b, b_panel, c, c_row, start, inner) -> None:
         build, word, line = self.builder, inner.type, max(1, 64 // TARGET.vector)
         rows_a = [build.mul(a_row, word(i)) for i in self.rows]
-        places = [
-            [
-                build.add(build.add(c, build.mul(c_row, word(i))), self._shift(j, c_panel))
-                for j in self.vectors
-            ]
-            for i in self.rows
-        ]
-        before = [[self._load(place, self.vector) for place in row] for row in places]
+        rows_c = [build.add(c, build.mul(c_row, word(i))) for i in self.rows]
+        places = [self._places(row) for row in rows_c]
+        before = self._before(start, places)
         # The same rows of the next panels: a tile can do nothing before it has what is there already.
-        ahead = build.mul(c_panel, word(-(-len(self.vectors) // self.each)))
+        ahead = word(-(-len(self.vectors) // self.each) * self.each * TARGET.vector)
         for place in (each for row in places for each in row[::line]):
             prefetch(build, build.add(place, ahead))
         shifts = [self._shift(j, b_panel) for j in self.vectors]
@@ -244,6 +238,29 @@ class _Tile:
         ribbon = here_b.type(PANEL // self.lanes * TARGET.vector)
         return [build.add(here_a, a_col), build.add(here_b, ribbon), *after.values()]
 
+    def _places(self, row):
+        """Return the addresses of the vectors of a row of C, whose panels lie side by side."""
+        return [self.builder.add(row, row.type(j * TARGET.vector)) for j in self.vectors]
+
+    def _before(self, start, places):
+        """Return the vectors that the sums start from."""
+        build = self.builder
+        given, found, ready = map(build.append_basic_block, ("given", "found", "ready"))
+        build.cbranch(build.icmp_signed("!=", start, start.type(0)), given, found)
+        build.position_at_end(given)
+        row = [self._load(place, self.vector) for place in self._places(start)]
+        build.branch(ready)
+        build.position_at_end(found)
+        rows = [[self._load(place, self.vector) for place in each] for each in places]
+        build.branch(ready)
+        build.position_at_end(ready)
+        before = [[build.phi(self.vector) for _ in each] for each in rows]
+        for phis, each in zip(before, rows, strict=True):
+            for phi, one, other in zip(phis, row, each, strict=True):
+                phi.add_incoming(one, given)
+                phi.add_incoming(other, found)
+        return before
+
     def _load(self, address, of):
         return self.builder.load(self.builder.inttoptr(address, of.as_pointer()), align=4)
 
@@ -278,9 +295,7 @@ _SIZES = tuple(
 
 
 @kernel(keep=False)
-def _product(
-    kind, size, a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, c_panel, unused
-):
+def _product(kind, size, a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, start, unused):
     """Add A times ``count`` panels of B to C, in tiles of nearly equal height.
 
     25 rows are 7 + 6 + 6 + 6, not 8 + 8 + 8 + 1. A few rows make too few sums to be fast, since each
@@ -303,9 +318,10 @@ def _product(
         rest = rows - 2 * high * tall
         lower = (rest + most - 1) // most
         block = BLOCK if tall + lower > 1 else max(inner, 1)
-        for start in range(0, inner, block):
-            length = min(block, inner - start)
-            panel, left = b + p * b_panel + start * PANEL * size, a + start * a_col
+        row = start + p * PANEL * size if start != 0 else 0
+        for k in range(0, max(inner, 1), block):
+            length = min(block, inner - k)
+            panel, left = b + p * b_panel + k * PANEL * size, a + k * a_col
             for part in range(each if panels == 3 else 1):
                 top = 0
                 for i in range(tall + lower):  # the tall ones first
@@ -313,25 +329,26 @@ def _product(
                     if i >= tall:
                         j = i - tall
                         width, height = panels, (j + 1) * rest // lower - j * rest // lower
-                    here, into = left + top * a_row, c + p * c_panel + top * c_row
+                    here, into = left + top * a_row, c + p * PANEL * size + top * c_row
                     _tile(
                         kind, height, width, part, here, a_row, a_col, panel, b_panel,
-                        into, c_row, c_panel, length,
+                        into, c_row, row, length,
                     )  # fmt: skip
                     top += height
+            row = 0
         p += panels
 
 
-def _product32(a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, c_panel, unused):
+def _product32(a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, start, unused):
     _product(
-        np.float32(0), 4, a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, c_panel, unused
-    )  # fmt: skip
+        np.float32(0), 4, a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, start, unused
+    )
 
 
-def _product64(a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, c_panel, unused):
+def _product64(a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, start, unused):
     _product(
-        np.float64(0), 8, a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, c_panel, unused
-    )  # fmt: skip
+        np.float64(0), 8, a, a_row, a_col, rows, inner, b, b_panel, count, c, c_row, start, unused
+    )
 
 
 _SIGNATURE = types.void(*[types.intp] * 12)
@@ -364,32 +381,37 @@ def contiguous(*arrays) -> None:
 
 
 def multiply(
-    a, a_at, a_row, a_col, rows, inner, panels, first, count, c, c_at, c_row, apart=None, unused=0
-):
+    a, a_at, a_row, a_col, rows, inner, panels, first, count, c, c_at, c_row, apart=None, unused=0,
+    start=None,
+):  # fmt: skip
     """Add ``rows`` rows of A times panels ``first`` … ``first + count - 1`` of B to C.
 
     For use in kernels. Arrays are contiguous; offsets ``_at`` and strides count elements. Panels begin so
     many elements ``apart``; None if one follows another. Of the columns, the last ones that are
-    ``unused`` are zero in B, and may stay as they are in C.
+    ``unused`` are zero in B, and may stay as they are in C. If there is a ``start``, a row of numbers for
+    these columns, each row of C is filled with its sum with the product, whatever was there before.
     """
     raise NotImplementedError("multiply() is called by compiled kernels only")
 
 
 @overload(multiply)
 def _multiply(
-    a, a_at, a_row, a_col, rows, inner, panels, first, count, c, c_at, c_row, apart=None, unused=0
-):
-    contiguous(a, panels, c)
+    a, a_at, a_row, a_col, rows, inner, panels, first, count, c, c_at, c_row, apart=None, unused=0,
+    start=None,
+):  # fmt: skip
+    started = isinstance(start, types.Array)
+    contiguous(a, panels, c, *([start] if started else []))
     product, size = _SYMBOL[str(c.dtype)], c.dtype.bitwidth // 8
 
     def call(
-        a, a_at, a_row, a_col, rows, inner, panels, first, count, c, c_at, c_row, apart=None, unused=0
+        a, a_at, a_row, a_col, rows, inner, panels, first, count, c, c_at, c_row, apart=None, unused=0,
+        start=None,
     ):  # fmt: skip
         ribbon = (inner * PANEL if apart is None else apart) * size
         product(
             a.ctypes.data + a_at * size, a_row * size, a_col * size, rows, inner,
             panels.ctypes.data + first * ribbon, ribbon, count,
-            c.ctypes.data + c_at * size, c_row * size, PANEL * size, unused,
+            c.ctypes.data + c_at * size, c_row * size, start.ctypes.data if started else 0, unused,
         )  # fmt: skip
 
     return call
