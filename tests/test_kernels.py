@@ -140,6 +140,11 @@ def _multiply(a, a_at, a_row, a_col, rows, inner, panels, first, count, c, c_at,
     tiles.multiply(a, a_at, a_row, a_col, rows, inner, panels, first, count, c, c_at, c_row)
 
 
+@numba.njit
+def _multiply_from(start, a, a_row, rows, inner, panels, count, c, c_row):
+    tiles.multiply(a, 0, a_row, 1, rows, inner, panels, 0, count, c, 0, c_row, start=start)
+
+
 def whole(rng, shape, dtype):
     """Small whole numbers: their products and sums are exact, so any order of addition agrees."""
     return rng.integers(-9, 10, shape).astype(dtype)
@@ -206,6 +211,20 @@ def test_product_agrees_with_numpy(rows, inner, columns, dtype):
         args = (0, row, column, rows, inner, panels, 0, wide // tiles.PANEL, c.reshape(-1), 0, wide)
         _multiply(flat.reshape(-1), *args)
         assert np.array_equal(c, expected)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("inner", [0, 1, 4, 2 * tiles.BLOCK + 1])
+@pytest.mark.parametrize("rows", [1, 3, 4, 7, 8, 17, 64])
+def test_product_from_a_row_agrees_with_numpy(rows, inner, dtype):
+    """Added to in each block, or read where memory is not yet filled, a bias spoils everything."""
+    tiles.provide(dtype)
+    rng, columns = np.random.default_rng(rows), 7 * tiles.PANEL
+    a, b = whole(rng, (rows, inner), dtype), whole(rng, (inner, columns), dtype)
+    start, c = whole(rng, columns, dtype), np.full((rows, columns), np.nan, dtype)
+    panels = jobs.packed(b, 1)
+    _multiply_from(start, a.reshape(-1), inner, rows, inner, panels, 7, c.reshape(-1), columns)
+    assert np.array_equal(c, start + a @ b)
 
 
 def test_product_writes_nothing_outside_its_block():
