@@ -114,6 +114,24 @@ def test_other_threads_take_part():
     raise AssertionError("the caller was always alone")
 
 
+@shared()
+def linger(first, last):
+    for _ in range(5_000_000):
+        pause()
+
+
+def test_a_thread_stays_awake_while_a_plan_is_done():
+    """One that had waited a few milliseconds slept for the rest of a step, which took twice as long."""
+    test_other_threads_take_part()
+    for _ in range(5):
+        here, met = np.zeros(1, np.int64), np.zeros(2, np.bool_)
+        alone = phases.deal([(linger.bind(), 1, 1)], 1)
+        threads.do(alone, phases.side_by_side([gather.bind(here, met)], 2, 2))
+        if met[0]:
+            return
+    raise AssertionError("the caller was always alone")
+
+
 def test_a_call_that_is_interrupted_leaves_its_thread_as_it_was():
     """A tally of calls that was one too low ended each watch at once, for the rest of the process."""
     threads.ready(2)

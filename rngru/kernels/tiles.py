@@ -243,7 +243,7 @@ class _Tile:
         return [self.builder.add(row, row.type(j * TARGET.vector)) for j in self.vectors]
 
     def _before(self, start, places):
-        """Return the vectors that the sums begin with: those of the row at ``start``, or if that is 0, C's."""
+        """Return the vectors that the sums begin with: of the row at ``start``, or of C if that is 0."""
         build = self.builder
         given, found, ready = map(build.append_basic_block, ("given", "found", "ready"))
         build.cbranch(build.icmp_signed("!=", start, start.type(0)), given, found)
