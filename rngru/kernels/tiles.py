@@ -91,11 +91,11 @@ def forms(bits: int) -> list[tuple[int, int, int]]:
     return some + [(r, 3, part) for part in range(parts) for r in (HIGH - 1, HIGH) if HIGH > 0]
 
 
-AT_ONCE = 2 if TARGET.registers == 16 else 1
+AT_ONCE = 2 if (TARGET.registers, TARGET.vector) == (16, 32) else 1
 """Steps of the inner dimension in one pass of a tile's loop.
 
-A step of a tile of twelve sums takes six cycles, so to count each step alone costs time: 1 to 2 % of it. With
-four at once, the sums no longer stay in registers.
+With AVX2, a step of a tile of twelve sums takes six cycles, so to count each step alone costs time: 1 to 2 %
+of it. With four at once, or with the short registers of SSE2, the sums no longer stay in registers.
 """
 
 BLOCK = 256
