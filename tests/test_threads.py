@@ -104,14 +104,19 @@ def gather(here, met, first, last):
         met[i] = read(here, 0) == 2
 
 
-def test_other_threads_take_part():
-    """Without them, all would be right, and slow."""
-    for _ in range(50):
+def other_threads_take_part(tries, *before):
+    """Fail if the caller alone does the phase that follows those ``before``, each time."""
+    for _ in range(tries):
         here, met = np.zeros(1, np.int64), np.zeros(2, np.bool_)
-        threads.do(phases.side_by_side([gather.bind(here, met)], 2, 2))
+        threads.do(*before, phases.side_by_side([gather.bind(here, met)], 2, 2))
         if met[0]:
             return
     raise AssertionError("the caller was always alone")
+
+
+def test_other_threads_take_part():
+    """Without them, all would be right, and slow."""
+    other_threads_take_part(50)
 
 
 @shared()
@@ -122,14 +127,8 @@ def linger(first, last):
 
 def test_a_thread_stays_awake_while_a_plan_is_done():
     """One that had waited a few milliseconds slept for the rest of a step, which took twice as long."""
-    test_other_threads_take_part()
-    for _ in range(5):
-        here, met = np.zeros(1, np.int64), np.zeros(2, np.bool_)
-        alone = phases.deal([(linger.bind(), 1, 1)], 1)
-        threads.do(alone, phases.side_by_side([gather.bind(here, met)], 2, 2))
-        if met[0]:
-            return
-    raise AssertionError("the caller was always alone")
+    other_threads_take_part(50)
+    other_threads_take_part(5, phases.deal([(linger.bind(), 1, 1)], 1))
 
 
 def test_a_call_that_is_interrupted_leaves_its_thread_as_it_was():

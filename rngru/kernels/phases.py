@@ -7,7 +7,7 @@ that nobody has begun: a thread that is slow to wake up, or whose core another p
 
 A thread with nothing to do watches for a moment before it sleeps, for to be woken takes tens of
 microseconds, and a training step has a dozen such gaps. It offers its core to others meanwhile. While a plan
-is done that it has a part in, it does not sleep at all: it would miss the rest.
+is done it does not sleep at all: it would miss the rest.
 """
 
 from collections.abc import Sequence
@@ -70,9 +70,8 @@ WATCH = 6000
 
 # What a thread is told, and what it tells: numbers of a row of MAIL. Those that different threads write
 # lie on different lines of the cache.
-_POSTED, _PHASE, _COUNT, CALLS, _WANTED = range(5)
-"""How many phases were posted; where the last one is; for how many threads; how many calls of Python came;
-whether a plan is being done that the thread has a part in."""
+_POSTED, _PHASE, _COUNT, CALLS = range(4)
+"""How many phases were posted; where the last one is; for how many threads; how many calls of Python came."""
 _CLAIMED, _DONE, LISTENS, AT = 8, 16, 17, 24
 """How many phases were claimed, and done; whether the thread watches; which processor it runs on."""
 WORDS = 32
@@ -140,14 +139,12 @@ def _claimed(mail, at, i):
 
 @kernel()
 def serve(mail, i, calls):
-    """Do what is posted to thread ``i``, until no plan has wanted it for a while, or Python calls it."""
+    """Do what is posted to thread ``i``, until no plan has been done for a while, or Python calls it."""
     at = (i - 1) * WORDS
     looks = 0
     mail[at + AT] = processor()
     write(mail, at + LISTENS, 1)
-    while read(mail, at + CALLS) == calls:
-        if looks >= PATIENCE + WATCH and not read(mail, at + _WANTED):
-            break
+    while read(mail, at + CALLS) == calls and (looks < PATIENCE + WATCH or read(mail, _LOCK) == 1):
         if read(mail, at + _CLAIMED) < read(mail, at + _POSTED) and _claimed(mail, at, i):
             looks = 0
         looks += 1
@@ -186,15 +183,12 @@ def conduct(mail, plan, most, anyway):
         if not (anyway or read(mail, (i - 1) * WORDS + LISTENS)):
             write(mail, _LOCK, 0)
             return ASLEEP
-    for i in range(1, most):
-        write(mail, (i - 1) * WORDS + _WANTED, 1)
     at = np.int64(plan.ctypes.data) + 8
     for _ in range(plan[0]):
         _phase(mail, at, min(most, _number(at, _THREADS)))
         at += 8 * (_FIRST + _WIDTH * _number(at, _ROWS))
     found, here = _DONE_ALL, processor()
     for i in range(1, most):
-        write(mail, (i - 1) * WORDS + _WANTED, 0)
         if here >= 0 and mail[(i - 1) * WORDS + AT] == here:
             found = CROWDED
     if most > 1:

@@ -169,19 +169,20 @@ class _Tile:
         build, word, line = self.builder, inner.type, max(1, 64 // TARGET.vector)
         rows_a = [build.mul(a_row, word(i)) for i in self.rows]
         rows_c = [build.add(c, build.mul(c_row, word(i))) for i in self.rows]
-        places = [self._places(row) for row in rows_c]
+        rows = [self._places(row) for row in rows_c]
+        places = [*itertools.chain(*rows)]
         before = self._before(start, places)
         # The same rows of the next panels: a tile can do nothing before it has what is there already.
         ahead = word(-(-len(self.vectors) // self.each) * self.each * TARGET.vector)
-        for place in (each for row in places for each in row[::line]):
+        for place in (each for row in rows for each in row[::line]):
             prefetch(build, build.add(place, ahead))
         shifts = [self._shift(j, b_panel) for j in self.vectors]
 
-        numbers = [a, b, *itertools.chain(*before)]
+        numbers = [a, b, *before]
         for steps in sorted({AT_ONCE, 1}, reverse=True):
             passes, inner = build.udiv(inner, word(steps)), build.urem(inner, word(steps))
             numbers = self._loop(passes, steps, numbers, rows_a, a_col, shifts)
-        for result, place in zip(numbers[2:], itertools.chain(*places), strict=True):
+        for result, place in zip(numbers[2:], places, strict=True):
             build.store(result, build.inttoptr(place, self.vector.as_pointer()), align=4)
 
     def _loop(self, passes, steps: int, numbers, rows_a, a_col, shifts):
@@ -251,14 +252,13 @@ class _Tile:
         row = [self._load(place, self.vector) for place in self._places(start)]
         build.branch(ready)
         build.position_at_end(found)
-        rows = [[self._load(place, self.vector) for place in each] for each in places]
+        there = [self._load(place, self.vector) for place in places]
         build.branch(ready)
         build.position_at_end(ready)
-        before = [[build.phi(self.vector) for _ in each] for each in rows]
-        for phis, each in zip(before, rows, strict=True):
-            for phi, one, other in zip(phis, row, each, strict=True):
-                phi.add_incoming(one, given)
-                phi.add_incoming(other, found)
+        before = [build.phi(self.vector) for _ in places]
+        for phi, one, other in zip(before, row * len(self.rows), there, strict=True):
+            phi.add_incoming(one, given)
+            phi.add_incoming(other, found)
         return before
 
     def _load(self, address, of):
